@@ -1,0 +1,78 @@
+"""What a data source gives: arrays in memory, one row an example, padded at the end.
+
+Nothing here imports jax: the data layer is NumPy, so that it can be read and tested on its own.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import numpy as np
+
+Kind = Literal["features", "tokens", "images"]
+
+
+@dataclass(frozen=True, eq=False)
+class Examples:
+    """Rows of one split.
+
+    Attributes:
+      x: ``[N, L, C]`` float32 for features, ``[N, L]`` integers for tokens, ``[N, H, W, C]`` float32
+        for images. Positions at and after a row's length are padding and hold zeros.
+      lengths: ``[N]`` int32, valid positions of each row (for images: H, not used).
+      y: ``[N]`` int32 class indices; -1 where the label is not known (rows to predict).
+    """
+
+    x: np.ndarray
+    lengths: np.ndarray
+    y: np.ndarray
+
+    def __post_init__(self) -> None:
+        if not len(self.x) == len(self.lengths) == len(self.y):
+            raise ValueError(
+                f"rows differ: x {len(self.x)}, lengths {len(self.lengths)}, y {len(self.y)}"
+            )
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    def take(self, rows: np.ndarray) -> "Examples":
+        """Return the rows at these indices."""
+        return Examples(self.x[rows], self.lengths[rows], self.y[rows])
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """A classification problem in memory.
+
+    Attributes:
+      name: for titles, e.g. ``"JapaneseVowels"``.
+      kind: what ``x`` holds; it chooses the model's front end.
+      train: rows to learn from.
+      test: rows that are scored once.
+      classes: class names, by index.
+      valid: rows for model selection where the source has an official split; else None.
+      vocabulary: token names by index for ``kind="tokens"`` (index 0 is padding); empty otherwise.
+      rules: trivial rules' test accuracy beside the majority class, e.g. ``{"root operator": 0.36}``.
+      scaling: ``(mean, scale)`` per channel already applied to ``x``, or None.
+    """
+
+    name: str
+    kind: Kind
+    train: Examples
+    test: Examples
+    classes: tuple[str, ...]
+    valid: Examples | None = None
+    vocabulary: tuple[str, ...] = ()
+    rules: Mapping[str, float] = field(default_factory=dict)
+    scaling: tuple[np.ndarray, np.ndarray] | None = None
+
+    @property
+    def max_length(self) -> int:
+        """The longest row of any split."""
+        splits = [s for s in (self.train, self.valid, self.test) if s is not None and len(s)]
+        return int(max(s.lengths.max() for s in splits))
+
+    def replace(self, **changes: object) -> "Dataset":
+        """Return a copy with these fields changed."""
+        return replace(self, **changes)  # type: ignore[arg-type]

@@ -1,0 +1,29 @@
+"""Mistakes that a person can mend, and how they are told."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(ValueError):
+    """A mistake in a config, a data file, a command line or a run directory.
+
+    Commands print it as one line, without a traceback, and exit with status 2. The message names the
+    field or file:line, the value found, and the likely fix.
+    """
+
+
+def nearest(name: str, choices: Iterable[str]) -> str:
+    """Return a hint naming the choice nearest to ``name``, or listing all when none is near."""
+    known = sorted(choices)
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    if close:
+        return f"did you mean {close[0]!r}?"
+    return "choose one of: " + ", ".join(known)
+
+
+def check_choice(field: str, name: str, choices: Iterable[str]) -> str:
+    """Return ``name`` if it is one of ``choices``; raise a UserError naming the nearest otherwise."""
+    known = list(choices)
+    if name not in known:
+        raise UserError(f"{field}: unknown value {name!r}; {nearest(name, known)}")
+    return name
