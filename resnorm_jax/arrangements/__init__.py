@@ -1,0 +1,31 @@
+"""Arrangements: where a Transformer normalizes and how it adds, as data.
+
+>>> from resnorm_jax import arrangements
+>>> arrangements.get("peri_ln").name
+'sandwich_ln'
+"""
+
+from resnorm_jax.arrangements.catalog import DEFAULT, ROWS
+from resnorm_jax.arrangements.depth_rules import DepthRule, Place
+from resnorm_jax.arrangements.spec import ROLES, Arrangement, Init, NormSlot
+from resnorm_jax.registry import Registry
+
+_REGISTRY: Registry[Arrangement] = Registry("arrangement", ROWS)
+get = _REGISTRY.get
+names = _REGISTRY.names
+register = _REGISTRY.register
+rows = _REGISTRY.rows
+
+__all__ = [
+    "DEFAULT",
+    "ROLES",
+    "Arrangement",
+    "DepthRule",
+    "Init",
+    "NormSlot",
+    "Place",
+    "get",
+    "names",
+    "register",
+    "rows",
+]

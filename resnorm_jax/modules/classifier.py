@@ -1,0 +1,97 @@
+"""A sequence classifier: front end, positions, encoder, pooling, head."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from resnorm_jax.modules.pooling import POOLING
+from resnorm_jax.modules.positions import POSITIONS
+from resnorm_jax.ops.masks import zero_padding
+
+
+class SequenceClassifier(nn.Module):
+    """Class logits of whole sequences.
+
+    Attributes:
+      classes: number of classes.
+      front_end: `TokenEmbedding`, `FeatureEmbedding`, `PatchEmbedding`, or any module that maps the
+        input to ``[B, L, D]``.
+      encoder: `TransformerEncoder`, or any module called as
+        ``encoder(x, mask, deterministic=...)``.
+      positions: ``"learned"``, ``"sinusoidal"`` or ``"none"``; with rotary attention, ``"none"``.
+      max_length: longest sequence that learned positions serve, class token not counted.
+      pooling: ``"mean"``, ``"cls"``, ``"last"`` or ``"max"``.
+      dropout: dropout of the embedded input and before the head.
+      param_dtype: dtype of the parameters.
+
+    >>> import jax, jax.numpy as jnp
+    >>> model = SequenceClassifier(
+    ...     classes=3,
+    ...     front_end=FeatureEmbedding(width=8),
+    ...     encoder=TransformerEncoder(depth=2, heads=2),
+    ...     max_length=5,
+    ... )
+    >>> x = jnp.ones((4, 5, 12))
+    >>> model.apply(model.init(jax.random.key(0), x), x).shape
+    (4, 3)
+    """
+
+    classes: int
+    front_end: nn.Module
+    encoder: nn.Module
+    positions: str = "learned"
+    max_length: int = 512
+    pooling: str = "mean"
+    dropout: float = 0.0
+    param_dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self,
+        x: jax.Array,
+        mask: jax.Array | None = None,
+        *,
+        deterministic: bool = True,
+        return_intermediates: bool = False,
+    ) -> Any:
+        """Classify a batch.
+
+        Args:
+          x: ``[B, L, C]`` features, ``[B, L]`` tokens or ``[B, H, W, C]`` images.
+          mask: ``[B, L]``, True where a position is valid; None for images and full rows. What
+            stands elsewhere, NaN too, changes nothing.
+          deterministic: True turns dropout off; False needs an rng named ``dropout``.
+          return_intermediates: also return the encoder's named intermediates.
+
+        Returns:
+          Logits ``[B, classes]`` in float32 at least; with ``return_intermediates`` a pair.
+        """
+        pooling = POOLING.get(self.pooling)
+        h = self.front_end(zero_padding(x, mask))
+        if pooling.class_token:
+            h, mask = self._prepend(h, mask)
+        h = self._add_positions(h, int(pooling.class_token))
+        h = nn.Dropout(self.dropout)(h, deterministic=deterministic)
+        extra = {"return_intermediates": True} if return_intermediates else {}
+        out = self.encoder(h, mask, deterministic=deterministic, **extra)
+        h, named = out if return_intermediates else (out, None)
+        pooled = pooling.function(h, mask)
+        pooled = nn.Dropout(self.dropout)(pooled, deterministic=deterministic)
+        pooled = pooled.astype(jnp.promote_types(pooled.dtype, jnp.float32))
+        logits = nn.Dense(self.classes, param_dtype=self.param_dtype, name="head")(pooled)
+        return (logits, {**named, "pooled": pooled}) if return_intermediates else logits
+
+    def _prepend(self, h: jax.Array, mask: jax.Array | None):
+        token = self.param("cls", nn.initializers.zeros, (h.shape[-1],), self.param_dtype)
+        first = jnp.broadcast_to(token.astype(h.dtype), (h.shape[0], 1, h.shape[-1]))
+        if mask is not None:
+            mask = jnp.pad(mask, ((0, 0), (1, 0)), constant_values=True)
+        return jnp.concatenate([first, h], axis=1), mask
+
+    def _add_positions(self, h: jax.Array, extra: int) -> jax.Array:
+        module = POSITIONS.get(self.positions).module
+        if module is None:
+            return h
+        return module(self.max_length + extra, self.param_dtype, name="positions")(h)

@@ -1,0 +1,85 @@
+"""From inputs to the stream: ``[B, L, D]`` from tokens, continuous features or images."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+
+class TokenEmbedding(nn.Module):
+    """Look tokens up: ``[B, L]`` integers to ``[B, L, D]``.
+
+    Attributes:
+      width: D.
+      vocabulary: number of tokens; ids lie below it.
+      dtype: dtype of the result; None for the parameters'.
+      param_dtype: dtype of the parameters.
+    """
+
+    width: int
+    vocabulary: int
+    dtype: Any = None
+    param_dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Embed ``x [B, L]``."""
+        return nn.Embed(
+            self.vocabulary, self.width, dtype=self.dtype, param_dtype=self.param_dtype,
+            embedding_init=nn.initializers.normal(1.0), name="embed",
+        )(x)  # fmt: skip
+
+
+class FeatureEmbedding(nn.Module):
+    """Project continuous features: ``[B, L, C]`` to ``[B, L, D]``.
+
+    Attributes:
+      width: D.
+      dtype: dtype of the result; None for that of the input.
+      param_dtype: dtype of the parameters.
+    """
+
+    width: int
+    dtype: Any = None
+    param_dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Embed ``x [B, L, C]``."""
+        return nn.Dense(
+            self.width, dtype=self.dtype, param_dtype=self.param_dtype, name="project"
+        )(x)
+
+
+class PatchEmbedding(nn.Module):
+    """Cut images into patches and project them: ``[B, H, W, C]`` to ``[B, L, D]``.
+
+    L is ``(H / patch) (W / patch)``, in reading order.
+
+    Attributes:
+      width: D.
+      patch: side of a patch in pixels; must divide H and W.
+      dtype: dtype of the result; None for that of the input.
+      param_dtype: dtype of the parameters.
+
+    Source: Dosovitskiy et al. 2020 (arXiv 2010.11929), eq. 1.
+    """
+
+    width: int
+    patch: int
+    dtype: Any = None
+    param_dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Embed ``x [B, H, W, C]``."""
+        _, height, wide, _ = x.shape
+        if height % self.patch or wide % self.patch:
+            raise ValueError(f"patch={self.patch} does not divide an image of {height} x {wide}")
+        sides = (self.patch, self.patch)
+        y = nn.Conv(
+            self.width, sides, strides=sides, padding="VALID",
+            dtype=self.dtype, param_dtype=self.param_dtype, name="project",
+        )(x)  # fmt: skip
+        return y.reshape(y.shape[0], -1, self.width)

@@ -1,0 +1,184 @@
+"""Norms as Flax modules: flax.linen's fields, parameter names and shapes, safer numbers."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from resnorm_jax.ops.norms import layer_norm, rms_norm
+from resnorm_jax.ops.statistics import normalized_axes
+from resnorm_jax.registry import Registry
+
+Dtype = Any
+Initializer = Callable[..., jax.Array]
+
+
+class _Norm(nn.Module):
+    """What LayerNorm and RMSNorm share: where parameters lie, and in which dtype results come."""
+
+    def _place(self, parameter: str, init: Initializer, x: jax.Array) -> jax.Array:
+        """Create a parameter over ``feature_axes`` and lay it along ``x``."""
+        axes = normalized_axes(_tuple(self.feature_axes), x.ndim)
+        value = self.param(parameter, init, tuple(x.shape[a] for a in axes), self.param_dtype)
+        return value.reshape([n if a in axes else 1 for a, n in enumerate(x.shape)])
+
+    def _options(self, mask: jax.Array | None) -> dict[str, Any]:
+        return {
+            "axis": _tuple(self.reduction_axes),
+            "epsilon": self.epsilon,
+            "mask": mask,
+            "axis_name": self.axis_name,
+            "axis_index_groups": self.axis_index_groups,
+        }
+
+
+class LayerNorm(_Norm):
+    """Layer norm, ``(x - mean) / sqrt(var + epsilon) * scale + bias``; drop-in for `flax.linen`'s.
+
+    Same fields, parameter names and shapes, so that a checkpoint fits either. Two differences: the
+    variance is always two-pass, and with ``dtype=None`` the result has the dtype of ``x`` (flax
+    promotes bfloat16 inputs to the parameters' float32).
+
+    Attributes:
+      epsilon: added to the variance, inside the root.
+      dtype: dtype of the result; None for that of the input.
+      param_dtype: dtype of the parameters.
+      use_bias: whether there is a bias.
+      use_scale: whether there is a scale.
+      bias_init: initializer of the bias.
+      scale_init: initializer of the scale.
+      reduction_axes: axes of the statistics.
+      feature_axes: axes of the parameters.
+      axis_name: mapped axis over which the statistics are shared too.
+      axis_index_groups: groups of that axis' indices.
+      use_fast_variance: taken for compatibility and not used: the fast variance
+        ``E[x^2] - E[x]^2`` loses all digits when the mean is large.
+      force_float32_reductions: taken for compatibility; statistics are in float32 at least.
+
+    Source: Ba et al. 2016 (arXiv 1607.06450), eq. 3-4.
+
+    >>> import jax, jax.numpy as jnp
+    >>> variables = LayerNorm().init(jax.random.key(0), jnp.ones((2, 3)))
+    >>> jax.tree.map(jnp.shape, variables)
+    {'params': {'bias': (3,), 'scale': (3,)}}
+    """
+
+    epsilon: float = 1e-6
+    dtype: Dtype | None = None
+    param_dtype: Dtype = jnp.float32
+    use_bias: bool = True
+    use_scale: bool = True
+    bias_init: Initializer = nn.initializers.zeros
+    scale_init: Initializer = nn.initializers.ones
+    reduction_axes: int | Sequence[int] = -1
+    feature_axes: int | Sequence[int] = -1
+    axis_name: str | None = None
+    axis_index_groups: Any = None
+    use_fast_variance: bool = False
+    force_float32_reductions: bool = True
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, mask: jax.Array | None = None) -> jax.Array:
+        """Normalize ``x``; ``mask`` (broadcastable to ``x``) is True where an element counts."""
+        scale = self._place("scale", self.scale_init, x) if self.use_scale else None
+        bias = self._place("bias", self.bias_init, x) if self.use_bias else None
+        return layer_norm(x, scale, bias, **self._options(mask)).astype(self.dtype or x.dtype)
+
+
+class RMSNorm(_Norm):
+    """RMS norm, ``x / sqrt(mean(x**2) + epsilon) * scale``; drop-in for `flax.linen`'s.
+
+    Attributes: as `LayerNorm`'s, without the bias, and
+
+      scale_offset: added to the scale in float32; with 1.0 and ``scale_init=zeros`` the norm is
+        zero-centred, so that weight decay pulls the factor to 1. Not in flax.
+
+    Source: Zhang and Sennrich 2019 (arXiv 1910.07467), eq. 4, epsilon inside the root.
+
+    >>> import jax, jax.numpy as jnp
+    >>> RMSNorm().init(jax.random.key(0), jnp.ones((2, 3)))["params"]["scale"].shape
+    (3,)
+    """
+
+    epsilon: float = 1e-6
+    dtype: Dtype | None = None
+    param_dtype: Dtype = jnp.float32
+    use_scale: bool = True
+    scale_init: Initializer = nn.initializers.ones
+    reduction_axes: int | Sequence[int] = -1
+    feature_axes: int | Sequence[int] = -1
+    axis_name: str | None = None
+    axis_index_groups: Any = None
+    use_fast_variance: bool = False
+    force_float32_reductions: bool = True
+    scale_offset: float = 0.0
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, mask: jax.Array | None = None) -> jax.Array:
+        """Normalize ``x``; ``mask`` (broadcastable to ``x``) is True where an element counts."""
+        scale = self._place("scale", self.scale_init, x) if self.use_scale else None
+        out = rms_norm(x, scale, scale_offset=self.scale_offset, **self._options(mask))
+        return out.astype(self.dtype or x.dtype)
+
+
+@dataclass(frozen=True)
+class NormSpec:
+    """A norm by name: one row of the norms' table.
+
+    Attributes:
+      name: the name.
+      equation: one line, for people.
+      source: paper, equation.
+      module: makes the Flax module from ``epsilon``, ``dtype``, ``param_dtype``, ``scale_init`` and
+        ``name``; each may be absent.
+      epsilon: default epsilon.
+    """
+
+    name: str
+    equation: str
+    source: str
+    module: Callable[..., nn.Module]
+    epsilon: float = 1e-6
+    aliases: tuple[str, ...] = ()
+
+    def build(
+        self,
+        *,
+        name: str,
+        epsilon: float | None = None,
+        scale_init: float | None = None,
+        dtype: Dtype | None = None,
+        param_dtype: Dtype = jnp.float32,
+    ) -> nn.Module:
+        """Make the module for one slot; None leaves the norm's own default."""
+        options: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype, "name": name}
+        options["epsilon"] = self.epsilon if epsilon is None else epsilon
+        if scale_init is not None:
+            options["scale_init"] = nn.initializers.constant(scale_init)
+        return self.module(**options)
+
+
+NORMS: Registry[NormSpec] = Registry(
+    "norm",
+    (
+        NormSpec(
+            "layer",
+            "(x - mean(x)) / sqrt(var(x) + eps) * g + b",
+            "Ba et al. 2016 (arXiv 1607.06450), eq. 3-4",
+            LayerNorm,
+        ),
+        NormSpec(
+            "rms",
+            "x / sqrt(mean(x^2) + eps) * g",
+            "Zhang and Sennrich 2019 (arXiv 1910.07467), eq. 4",
+            RMSNorm,
+        ),
+    ),
+)
+
+
+def _tuple(axes: int | Sequence[int]) -> int | tuple[int, ...]:
+    return axes if isinstance(axes, int) else tuple(axes)

@@ -1,0 +1,60 @@
+"""From a sequence to one vector, blind to padding."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+
+from resnorm_jax.registry import Registry
+
+
+def mean_pool(x: jax.Array, mask: jax.Array | None) -> jax.Array:
+    """Mean over valid positions of ``x [B, L, D]``; zero for a row without any."""
+    if mask is None:
+        return jnp.mean(x, axis=1)
+    # Summed in float32: hundreds of bfloat16 terms would lose their digits.
+    valid = mask[..., None]
+    total = jnp.sum(jnp.where(valid, x, 0), axis=1, dtype=jnp.promote_types(x.dtype, jnp.float32))
+    return (total / jnp.maximum(jnp.sum(valid, axis=1), 1)).astype(x.dtype)
+
+
+def max_pool(x: jax.Array, mask: jax.Array | None) -> jax.Array:
+    """Largest value over valid positions of ``x [B, L, D]``."""
+    if mask is None:
+        return jnp.max(x, axis=1)
+    return jnp.max(jnp.where(mask[..., None], x, jnp.finfo(x.dtype).min), axis=1)
+
+
+def last_pool(x: jax.Array, mask: jax.Array | None) -> jax.Array:
+    """The last valid position of ``x [B, L, D]``."""
+    if mask is None:
+        return x[:, -1]
+    last = jnp.max(jnp.where(mask, jnp.arange(x.shape[1]), 0), axis=1)
+    return jnp.take_along_axis(x, last[:, None, None], axis=1)[:, 0]
+
+
+def first_pool(x: jax.Array, mask: jax.Array | None) -> jax.Array:
+    """The first position of ``x [B, L, D]``, where a class token stands."""
+    return x[:, 0]
+
+
+@dataclass(frozen=True)
+class Pooling:
+    """A row: the function, and whether a learned class token is put first."""
+
+    name: str
+    function: Callable[[jax.Array, jax.Array | None], jax.Array]
+    source: str
+    class_token: bool = False
+
+
+POOLING: Registry[Pooling] = Registry(
+    "pooling",
+    (
+        Pooling("mean", mean_pool, "mean of valid positions"),
+        Pooling("cls", first_pool, "Devlin et al. 2018 (arXiv 1810.04805), section 3", True),
+        Pooling("last", last_pool, "last valid position"),
+        Pooling("max", max_pool, "largest over valid positions"),
+    ),
+)

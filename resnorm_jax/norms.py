@@ -1,0 +1,15 @@
+"""Norms by name: the table that configs, the command line and `TransformerEncoder` choose from.
+
+>>> from resnorm_jax import norms
+>>> norms.get("rms").equation
+'x / sqrt(mean(x^2) + eps) * g'
+"""
+
+from resnorm_jax.modules.norms import NORMS, NormSpec
+
+get = NORMS.get
+names = NORMS.names
+register = NORMS.register
+rows = NORMS.rows
+
+__all__ = ["NormSpec", "get", "names", "register", "rows"]

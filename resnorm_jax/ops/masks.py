@@ -1,0 +1,44 @@
+"""Masks: True where a position is valid (padding) or may be attended to (attention)."""
+
+import jax
+import jax.numpy as jnp
+
+
+def zero_padding(x: jax.Array, mask: jax.Array | None) -> jax.Array:
+    """Return ``x`` with padded positions set to zero, so that what stood there, NaN too, is gone.
+
+    Args:
+      x: ``[B, L, ...]``.
+      mask: ``[B, L]`` boolean, True where valid; None leaves ``x`` as it is.
+
+    Returns:
+      Array of ``x``'s shape and dtype; no gradient flows to padded positions.
+    """
+    if mask is None:
+        return x
+    return jnp.where(mask.reshape(mask.shape + (1,) * (x.ndim - mask.ndim)), x, 0)
+
+
+def attention_mask(
+    padding_mask: jax.Array | None, mask: jax.Array | None = None
+) -> jax.Array | None:
+    """Join a padding mask of the keys and an attention mask to ``[B or 1, H or 1, T, S]``.
+
+    Args:
+      padding_mask: ``[B, S]``, True where a key is valid, or None.
+      mask: ``[T, S]``, ``[B, T, S]`` or ``[B, H, T, S]``, True where a query may look, or None.
+
+    Returns:
+      Boolean mask that broadcasts to ``[B, H, T, S]``, or None when both are None.
+
+    Raises:
+      ValueError: if ``mask`` has another rank.
+    """
+    if mask is not None:
+        if mask.ndim not in (2, 3, 4):
+            raise ValueError(f"attention mask has {mask.ndim} dimensions: must be 2, 3 or 4")
+        mask = {2: mask[None, None], 3: mask[:, None]}[mask.ndim] if mask.ndim < 4 else mask
+    if padding_mask is None:
+        return mask
+    keys = padding_mask[:, None, None, :]
+    return keys if mask is None else jnp.logical_and(mask, keys)

@@ -1,0 +1,245 @@
+"""Normalization as pure functions of arrays.
+
+Shapes: ``x`` may have any rank; statistics run over ``axis`` (the features, by default the last).
+``scale`` and ``bias`` have the shape of ``x`` on those axes, or any shape that broadcasts to ``x``.
+The result has the dtype of ``x``; statistics and the affine map are computed in float32 at least.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from resnorm_jax.ops.statistics import (
+    Axes,
+    masked_mean,
+    normalized_axes,
+    standardize,
+    statistics_dtype,
+)
+
+IMPLEMENTATIONS = ("xla",)
+
+
+def layer_norm(
+    x: jax.Array,
+    scale: jax.Array | None = None,
+    bias: jax.Array | None = None,
+    *,
+    axis: int | Axes = -1,
+    epsilon: float = 1e-6,
+    mask: jax.Array | None = None,
+    axis_name: str | None = None,
+    axis_index_groups=None,
+    implementation: str | None = None,
+) -> jax.Array:
+    """Layer norm: ``(x - mean(x)) / sqrt(var(x) + epsilon) * scale + bias``, biased variance.
+
+    Args:
+      x: array of any rank, floating point (integers are taken as float32).
+      scale: elementwise factor, or None.
+      bias: elementwise offset, or None.
+      axis: axis or axes of the statistics.
+      epsilon: added to the variance, inside the root. 1e-6 as in flax; torch uses 1e-5.
+      mask: boolean, broadcastable to ``x``; True where an element counts. Other elements, NaN
+        included, change nothing and come out as zero.
+      axis_name: name of a mapped axis over which the statistics are shared too.
+      axis_index_groups: groups of that axis' indices.
+      implementation: ``"xla"``, or None for the best there is.
+
+    Returns:
+      Array of ``x``'s shape and dtype. A constant row gives ``bias``.
+
+    Raises:
+      ValueError: if ``axis`` is out of range, or ``scale`` or ``bias`` does not fit.
+
+    Source: Ba, Kiros and Hinton 2016 (arXiv 1607.06450), eq. 3-4; epsilon as usual since.
+
+    >>> import jax.numpy as jnp
+    >>> layer_norm(jnp.array([1.0, 2, 3, 4, 5])).round(5).tolist()
+    [-1.4142099618911743, -0.7071099877357483, 0.0, 0.7071099877357483, 1.4142099618911743]
+    """
+    return _norm(
+        x, scale, bias, axis, epsilon, mask, axis_name, axis_index_groups, implementation, True
+    )
+
+
+def rms_norm(
+    x: jax.Array,
+    scale: jax.Array | None = None,
+    *,
+    axis: int | Axes = -1,
+    epsilon: float = 1e-6,
+    scale_offset: float = 0.0,
+    mask: jax.Array | None = None,
+    axis_name: str | None = None,
+    axis_index_groups=None,
+    implementation: str | None = None,
+) -> jax.Array:
+    """RMS norm: ``x / sqrt(mean(x**2) + epsilon) * (scale + scale_offset)``.
+
+    Args:
+      x: array of any rank, floating point.
+      scale: elementwise factor, or None for none.
+      axis: axis or axes of the statistics.
+      epsilon: inside the root, as in T5, Llama and flax (the paper's code adds it outside).
+      scale_offset: added to ``scale`` in the statistics' dtype; 1.0 is the zero-centred form.
+      mask: as in `layer_norm`.
+      axis_name: as in `layer_norm`.
+      axis_index_groups: as in `layer_norm`.
+      implementation: as in `layer_norm`.
+
+    Returns:
+      Array of ``x``'s shape and dtype. A zero row gives zeros, with finite gradients.
+
+    Raises:
+      ValueError: if ``axis`` is out of range, or ``scale`` does not fit.
+
+    Source: Zhang and Sennrich 2019 (arXiv 1910.07467), eq. 4. The scale multiplies before the cast
+    to the output dtype (Gemma's order; Llama casts first).
+
+    >>> import jax.numpy as jnp
+    >>> rms_norm(jnp.array([3.0, 4.0]), epsilon=0.0).round(4).tolist()
+    [0.8485000133514404, 1.131399989128113]
+    """
+    if scale is not None and scale_offset:
+        scale = scale.astype(statistics_dtype(jnp.asarray(x))) + scale_offset
+    return _norm(
+        x, scale, None, axis, epsilon, mask, axis_name, axis_index_groups, implementation, False
+    )
+
+
+def std_layer_norm(
+    x: jax.Array,
+    scale: jax.Array | None = None,
+    bias: jax.Array | None = None,
+    *,
+    axis: int | Axes = -1,
+    epsilon: float = 1e-6,
+) -> jax.Array:
+    """Layer norm by the *unbiased* standard deviation: ``scale (x - mean) / (std + epsilon) + bias``.
+
+    Not the layer norm of Ba et al.: ``std`` divides by N - 1 and epsilon stands outside the root, so
+    results are smaller by about ``sqrt((N - 1) / N)``. It is common in tutorial code.
+
+    Args:
+      x: array of any rank, floating point.
+      scale: elementwise factor, or None.
+      bias: elementwise offset, or None.
+      axis: axis or axes of the statistics.
+      epsilon: added to the standard deviation.
+
+    Returns:
+      Array of ``x``'s shape and dtype. A constant row, and a row of one element (where the unbiased
+      deviation is not defined and torch gives NaN), gives ``bias`` with finite gradients.
+
+    Raises:
+      ValueError: if ``axis`` is out of range, or ``scale`` or ``bias`` does not fit.
+
+    >>> import jax.numpy as jnp
+    >>> std_layer_norm(jnp.array([1.0, 2, 3, 4, 5])).round(5).tolist()
+    [-1.2649099826812744, -0.6324599981307983, 0.0, 0.6324599981307983, 1.2649099826812744]
+    """
+    x = _floating(x)
+    axes = normalized_axes(axis, x.ndim)
+    wide = x.astype(statistics_dtype(x))
+    centred = wide - masked_mean(wide, None, axes)
+    centred = centred - masked_mean(centred, None, axes)
+    count = max(1, _size(x, axes) - 1)
+    variance = jnp.sum(centred * centred, axes, keepdims=True) / count
+    # The root has no derivative at zero: take it of 1 there, and give 0.
+    positive = variance > 0
+    std = jnp.where(positive, jnp.sqrt(jnp.where(positive, variance, 1)), 0)
+    return _affine(centred / (std + epsilon), scale, bias, axes).astype(x.dtype)
+
+
+def add_layer_norm(
+    x: jax.Array, branch: jax.Array, scale: jax.Array | None, bias: jax.Array | None, **options
+) -> tuple[jax.Array, jax.Array]:
+    """Skip addition and layer norm in one call: ``s = x + branch``; return ``(layer_norm(s), s)``.
+
+    Args:
+      x: stream.
+      branch: what the sublayer adds, of ``x``'s shape.
+      scale: as in `layer_norm`.
+      bias: as in `layer_norm`.
+      **options: the keyword arguments of `layer_norm`.
+
+    Returns:
+      The normalized sum and the sum, both of ``x``'s dtype.
+    """
+    total = x + branch
+    return layer_norm(total, scale, bias, **options), total
+
+
+def add_rms_norm(
+    x: jax.Array, branch: jax.Array, scale: jax.Array | None, **options
+) -> tuple[jax.Array, jax.Array]:
+    """Skip addition and RMS norm in one call: ``s = x + branch``; return ``(rms_norm(s), s)``.
+
+    Args:
+      x: stream.
+      branch: what the sublayer adds, of ``x``'s shape.
+      scale: as in `rms_norm`.
+      **options: the keyword arguments of `rms_norm`.
+
+    Returns:
+      The normalized sum and the sum, both of ``x``'s dtype.
+    """
+    total = x + branch
+    return rms_norm(total, scale, **options), total
+
+
+def _norm(
+    x, scale, bias, axis, epsilon, mask, axis_name, groups, implementation, subtract_mean: bool
+) -> jax.Array:
+    if implementation is not None and implementation not in IMPLEMENTATIONS:
+        raise ValueError(f"implementation {implementation!r} is not one of {IMPLEMENTATIONS}")
+    x = _floating(x)
+    axes = normalized_axes(axis, x.ndim)
+    if mask is not None:
+        mask = jnp.asarray(mask, bool)
+        x = jnp.where(mask, x, 0)
+    normed, _ = standardize(
+        x.astype(statistics_dtype(x)), mask, axes, epsilon, subtract_mean, axis_name, groups
+    )
+    out = _affine(normed, scale, bias, axes)
+    if mask is not None and bias is not None:
+        out = jnp.where(mask, out, 0)
+    return out.astype(x.dtype)
+
+
+def _affine(normed, scale, bias, axes: Axes) -> jax.Array:
+    if scale is not None:
+        normed = normed * _fit(scale, normed, axes, "scale")
+    if bias is not None:
+        normed = normed + _fit(bias, normed, axes, "bias")
+    return normed
+
+
+def _fit(parameter: jax.Array, x: jax.Array, axes: Axes, name: str) -> jax.Array:
+    """Lay a parameter along the normalized axes of ``x``, in ``x``'s dtype."""
+    parameter = jnp.asarray(parameter, x.dtype)
+    features = tuple(x.shape[a] for a in axes)
+    if parameter.shape == features:
+        return parameter.reshape([n if a in axes else 1 for a, n in enumerate(x.shape)])
+    try:
+        fits = jnp.broadcast_shapes(parameter.shape, x.shape) == x.shape
+    except ValueError:
+        fits = False
+    if not fits or parameter.ndim != x.ndim:
+        raise ValueError(
+            f"{name} has shape {parameter.shape}; it must have the normalized shape {features}, "
+            f"or rank {x.ndim} and broadcast to {x.shape}"
+        )
+    return parameter
+
+
+def _floating(x) -> jax.Array:
+    x = jnp.asarray(x)
+    return x if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(jnp.float32)
+
+
+def _size(x: jax.Array, axes: Axes) -> int:
+    size = 1
+    for a in axes:
+        size *= x.shape[a]
+    return size
