@@ -1,0 +1,214 @@
+"""Figures of a run. The only file that imports matplotlib, and only when a figure is drawn.
+
+Figures are made from ``matplotlib.figure.Figure``: pyplot would choose a window system and keep
+state for the whole process.
+"""
+
+import functools
+import io
+import textwrap
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from resnorm_jax.reporting.files import write_bytes
+
+PANELS = (("loss", "cross-entropy loss (nats)"), ("accuracy", "accuracy (%)"))
+STYLES = {
+    "train": {"linestyle": "-", "linewidth": 1.3, "alpha": 0.75},
+    "valid": {"linestyle": "--", "linewidth": 1.8, "alpha": 1.0},
+}
+SPLIT_NAMES = {"train": "train", "valid": "valid", "validation": "valid"}
+NAMED_SEEDS = 10
+"""More seeds than this share one gradient of colors, and only the first and last are named."""
+COUNTED_CLASSES = 20
+"""Up to this many classes, the cells of a confusion matrix have room for their counts."""
+
+
+@functools.cache
+def _note(name: str) -> None:
+    """Say once for each figure that it is not drawn; the run goes on without it."""
+    print(f"{name} not drawn: pip install 'resnorm_jax[plots]'", flush=True)
+
+
+def _figure(path: str | Path, width: float, height: float) -> Any:
+    """Return a new figure, or None after a note when matplotlib is missing."""
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError:
+        _note(Path(path).name)
+        return None
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _save(figure: Any, path: str | Path) -> None:
+    """Write a PNG atomically, without matplotlib's version in it."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=150, metadata={"Software": None})
+    write_bytes(path, buffer.getvalue())
+
+
+def _series(
+    rows: Sequence[Mapping[str, Any]], seed: int, split: str, name: str
+) -> tuple[list[int], list[float]]:
+    """Return the steps and values of one curve, in the order of steps; null values are gaps."""
+    points = sorted(
+        (row["step"], np.nan if row[name] is None else float(row[name]))
+        for row in rows
+        if row["seed"] == seed and SPLIT_NAMES.get(row["split"]) == split and name in row
+    )
+    return [step for step, _ in points], [value for _, value in points]
+
+
+def _seed_colors(seeds: Sequence[int]) -> dict[int, Any]:
+    """Return a color for each seed: distinct for a few, a gradient for many."""
+    from matplotlib import colormaps
+
+    if len(seeds) <= NAMED_SEEDS:
+        return {seed: colormaps["tab10"](i) for i, seed in enumerate(seeds)}
+    scale = colormaps["viridis"]
+    return {seed: scale(0.9 * i / (len(seeds) - 1)) for i, seed in enumerate(seeds)}
+
+
+def draw_curves(rows: Sequence[Mapping[str, Any]], path: str | Path, title: str) -> bool:
+    """Draw loss and accuracy over steps for each seed: training solid, validation dashed.
+
+    Args:
+      rows: of a ``MetricsLog``, with ``loss`` and ``accuracy`` (a fraction) where known; the splits
+        ``train`` and ``valid`` are drawn.
+      path: where to write the PNG.
+      title: above the figure.
+
+    Returns:
+      Whether it was drawn; False, after a note, where matplotlib is missing.
+    """
+    figure = _figure(path, 10.0, 4.4)
+    if figure is None:
+        return False
+    colors = _seed_colors(sorted({row["seed"] for row in rows}))
+    for axes, (name, label) in zip(figure.subplots(1, 2), PANELS, strict=True):
+        _draw_panel(axes, rows, colors, name)
+        axes.set_xlabel("training step (optimizer updates)")
+        axes.set_ylabel(label)
+    figure.suptitle(title, fontsize=12, parse_math=False)
+    _add_legend(figure, colors, {SPLIT_NAMES.get(row["split"]) for row in rows})
+    _save(figure, path)
+    return True
+
+
+def _draw_panel(
+    axes: Any, rows: Sequence[Mapping[str, Any]], colors: Mapping[int, Any], name: str
+) -> None:
+    """Draw the curves of one metric."""
+    factor = 100.0 if name == "accuracy" else 1.0
+    for split, style in STYLES.items():
+        for seed, color in colors.items():
+            steps, values = _series(rows, seed, split, name)
+            # A line through one point cannot be seen.
+            marker = "o" if len(steps) == 1 else None
+            axes.plot(steps, factor * np.asarray(values), color=color, marker=marker, **style)
+    axes.grid(True, color="0.9", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.margins(x=0.02)
+
+
+def _add_legend(figure: Any, colors: Mapping[int, Any], splits: set[str | None]) -> None:
+    """Explain colors (seeds) and line styles (splits) once, below both panels."""
+    from matplotlib.lines import Line2D
+
+    seeds = list(colors) if len(colors) <= NAMED_SEEDS else [min(colors), max(colors)]
+    names = {"train": "training", "valid": "validation"}
+    handles = [Line2D([], [], color=colors[s], linewidth=2.5, label=f"seed {s}") for s in seeds]
+    handles += [
+        Line2D([], [], color="0.25", label=names[split], **{**style, "alpha": 1.0})  # type: ignore[arg-type]
+        for split, style in STYLES.items()
+        if split in splits
+    ]
+    # One row if it fits; matplotlib fills column by column, so a second row would split the seeds.
+    columns = len(handles) if len(handles) <= 8 else 6
+    figure.legend(
+        handles=handles, loc="outside lower center", ncols=columns, frameon=False, handlelength=2.2
+    )
+
+
+def _short(name: str, head: int = 9, tail: int = 7) -> str:
+    """Shorten in the middle: long class names often differ only at the end."""
+    return name if len(name) <= head + tail + 3 else f"{name[:head]}...{name[-tail:]}"
+
+
+def draw_confusion(
+    matrix: np.ndarray | Sequence[Sequence[int]],
+    classes: Sequence[str],
+    path: str | Path,
+    title: str,
+) -> bool:
+    """Draw a confusion matrix: colors show shares of each true class, numbers the counts.
+
+    Args:
+      matrix: ``[K, K]`` counts, rows true. Rows of classes without examples are grey.
+      classes: K names.
+      path: where to write the PNG.
+      title: above the figure.
+
+    Returns:
+      Whether it was drawn; False, after a note, where matplotlib is missing.
+    """
+    counts = np.asarray(matrix)
+    size = float(np.clip(2.4 + 0.5 * len(classes), 4.6, 11.0))
+    figure = _figure(path, size + 1.2, size)
+    if figure is None:
+        return False
+    support = counts.sum(axis=1, keepdims=True)
+    shares = np.ma.masked_where((support == 0) | (counts < 0), counts / np.maximum(support, 1))
+    axes = figure.subplots()
+    image = axes.imshow(shares, cmap="Blues", vmin=0.0, vmax=1.0)
+    axes.set_facecolor("0.93")
+    _label_classes(axes, [_short(str(name)) for name in classes])
+    _separate_cells(axes, len(classes))
+    if len(classes) <= COUNTED_CLASSES:
+        _write_counts(axes, counts, shares)
+    bar = figure.colorbar(image, ax=axes, label="share of the true class", shrink=0.8)
+    bar.outline.set_visible(False)
+    # Wrapped here: matplotlib's own wrap=True reads a title with $ signs as mathematics.
+    axes.set_title(textwrap.fill(title, int(9 * size)), fontsize=12, parse_math=False)
+    _save(figure, path)
+    return True
+
+
+def _label_classes(axes: Any, names: Sequence[str]) -> None:
+    """Write the class names along both axes, slanted below where they would meet."""
+    places = range(0, len(names), 1 + len(names) // 50)
+    shown = [names[place] for place in places]
+    font = 9 if len(names) <= COUNTED_CLASSES else 7
+    axes.set_xticks(places, shown, fontsize=font, parse_math=False)
+    axes.set_yticks(places, shown, fontsize=font, parse_math=False)
+    if max(map(len, names), default=0) > (10 if len(names) <= 4 else 3):
+        for label in axes.get_xticklabels():
+            label.set(rotation=45, ha="right", rotation_mode="anchor")
+    axes.set_xlabel("predicted class")
+    axes.set_ylabel("true class")
+    axes.tick_params(which="both", length=0)
+    axes.spines[:].set_visible(False)
+
+
+def _separate_cells(axes: Any, size: int) -> None:
+    """Draw thin white lines between the cells, in place of a frame."""
+    edges = np.arange(1, size) - 0.5
+    width = 1.2 if size <= 50 else 0.3
+    axes.hlines(edges, -0.5, size - 0.5, color="white", linewidth=width)
+    axes.vlines(edges, -0.5, size - 0.5, color="white", linewidth=width)
+
+
+def _write_counts(axes: Any, counts: np.ndarray, shares: Any) -> None:
+    """Write each count in its cell, white on dark; zeros are pale, so that errors stand out."""
+    font = 10 if len(counts) <= 10 else 8
+    for (row, column), count in np.ndenumerate(counts):
+        dark = shares[row, column] is not np.ma.masked and shares[row, column] > 0.5
+        color = "white" if dark else "0.7" if count == 0 else "0.15"
+        axes.text(column, row, f"{count:d}", ha="center", va="center", fontsize=font, color=color)
