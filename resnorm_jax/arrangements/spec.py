@@ -10,6 +10,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 from resnorm_jax.arrangements.depth_rules import DepthRule, one
 
@@ -37,7 +38,7 @@ class Init:
         are not named keep gain 1.
     """
 
-    distribution: str = "uniform"
+    distribution: Literal["uniform", "normal"] = "uniform"
     gains: Mapping[str, DepthRule] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

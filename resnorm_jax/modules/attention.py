@@ -1,6 +1,6 @@
 """Multi-head self-attention."""
 
-from typing import Any
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
@@ -32,7 +32,7 @@ class MultiHeadAttention(nn.Module):
     rotary: bool = False
     use_bias: bool = True
     kernel_inits: Initializers | None = None
-    implementation: str | None = None
+    implementation: Literal["xla", "cudnn"] | None = None
     dtype: Any = None
     param_dtype: Any = jnp.float32
 

@@ -76,7 +76,7 @@ class SequenceClassifier(nn.Module):
         h = nn.Dropout(self.dropout)(h, deterministic=deterministic)
         extra = {"return_intermediates": True} if return_intermediates else {}
         out = self.encoder(h, mask, deterministic=deterministic, **extra)
-        h, named = out if return_intermediates else (out, None)
+        h, named = out if return_intermediates else (out, {})
         pooled = pooling.function(h, mask)
         pooled = nn.Dropout(self.dropout)(pooled, deterministic=deterministic)
         pooled = pooled.astype(jnp.promote_types(pooled.dtype, jnp.float32))

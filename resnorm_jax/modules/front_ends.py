@@ -47,9 +47,9 @@ class FeatureEmbedding(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Embed ``x [B, L, C]``."""
-        return nn.Dense(
-            self.width, dtype=self.dtype, param_dtype=self.param_dtype, name="project"
-        )(x)
+        return nn.Dense(self.width, dtype=self.dtype, param_dtype=self.param_dtype, name="project")(
+            x
+        )
 
 
 class PatchEmbedding(nn.Module):

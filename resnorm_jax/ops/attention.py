@@ -1,5 +1,7 @@
 """Masked attention. Not what this library is about: JAX's own does the work."""
 
+from typing import Literal
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -13,7 +15,7 @@ def masked_attention(
     *,
     dropout_rate: float = 0.0,
     dropout_key: jax.Array | None = None,
-    implementation: str | None = None,
+    implementation: Literal["xla", "cudnn"] | None = None,
 ) -> jax.Array:
     """Scaled dot-product attention ``softmax(q k^T / sqrt(Dh)) v`` over the allowed keys.
 
@@ -38,9 +40,7 @@ def masked_attention(
             query, key, value, mask=mask, dropout_rng=dropout_key, dropout_rate=dropout_rate,
             broadcast_dropout=False, force_fp32_for_softmax=True,
         ).astype(query.dtype)  # fmt: skip
-    return jax.nn.dot_product_attention(
-        query, key, value, mask=mask, implementation=implementation
-    )
+    return jax.nn.dot_product_attention(query, key, value, mask=mask, implementation=implementation)
 
 
 def rotate(x: jax.Array, positions: jax.Array, base: float = 10_000.0) -> jax.Array:

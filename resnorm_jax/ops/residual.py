@@ -32,13 +32,13 @@ def residual(
     [1.5, 1.0]
     """
     if x.shape != branch.shape:
-        raise ValueError(f"the stream has shape {x.shape}, its branch {branch.shape}: must be equal")
+        raise ValueError(
+            f"the stream has shape {x.shape}, its branch {branch.shape}: must be equal"
+        )
     return _scaled(x, skip_scale) + _scaled(branch, branch_scale).astype(x.dtype)
 
 
-def drop_path(
-    branch: jax.Array, rate: float | jax.Array, key: jax.Array | None
-) -> jax.Array:
+def drop_path(branch: jax.Array, rate: float | jax.Array, key: jax.Array | None) -> jax.Array:
     """Stochastic depth: drop the whole branch of a sample with probability ``rate``.
 
     ``branch * keep / (1 - rate)`` with ``keep ~ Bernoulli(1 - rate)`` drawn once for each index of

@@ -129,6 +129,11 @@ class Progress:
             line = f"{self.description}  {self._percent(step)}  {step}/{self.total}"
             self.print(f"{line}  {self._text(step, shown)}")
 
+    @property
+    def examples_per_second(self) -> float | None:
+        """Throughput since the first update, which holds compilation; None before the second."""
+        return self._speed.examples_per_second or None
+
     def print(self, line: str) -> None:
         """Print a line above the bar, as it is: not wrapped, colored or read as markup."""
         self.console.print(line, markup=False, highlight=False, soft_wrap=True)

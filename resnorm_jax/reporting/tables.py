@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from resnorm_jax.training.metrics import HEADLINES, summarize_seeds
+from resnorm_jax.reporting.metrics import HEADLINES, summarize_seeds
 
 LABELS = {
     "accuracy": "accuracy",
@@ -113,7 +113,7 @@ def result_table(report: Mapping[str, Any], console: Console) -> None:
     """Print the score of each seed, mean and sd, trivial baselines, and where the files are.
 
     Args:
-      report: ``seeds``, a list of scores (see ``training.metrics.score``), each with its ``seed``;
+      report: ``seeds``, a list of scores (see ``reporting.metrics.score``), each with its ``seed``;
         and, optional, ``title``, ``summary`` (of ``summarize_seeds``; computed when absent),
         ``baselines`` (a rule's name to its accuracy, majority class among them) and ``files`` (what
         a file holds to its path).

@@ -12,7 +12,7 @@ from resnorm_jax.reporting.tables import (
     result_table,
     runtime_line,
 )
-from resnorm_jax.training.metrics import HEADLINES, score
+from resnorm_jax.reporting.metrics import HEADLINES, score
 
 
 @pytest.fixture

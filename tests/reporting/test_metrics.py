@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from resnorm_jax.training.metrics import (
+from resnorm_jax.reporting.metrics import (
     expected_calibration_error,
     score,
     summarize_seeds,

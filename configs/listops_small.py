@@ -1,0 +1,37 @@
+"""ListOps with short expressions (20 to 128 tokens, depth 6, 5 arguments), for two CPU cores.
+
+python train.py --config=configs/listops_small.py --workdir=runs/listops_small
+"""
+
+from resnorm_jax.config import experiment
+
+SMOKE = {
+    "data.train": 300,
+    "data.valid": 60,
+    "data.test": 60,
+    "model.width": 16,
+    "model.depth": 1,
+    "model.heads": 2,
+    "optimizer.warmup_steps": 2,
+    "train.steps": 10,
+}
+
+
+def get_config(argument: str = ""):
+    return experiment(
+        argument,
+        presets={"smoke": SMOKE},
+        data={
+            "source": "listops",
+            "min_length": 20,
+            "max_length": 128,
+            "max_depth": 6,
+            "max_args": 5,
+            "train": 20_000,
+            "valid": 1000,
+            "test": 2000,
+        },
+        model={"width": 64, "depth": 4, "heads": 4, "dropout": 0.1, "positions": "rotary"},
+        optimizer={"learning_rate": 1e-3, "warmup_steps": 200, "weight_decay": 0.01},
+        train={"batch_size": 64, "epochs": 10, "log_every": 20, "buckets": 4},
+    )

@@ -1,0 +1,97 @@
+"""From a checked config to objects. The one place that joins the two."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from resnorm_jax import arrangements, norms
+from resnorm_jax.config import Config, ModelConfig
+from resnorm_jax.errors import UserError, check_choice
+from resnorm_jax.modules.classifier import SequenceClassifier
+from resnorm_jax.modules.encoder import REMAT, TransformerEncoder
+from resnorm_jax.modules.feed_forward import ACTIVATIONS
+from resnorm_jax.modules.front_ends import FeatureEmbedding, PatchEmbedding, TokenEmbedding
+from resnorm_jax.modules.pooling import POOLING
+from resnorm_jax.modules.positions import POSITIONS
+
+PATCH = 2
+
+
+def build_model(config: Config, meta: dict[str, Any]) -> SequenceClassifier:
+    """Return the classifier of a config for a data set.
+
+    Args:
+      config: the run's config.
+      meta: what `resnorm_jax.data.preprocess.describe` says of the data: ``kind``, ``classes``,
+        ``vocabulary``, ``max_length``.
+
+    Raises:
+      UserError: naming the field that does not fit.
+    """
+    check_names(config.model)
+    model, kind = config.model, meta["kind"]
+    dtype = jnp.dtype(config.train.precision)
+    positions = POSITIONS.get(model.positions)
+    if model.patch is not None and kind != "images":
+        raise UserError(f"config.model.patch: not read: the data are {kind}, not images")
+    return SequenceClassifier(
+        classes=len(meta["classes"]),
+        front_end=_front_end(model, meta, dtype),
+        encoder=TransformerEncoder(
+            depth=model.depth,
+            heads=model.heads,
+            mlp_width=model.mlp_width,
+            arrangement=model.arrangement,
+            norm=model.norm,
+            norm_epsilon=model.norm_epsilon,
+            activation=model.activation,
+            dropout=model.dropout,
+            attention_dropout=model.attention_dropout,
+            drop_path=model.drop_path,
+            rotary=positions.rotary,
+            unroll=model.unroll,
+            remat=model.remat,
+            dtype=dtype,
+        ),
+        positions="none" if positions.rotary else model.positions,
+        max_length=_max_length(model, meta),
+        pooling=model.pooling,
+        dropout=model.dropout,
+    )
+
+
+def check_names(model: ModelConfig) -> None:
+    """Raise UserError for a name in the model's config that no table has."""
+    arrangements.get(model.arrangement)
+    norms.get(model.norm)
+    ACTIVATIONS.get(model.activation)
+    POSITIONS.get(model.positions)
+    POOLING.get(model.pooling)
+    check_choice("config.model.remat", model.remat, REMAT)
+
+
+def _front_end(model: ModelConfig, meta: dict[str, Any], dtype: Any) -> nn.Module:
+    makers = {
+        "tokens": lambda: TokenEmbedding(model.width, len(meta["vocabulary"]), dtype=dtype),
+        "features": lambda: FeatureEmbedding(model.width, dtype=dtype),
+        "images": lambda: PatchEmbedding(model.width, model.patch or PATCH, dtype=dtype),
+    }
+    return makers[meta["kind"]]()
+
+
+def _max_length(model: ModelConfig, meta: dict[str, Any]) -> int:
+    longest = meta["max_length"]
+    if meta["kind"] == "images":
+        height, width = meta["shape"][:2]
+        patch = model.patch or PATCH
+        if height % patch or width % patch:
+            raise UserError(
+                f"config.model.patch: {patch} does not divide images of {height} x {width}"
+            )
+        longest = (height // patch) * (width // patch)
+    if model.max_length is not None and model.max_length < longest:
+        raise UserError(
+            f"config.model.max_length: {model.max_length} is under the data's longest, {longest}"
+        )
+    return model.max_length or longest

@@ -1,0 +1,53 @@
+"""``resnorm evaluate RUN``: score a run's checkpoint."""
+
+from pathlib import Path
+
+from rich.console import Console
+
+from resnorm_jax.cli.arguments import Parser
+from resnorm_jax.data import Examples, read_inputs
+from resnorm_jax.errors import UserError
+from resnorm_jax.reporting.files import write_json
+from resnorm_jax.reporting.metrics import score
+from resnorm_jax.reporting.tables import per_class_table, result_table, runtime_line
+from resnorm_jax.training.experiment import baselines, prepare_data
+from resnorm_jax.training.trained import Trained, load_trained
+
+
+def main(argv: list[str]) -> int:
+    """Score a run on its test rows, or on a labelled file."""
+    parser = Parser(prog="resnorm evaluate", description="Score a run's checkpoint.")
+    parser.add_argument("run", type=Path, help="run directory")
+    parser.add_argument("--input", type=Path, help="labelled .ts, .npz, .csv or .jsonl file")
+    parser.add_argument("--seed", type=int, help="which seed's checkpoint; the first if left out")
+    parser.add_argument("--checkpoint", choices=("best", "last"), help="as scored if left out")
+    parser.add_argument("--output", type=Path, help="JSON file for the scores")
+    chosen = parser.parse_args(argv)
+    console = Console()
+    console.print(runtime_line(), highlight=False)
+    trained = load_trained(chosen.run, chosen.seed, chosen.checkpoint)
+    examples, rules = _rows(trained, chosen.input)
+    found = score(trained.log_probs(examples), examples.y, trained.meta["classes"])
+    seed = trained.config.seed if chosen.seed is None else chosen.seed
+    report = {
+        "title": f"{trained.meta['name']}: {len(examples)} rows, {trained.kind} checkpoint, "
+        f"step {trained.step}",
+        "seeds": [{"seed": seed, **found}],
+        "baselines": rules,
+        "files": {"scores": chosen.output} if chosen.output else {},
+    }
+    if chosen.output:
+        write_json(chosen.output, {"run": str(chosen.run), "step": trained.step, **found})
+    per_class_table(found, console)
+    result_table(report, console)
+    return 0
+
+
+def _rows(trained: Trained, path: Path | None) -> tuple[Examples, dict[str, float]]:
+    if path is None:
+        dataset = prepare_data(trained.config)
+        return dataset.test, baselines(dataset, "test")
+    examples = read_inputs(path, trained.meta)
+    if (examples.y < 0).any():
+        raise UserError(f"{path}: row {int((examples.y < 0).argmax()) + 1} has no label to score")
+    return examples, {}

@@ -1,0 +1,53 @@
+"""The ``resnorm`` command: one subcommand a file."""
+
+import sys
+from collections.abc import Callable
+from importlib import import_module
+
+from resnorm_jax.cli.errors import guarded
+from resnorm_jax.errors import UserError, nearest
+from resnorm_jax.version import __version__
+
+COMMANDS = {
+    "list": "arrangements, streams, norms, data sets, configs",
+    "evaluate": "score a run's checkpoint on its test rows, or on a file",
+    "predict": "class and probability for each row of a file",
+    "bench": "speed, memory and accuracy beside flax.linen and PyTorch",
+}
+
+
+def usage() -> str:
+    """Return the help text."""
+    lines = [f"  {name:<10}{text}" for name, text in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: resnorm COMMAND [ARGUMENTS]",
+            "",
+            *lines,
+            "",
+            "resnorm COMMAND --help says more. Training: python train.py --help",
+        ]
+    )
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a subcommand; return the exit status."""
+    arguments = sys.argv[1:] if argv is None else argv
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(usage())
+        return 0
+    if arguments[0] == "--version":
+        print(__version__)
+        return 0
+    return guarded(lambda: _command(arguments[0])(arguments[1:]))
+
+
+def _command(name: str) -> Callable[[list[str]], int]:
+    if name not in COMMANDS:
+        raise UserError(f"resnorm: no command {name!r}; {nearest(name, COMMANDS)}")
+    modules = {"list": "listing"}  # a module called list would hide the type
+    return import_module(f"resnorm_jax.cli.{modules.get(name, name)}").main
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,80 @@
+"""``resnorm predict RUN INPUT``: class and probability of each row."""
+
+import csv
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+from resnorm_jax.cli.arguments import Parser
+from resnorm_jax.data import read_inputs
+from resnorm_jax.errors import UserError
+from resnorm_jax.reporting.files import write_bytes
+from resnorm_jax.reporting.tables import runtime_line
+from resnorm_jax.training.trained import load_trained
+
+Rows = list[dict[str, Any]]
+
+
+def main(argv: list[str]) -> int:
+    """Predict the rows of a file; print them, or write them to --output."""
+    parser = Parser(prog="resnorm predict", description="Class and probability of each row.")
+    parser.add_argument("run", type=Path, help="run directory")
+    parser.add_argument("input", type=Path, help=".ts, .npz, .csv or .jsonl file")
+    parser.add_argument("--output", type=Path, help=".csv or .jsonl file; printed if left out")
+    parser.add_argument("--seed", type=int, help="which seed's checkpoint; the first if left out")
+    parser.add_argument("--checkpoint", choices=("best", "last"), help="as scored if left out")
+    chosen = parser.parse_args(argv)
+    suffix = chosen.output.suffix if chosen.output else ".csv"
+    if suffix not in WRITERS:
+        raise UserError(f"--output: {chosen.output}: write to a .csv or a .jsonl file")
+    if chosen.output and chosen.output.exists():
+        raise UserError(f"--output: {chosen.output} exists; name a new file")
+    trained = load_trained(chosen.run, chosen.seed, chosen.checkpoint)
+    examples = read_inputs(chosen.input, trained.meta)
+    rows = predictions(trained.log_probs(examples), trained.meta["classes"])
+    text = WRITERS[suffix](rows)
+    if chosen.output is None:
+        print(text, end="")
+        return 0
+    console = Console()
+    console.print(runtime_line(), highlight=False)
+    write_bytes(chosen.output, text.encode())
+    console.print(f"{len(rows)} rows to {chosen.output}", highlight=False)
+    return 0
+
+
+def predictions(log_probs: np.ndarray, classes: list[str]) -> Rows:
+    """Return a dictionary for each row: index, class, its probability, and every class'."""
+    probs = np.exp(log_probs.astype(np.float64))
+    return [
+        {
+            "row": index,
+            "class": classes[int(p.argmax())],
+            "probability": round(float(p.max()), 6),
+            "probabilities": {c: round(float(v), 6) for c, v in zip(classes, p, strict=True)},
+        }
+        for index, p in enumerate(probs)
+    ]
+
+
+def _csv(rows: Rows) -> str:
+    out = io.StringIO()
+    classes = list(rows[0]["probabilities"]) if rows else []
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["row", "class", "probability", *(f"p({c})" for c in classes)])
+    for row in rows:
+        writer.writerow(
+            [row["row"], row["class"], row["probability"], *row["probabilities"].values()]
+        )
+    return out.getvalue()
+
+
+def _json_lines(rows: Rows) -> str:
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+WRITERS = {".csv": _csv, ".jsonl": _json_lines}

@@ -1,0 +1,99 @@
+"""Data-parallel execution: the only file that calls `jax.pmap`.
+
+The state stays replicated in its natural shapes (``in_axes=None``, ``out_axes=None``), rows are
+spread over a leading device axis. A pure step goes in; another door (``jit`` with shardings) can stand
+beside this one without touching it.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+
+from resnorm_jax.errors import UserError
+from resnorm_jax.training.step import Batch, StepOptions, TrainState, predict_step, train_step
+
+AXIS = "devices"
+
+
+class NotReplicatedError(RuntimeError):
+    """Devices disagree on a state that must be equal on all: a sum over devices is missing."""
+
+
+class DataParallel:
+    """The compiled training and prediction steps over some devices.
+
+    Args:
+      options: of the training step.
+      devices: the devices; a batch's rows are spread over them in order.
+    """
+
+    def __init__(self, options: StepOptions, devices: Sequence[jax.Device]) -> None:
+        self.devices = list(devices)
+        self.programs = 0  # traced, hence compiled, so far
+        self._train = jax.pmap(
+            self._counted(partial(train_step, options=options, axis_name=AXIS)),
+            axis_name=AXIS, in_axes=(None, 0), out_axes=None, donate_argnums=(0,),
+            devices=self.devices,
+        )  # fmt: skip
+        self._predict = jax.pmap(
+            self._counted(partial(predict_step, apply=options.apply)),
+            axis_name=AXIS, in_axes=(None, 0), out_axes=0, devices=self.devices,
+        )  # fmt: skip
+
+    def train(self, state: TrainState, batch: Mapping[str, Any]) -> tuple[TrainState, Any]:
+        """Do one update with a global batch ``[B, ...]`` of host arrays; the state is donated."""
+        return self._train(state, self._spread(batch))
+
+    def predict(self, params: Any, batch: Mapping[str, Any]) -> np.ndarray:
+        """Return log-probabilities of a global batch, ``[B, K]`` on the host."""
+        inputs = {name: batch[name] for name in ("x", "mask") if name in batch}
+        out = np.asarray(self._predict(params, self._spread(inputs)))
+        return out.reshape(-1, out.shape[-1])
+
+    def _counted(self, step: Callable[..., Any]) -> Callable[..., Any]:
+        def counted(*args):
+            self.programs += 1
+            return step(*args)
+
+        return counted
+
+    def _spread(self, batch: Batch) -> dict[str, Any]:
+        count = len(self.devices)
+        return {k: v.reshape(count, v.shape[0] // count, *v.shape[1:]) for k, v in batch.items()}
+
+
+def choose_devices(count: int, batch_size: int, accumulate: int) -> list[jax.Device]:
+    """Return the first ``count`` local devices (0 for all), checked against the batch.
+
+    Raises:
+      UserError: if there are fewer, or rows do not divide.
+    """
+    local = jax.local_devices()
+    if count > len(local):
+        raise UserError(
+            f"config.devices: {count} asked for, {len(local)} found ({local[0].platform})"
+        )
+    devices = local[: count or len(local)]
+    share = len(devices) * accumulate
+    if batch_size % share:
+        near = max(1, round(batch_size / share)) * share
+        parts = f"{len(devices)} devices" + (f" x {accumulate} micro-batches" * (accumulate > 1))
+        raise UserError(
+            f"config.train.batch_size: {batch_size} rows do not divide by {parts}; try {near}"
+        )
+    return devices
+
+
+def check_replicated(tree: Any) -> None:
+    """Raise NotReplicatedError if any leaf differs between devices.
+
+    `jax.pmap` with ``out_axes=None`` does not check: it hands on the first device's values.
+    """
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        shards = [np.asarray(s.data) for s in getattr(leaf, "addressable_shards", [])]
+        if any(s.tobytes() != shards[0].tobytes() for s in shards[1:]):
+            name = jax.tree_util.keystr(path, simple=True, separator="/")
+            raise NotReplicatedError(f"{name} differs between devices: is a psum missing?")

@@ -1,0 +1,194 @@
+"""The training loop of one seed, read from top to bottom."""
+
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jax
+import optax
+from rich.console import Console
+
+from resnorm_jax.config import TrainConfig
+from resnorm_jax.data import Dataset, TrainBatches, iterate
+from resnorm_jax.reporting.files import MetricsLog
+from resnorm_jax.reporting.progress import Progress
+from resnorm_jax.reporting.tensorboard import Scalars
+from resnorm_jax.training.checkpoint import CheckpointStore
+from resnorm_jax.training.devices import DataParallel, check_replicated
+from resnorm_jax.training.evaluation import evaluate
+from resnorm_jax.training.run_directory import seed_directory
+from resnorm_jax.training.step import TrainState
+
+
+class DivergedError(RuntimeError):
+    """The loss is not a finite number any more."""
+
+
+@dataclass
+class Run:
+    """What all seeds of a run share."""
+
+    train: TrainConfig
+    dataset: Dataset
+    parallel: DataParallel
+    schedule: optax.Schedule
+    buckets: tuple[int, ...]
+    workdir: Path
+    log: MetricsLog
+    console: Console
+
+
+@dataclass
+class Outcome:
+    """What a seed's training gave.
+
+    Attributes:
+      params: those to be scored: last, averaged or best.
+      step: updates behind them.
+      seconds: spent training, over all sittings.
+      examples: rows seen in this sitting, and the seconds that it took without the first step.
+    """
+
+    params: Any
+    step: int
+    seconds: float
+    examples_per_second: float | None
+    best: dict[str, float] = field(default_factory=dict)
+
+
+def train_seed(run: Run, seed: int, state: TrainState, total_steps: int) -> Outcome:
+    """Train from ``state``, or from the newest checkpoint if there is one, to ``total_steps``.
+
+    Raises:
+      DivergedError: when the loss is not finite; names the steps.
+    """
+    last = CheckpointStore(seed_directory(run.workdir, seed, "last"), 2, run.console.print)
+    best = CheckpointStore(seed_directory(run.workdir, seed, "best"), 1, run.console.print)
+    start, seconds = 0, 0.0
+    restored = last.restore_latest(state)
+    if restored is not None:
+        start, state = restored
+        seconds = last.note(start)["seconds"]
+        if start < total_steps:
+            run.console.print(f"seed {seed}: resumed at step {start}")
+    run.log.truncate(seed, start)
+    began = time.monotonic()
+
+    batches = TrainBatches(run.dataset.train, run.train.batch_size, run.buckets, seed)
+    every = evaluate_every(run.train, batches.steps_per_epoch, total_steps)
+    examples = 0
+    with (
+        Progress(f"seed {seed}", total_steps, start=start, console=run.console) as progress,
+        Scalars(run.workdir / "tensorboard" / f"seed_{seed}", start if restored else None) as board,
+    ):
+        reporter = _Reporter(run, seed, progress, board, batches.steps_per_epoch)
+        for index, batch in iterate(batches, start, total_steps):
+            state, sums = run.parallel.train(state, batch)
+            done = index + 1
+            examples += int(batch["weight"].sum())
+            ends = done == total_steps
+            if index == start:
+                check_replicated(state)
+                progress.update(done, examples)  # what came before was compilation
+            reporter.collect()  # the numbers of an earlier step: the device is not waited for
+            if done % run.train.log_every == 0 or ends:
+                reporter.expect(done, sums, examples)
+                examples = 0
+            if run.dataset.valid is not None and (done % every == 0 or ends):
+                reporter.collect()
+                _validate(run, seed, done, state, reporter, best)
+            if done % run.train.checkpoint_every == 0 or ends:
+                reporter.collect()
+                check_replicated(state)
+                spent = seconds + time.monotonic() - began
+                last.save(done, state, {"seconds": spent})
+        speed = progress.examples_per_second
+    return _outcome(run, state, best, last, seconds, speed, total_steps)
+
+
+def evaluate_every(train: TrainConfig, steps_per_epoch: int, total_steps: int) -> int:
+    """Return how many steps lie between evaluations: an epoch, but at most 50 a run."""
+    if train.evaluate_every is not None:
+        return train.evaluate_every
+    epochs = max(1, math.ceil(total_steps / steps_per_epoch / 50))
+    return steps_per_epoch * epochs
+
+
+class _Reporter:
+    """Reads numbers off the device one step late, and writes them wherever they are looked at."""
+
+    def __init__(self, run: Run, seed: int, progress: Progress, board: Scalars, epoch: int):
+        self.run, self.seed, self.progress, self.board = run, seed, progress, board
+        self.steps_per_epoch = epoch
+        self._pending: tuple[int, Mapping[str, jax.Array], int] | None = None
+
+    def expect(self, step: int, sums: Mapping[str, jax.Array], examples: int) -> None:
+        """Keep the sums of a step, to be read when the next step is on its way."""
+        self._pending = (step, sums, examples)
+
+    def collect(self) -> None:
+        """Read and write what is pending, if anything."""
+        if self._pending is None:
+            return
+        (step, sums, examples), self._pending = self._pending, None
+        host = {name: float(value) for name, value in jax.device_get(sums).items()}
+        count, steps = max(host["count"], 1.0), max(host["steps"], 1.0)
+        loss, accuracy = host["loss"] / count, host["correct"] / count
+        if not math.isfinite(loss):
+            raise DivergedError(
+                f"seed {self.seed}: the loss is {loss} within steps "
+                f"{step - int(steps) + 1} to {step}; try a lower optimizer.learning_rate, more "
+                "optimizer.warmup_steps or another model.arrangement"
+            )
+        self.write(
+            step,
+            "train",
+            loss=loss,
+            accuracy=accuracy,
+            grad_norm=host["grad_norm"] / steps,
+            learning_rate=float(self.run.schedule(step - 1)),
+        )
+        self.progress.update(step, examples, loss=loss, accuracy=accuracy)
+
+    def write(self, step: int, split: str, **numbers: float) -> None:
+        """Write a row to the log and to TensorBoard."""
+        epoch = round(step / self.steps_per_epoch, 4)
+        row = {"seed": self.seed, "step": step, "epoch": epoch, "split": split, **numbers}
+        self.run.log.append(row)
+        self.board.write(row)
+
+
+def _validate(run: Run, seed: int, step: int, state: TrainState, reporter, best) -> None:
+    assert run.dataset.valid is not None
+    params = evaluated(state)
+    found = evaluate(
+        run.parallel, params, run.dataset.valid, run.dataset.classes, run.train.batch_size,
+        run.buckets,
+    )  # fmt: skip
+    numbers = {"loss": found["log_loss"], **{k: found[k] for k in ("accuracy", "macro_f1")}}
+    reporter.write(step, "valid", **numbers)
+    known = best.steps()
+    if run.train.select == "best" and (not known or _better(numbers, best.note(known[-1]))):
+        best.save(step, params, numbers)
+
+
+def _better(new: Mapping[str, float], old: Mapping[str, float]) -> bool:
+    return (new["accuracy"], -new["loss"]) > (old["accuracy"], -old["loss"])
+
+
+def evaluated(state: TrainState) -> Any:
+    """Return the parameters that are scored: the averaged ones where there are any."""
+    return state.params if state.ema is None else state.ema
+
+
+def _outcome(run, state, best, last, seconds, speed, total_steps) -> Outcome:
+    seconds = last.note(last.steps()[-1])["seconds"]
+    if run.train.select == "best":
+        found = best.restore_latest(evaluated(state))
+        if found is not None:
+            step, params = found
+            return Outcome(params, step, seconds, speed, best.note(step))
+    return Outcome(evaluated(state), total_steps, seconds, speed)

@@ -1,0 +1,157 @@
+"""Optimizers and schedules by name, on optax; which parameters decay, by name."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import optax
+
+from resnorm_jax.config import OptimizerConfig
+from resnorm_jax.errors import UserError, check_choice
+
+# First match wins; a parameter that matches none is an error, never a silent default. Names, not
+# ranks: in a scanned stack a norm's scale has two axes (depth, width) and is still a scale.
+DECAY = (
+    (r"(^|/)(scale|bias|gate|cls)$", False),
+    (r"(^|/)(embed|positions)/embedding$", False),
+    (r"(^|/)kernel$", True),
+)
+
+
+@dataclass(frozen=True)
+class Algorithm:
+    """A row: the optax transform that turns gradients into a direction, and what it reads."""
+
+    name: str
+    direction: Callable[..., optax.GradientTransformation]
+    defaults: dict[str, float]
+    source: str
+
+
+ALGORITHMS = {
+    row.name: row
+    for row in (
+        Algorithm(
+            "adamw",
+            lambda b1, b2, epsilon: optax.scale_by_adam(b1, b2, epsilon),
+            {"b1": 0.9, "b2": 0.999, "epsilon": 1e-8, "weight_decay": 1e-4},
+            "Loshchilov and Hutter 2017 (arXiv 1711.05101), algorithm 2",
+        ),
+        Algorithm(
+            "adam",
+            lambda b1, b2, epsilon: optax.scale_by_adam(b1, b2, epsilon),
+            {"b1": 0.9, "b2": 0.999, "epsilon": 1e-8},
+            "Kingma and Ba 2014 (arXiv 1412.6980), algorithm 1",
+        ),
+        Algorithm(
+            "lion",
+            lambda b1, b2: optax.scale_by_lion(b1, b2),
+            {"b1": 0.9, "b2": 0.99, "weight_decay": 1e-3},
+            "Chen et al. 2023 (arXiv 2302.06675), algorithm 2",
+        ),
+        Algorithm(
+            "sgd",
+            lambda momentum: optax.trace(momentum),
+            {"momentum": 0.9, "weight_decay": 0.0},
+            "Sutskever et al. 2013; decoupled decay as in arXiv 1711.05101, algorithm 1",
+        ),
+    )
+}
+
+
+def _cosine(peak: float, steps: int) -> optax.Schedule:
+    return optax.cosine_decay_schedule(peak, max(1, steps))
+
+
+def _linear(peak: float, steps: int) -> optax.Schedule:
+    return optax.linear_schedule(peak, 0.0, max(1, steps))
+
+
+def _constant(peak: float, steps: int) -> optax.Schedule:
+    return optax.constant_schedule(peak)
+
+
+# What follows the warm-up; rsqrt depends on the warm-up and is made apart.
+SCHEDULES: dict[str, Callable[[float, int], optax.Schedule] | None] = {
+    "cosine": _cosine,
+    "linear": _linear,
+    "constant": _constant,
+    "rsqrt": None,
+}
+
+
+def make_schedule(config: OptimizerConfig, steps: int) -> optax.Schedule:
+    """Return the learning rate as a function of the step: linear warm-up, then the named decay.
+
+    ``rsqrt`` is ``peak min(1, t/w) sqrt(w / max(t, w))``, with w the warm-up steps (Vaswani et al.
+    2017, eq. 3, scaled to its peak).
+
+    Raises:
+      UserError: if the name is not known, or the warm-up is not shorter than the run.
+    """
+    after = SCHEDULES[check_choice("config.optimizer.schedule", config.schedule, SCHEDULES)]
+    peak, warmup = config.learning_rate, config.warmup_steps
+    if warmup and warmup >= steps:
+        raise UserError(
+            f"config.optimizer.warmup_steps: {warmup} is not under the run's {steps} steps"
+        )
+    if after is None:
+        wait = max(1, warmup)
+        return lambda t: peak * jax.numpy.minimum((t + 1) / wait, (wait / (t + 1)) ** 0.5)
+    decay = after(peak, steps - warmup)
+    if not warmup:
+        return decay
+    # The first step has 1/w of the peak, not 0, which would waste it.
+    rise = optax.linear_schedule(peak / warmup, peak, max(1, warmup - 1))
+    return optax.join_schedules([rise, decay], [warmup])
+
+
+def make_optimizer(
+    config: OptimizerConfig, steps: int
+) -> tuple[optax.GradientTransformation, optax.Schedule]:
+    """Return the gradient transform and the learning-rate schedule.
+
+    Clip, then the algorithm's direction, then decoupled weight decay on the parameters that
+    `decay_mask` names, then the learning rate.
+
+    Raises:
+      UserError: for an algorithm that is not known, or an option that it does not read.
+    """
+    row = ALGORITHMS[check_choice("config.optimizer.algorithm", config.algorithm, ALGORITHMS)]
+    options = dict(row.defaults)
+    for name in ("weight_decay", "b1", "b2", "epsilon", "momentum"):
+        value = getattr(config, name)
+        if value is None:
+            continue
+        if name not in row.defaults:
+            raise UserError(
+                f"config.optimizer.{name}: {row.name} does not read it; "
+                f"it reads {', '.join(sorted(row.defaults))}"
+            )
+        options[name] = value
+    decay = options.pop("weight_decay", 0.0)
+    schedule = make_schedule(config, steps)
+    parts = [optax.clip_by_global_norm(config.clip)] if config.clip is not None else []
+    parts.append(row.direction(**options))
+    if decay:
+        parts.append(optax.add_decayed_weights(decay, mask=decay_mask))
+    return optax.chain(*parts, optax.scale_by_learning_rate(schedule)), schedule
+
+
+def decay_mask(params: Any) -> Any:
+    """Return a tree of booleans: True where weight decay applies.
+
+    Raises:
+      ValueError: naming parameters that no rule of `DECAY` covers.
+    """
+    paths = jax.tree_util.tree_leaves_with_path(params)
+    names = [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in paths]
+    uncovered = [n for n in names if not any(re.search(rule, n) for rule, _ in DECAY)]
+    if uncovered:
+        raise ValueError(
+            f"no weight-decay rule covers {uncovered}; add one to resnorm_jax.training.optimizers.DECAY"
+        )
+    flags = [next(flag for rule, flag in DECAY if re.search(rule, name)) for name in names]
+    return jax.tree.unflatten(jax.tree.structure(params), flags)

@@ -1,0 +1,92 @@
+"""A trained model, loaded from its run directory."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from resnorm_jax.build import build_model
+from resnorm_jax.config import Config
+from resnorm_jax.data import Examples
+from resnorm_jax.errors import UserError
+from resnorm_jax.training.checkpoint import CheckpointStore, DamagedCheckpointError
+from resnorm_jax.training.devices import DataParallel, choose_devices
+from resnorm_jax.training.evaluation import predict
+from resnorm_jax.training.loop import evaluated
+from resnorm_jax.training.optimizers import make_optimizer
+from resnorm_jax.training.run_directory import read_run, seed_directory
+from resnorm_jax.training.step import StepOptions, create_state
+
+
+@dataclass
+class Trained:
+    """A run's model with the parameters of one seed.
+
+    Attributes:
+      config: of the run.
+      meta: of its data; `resnorm_jax.data.read_inputs` takes it.
+      params: parameters.
+      step: updates behind them.
+      kind: ``"best"`` or ``"last"``.
+    """
+
+    config: Config
+    meta: dict[str, Any]
+    params: Any
+    step: int
+    kind: str
+    parallel: DataParallel
+
+    def log_probs(self, examples: Examples) -> np.ndarray:
+        """Return log-probabilities ``[N, K]`` of rows prepared as the training rows were."""
+        buckets = (int(examples.lengths.max()),) if len(examples) else (1,)
+        return predict(self.parallel, self.params, examples, self.config.train.batch_size, buckets)
+
+
+def load_trained(workdir: Path, seed: int | None = None, kind: str | None = None) -> Trained:
+    """Load a run's parameters.
+
+    Args:
+      workdir: the run directory.
+      seed: which seed's; the run's first if None.
+      kind: ``"best"`` or ``"last"``; the one that the run was scored on if None.
+
+    Raises:
+      UserError: if there is no run, or no sound checkpoint of that seed.
+    """
+    config, meta = read_run(workdir)
+    seed = config.seed if seed is None else seed
+    kind = kind or config.train.select
+    model = build_model(config, meta)
+    optimizer, _ = make_optimizer(config.optimizer, 10**9)
+    like = jax.eval_shape(
+        lambda: create_state(_abstract_params(model, meta), optimizer, seed, config.train.ema)
+    )
+    like = jax.tree.map(lambda s: np.zeros(s.shape, s.dtype), like)
+    store = CheckpointStore(seed_directory(workdir, seed, kind))
+    if not store.steps():
+        seeds = sorted(p.name for p in (workdir / "checkpoints").glob("seed_*"))
+        raise UserError(f"{workdir}: no {kind} checkpoint of seed {seed}; it holds {seeds}")
+    step = store.steps()[-1]
+    try:
+        found = store.restore(step, evaluated(like) if kind == "best" else like)
+    except DamagedCheckpointError as error:
+        raise UserError(f"damaged checkpoint: {error}; run the training command again") from None
+    devices = choose_devices(1, config.train.batch_size, 1)
+    parallel = DataParallel(StepOptions(model.apply, optax.identity()), devices)
+    params = found if kind == "best" else evaluated(found)
+    return Trained(config, meta, params, step, kind, parallel)
+
+
+def _abstract_params(model: Any, meta: dict[str, Any]) -> Any:
+    shapes = {
+        "features": (1, meta["max_length"], *meta["shape"]),
+        "tokens": (1, meta["max_length"]),
+        "images": (1, *meta["shape"]),
+    }
+    dtype = jnp.int32 if meta["kind"] == "tokens" else jnp.float32
+    return model.init(jax.random.key(0), jnp.zeros(shapes[meta["kind"]], dtype))["params"]

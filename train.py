@@ -1,0 +1,15 @@
+"""Train a sequence classifier, data-parallel, from a config file.
+
+    python train.py --config=configs/japanese_vowels.py --workdir=runs/japanese_vowels
+    python train.py --config=configs/digits.py:arrangement=post_ln,depth=6,seeds=5 --workdir=runs/d
+    python train.py --config=configs/listops_small.py:smoke --workdir=runs/smoke
+
+Run again with the same command, an interrupted run goes on where its last checkpoint stands.
+"""
+
+import sys
+
+from resnorm_jax.cli.train import main
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))
