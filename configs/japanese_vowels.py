@@ -3,7 +3,7 @@
 from resnorm_jax.config import experiment
 
 SMOKE = {"model.width": 16, "model.depth": 1, "model.heads": 2, "train.epochs": 2}
-VALIDATE = {"train.validation": 0.2, "train.test": False}
+VALIDATE = {"train.validation": 0.2, "train.score": "validation"}
 
 
 def get_config(argument: str = ""):
@@ -12,6 +12,6 @@ def get_config(argument: str = ""):
         presets={"smoke": SMOKE, "validate": VALIDATE},
         data={"source": "series", "name": "JapaneseVowels"},
         model={"width": 64, "depth": 3, "heads": 8, "dropout": 0.2},
-        optimizer={"learning_rate": 1e-3, "warmup_steps": 50, "weight_decay": 0.05},
+        optimizer={"learning_rate": 1e-3, "warmup": 0.1, "weight_decay": 0.05},
         train={"batch_size": 32, "epochs": 60},
     )

@@ -21,7 +21,6 @@ SMOKE = {
     "model.depth": 1,
     "model.heads": 2,
     "model.mlp_width": 32,
-    "optimizer.warmup_steps": 2,
     "train.steps": 10,
 }
 
@@ -46,7 +45,7 @@ def get_config(argument: str = ""):
             "algorithm": "adamw",
             "learning_rate": 1.58e-3,
             "schedule": "rsqrt",
-            "warmup_steps": 1000,
+            "warmup": 0.2,
             "b2": 0.98,
             "epsilon": 1e-9,
             "weight_decay": 0.1,

@@ -12,7 +12,6 @@ SMOKE = {
     "model.width": 16,
     "model.depth": 1,
     "model.heads": 2,
-    "optimizer.warmup_steps": 2,
     "train.steps": 10,
 }
 
@@ -32,6 +31,6 @@ def get_config(argument: str = ""):
             "test": 2000,
         },
         model={"width": 64, "depth": 4, "heads": 4, "dropout": 0.1, "positions": "rotary"},
-        optimizer={"learning_rate": 1e-3, "warmup_steps": 200, "weight_decay": 0.01},
+        optimizer={"learning_rate": 1e-3, "warmup": 0.1, "weight_decay": 0.01},
         train={"batch_size": 64, "epochs": 10, "log_every": 20, "buckets": 4},
     )

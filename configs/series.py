@@ -14,7 +14,7 @@ SMOKE = {
     "train.batch_size": 8,
     "train.epochs": 2,
 }
-VALIDATE = {"train.validation": 0.2, "train.test": False}
+VALIDATE = {"train.validation": 0.2, "train.score": "validation"}
 
 
 def get_config(argument: str = ""):
@@ -23,6 +23,6 @@ def get_config(argument: str = ""):
         presets={"smoke": SMOKE, "validate": VALIDATE},
         data={"source": "series", "name": "BasicMotions"},
         model={"width": 64, "depth": 3, "heads": 8, "dropout": 0.2},
-        optimizer={"learning_rate": 1e-3, "warmup_steps": 10, "weight_decay": 0.05},
+        optimizer={"learning_rate": 1e-3, "warmup": 0.1, "weight_decay": 0.05},
         train={"batch_size": 16, "epochs": 60},
     )

@@ -14,7 +14,7 @@ SMOKE = {
     "model.heads": 2,
     "train.epochs": 1,
 }
-VALIDATE = {"train.validation": 0.2, "train.test": False}
+VALIDATE = {"train.validation": 0.2, "train.score": "validation"}
 
 
 def get_config(argument: str = ""):
@@ -23,6 +23,6 @@ def get_config(argument: str = ""):
         presets={"smoke": SMOKE, "validate": VALIDATE},
         data={"source": "text", "tokenizer": "words"},
         model={"width": 64, "depth": 2, "heads": 4, "dropout": 0.2},
-        optimizer={"learning_rate": 5e-4, "warmup_steps": 100, "weight_decay": 0.05},
+        optimizer={"learning_rate": 5e-4, "warmup": 0.1, "weight_decay": 0.05},
         train={"batch_size": 32, "epochs": 10, "buckets": 4},
     )

@@ -63,11 +63,18 @@ def build_model(config: Config, meta: dict[str, Any]) -> SequenceClassifier:
 
 def check_names(model: ModelConfig) -> None:
     """Raise UserError for a name in the model's config that no table has."""
-    arrangements.get(model.arrangement)
-    norms.get(model.norm)
-    ACTIVATIONS.get(model.activation)
-    POSITIONS.get(model.positions)
-    POOLING.get(model.pooling)
+    tables = {
+        "arrangement": arrangements.get,
+        "norm": norms.get,
+        "activation": ACTIVATIONS.get,
+        "positions": POSITIONS.get,
+        "pooling": POOLING.get,
+    }
+    for field, get in tables.items():
+        try:
+            get(getattr(model, field))
+        except UserError as error:
+            raise UserError(f"config.model.{field}: {str(error).partition(': ')[2]}") from None
     check_choice("config.model.remat", model.remat, REMAT)
 
 

@@ -48,7 +48,7 @@ class OptimizerConfig:
     algorithm: str = "adamw"
     learning_rate: float = 1e-3
     schedule: str = "cosine"
-    warmup_steps: int = 0
+    warmup: float = 0.0  # share of all steps
     weight_decay: float | None = None
     b1: float | None = None
     b2: float | None = None
@@ -70,7 +70,7 @@ class TrainConfig:
     ema: float | None = None  # decay of the averaged parameters, which are then evaluated
     validation: float = 0.0  # share of the training rows held out, by class
     select: str = "last"  # which checkpoint is scored: "last", or "best" on the validation rows
-    test: bool = True  # whether the test rows are scored at the end
+    score: str = "test"  # rows scored at the end: "test", or "validation" while choosing
     log_every: int = 10  # steps
     evaluate_every: int | None = None  # steps; once an epoch, but at most 50 times a run
     checkpoint_every: int = 200  # steps
@@ -145,9 +145,20 @@ def experiment(
             for path, value in presets[name].items():
                 _assign(config, path, value)
         else:
-            path = _find(config, name)
-            _assign(config, path, _parse(path, text, _kind(config, path)))
+            override(config, _find(config, name), text)
     return config
+
+
+def override(config: ConfigDict, path: str, text: str) -> None:
+    """Set the field at a dotted path from text, as ``--config.PATH=TEXT`` does; in place.
+
+    Raises:
+      UserError: if there is no such field (naming the nearest), or the text is not of its type.
+    """
+    leaves = _leaves(config)
+    if path not in leaves:
+        raise UserError(f"config.{path}: unknown field; {nearest(path, leaves)}")
+    _assign(config, path, _parse(path, text, _kind(config, path)))
 
 
 def _defaults(sections: Mapping[str, Any]) -> ConfigDict:
@@ -271,7 +282,7 @@ def _parse(path: str, text: str, kind: type) -> Any:
     try:
         return kind(text)
     except ValueError:
-        raise UserError(f"config argument: {path}={text!r} is not {_article(kind)}") from None
+        raise UserError(f"config.{path}: {text!r} is not {_article(kind)}") from None
 
 
 _POSITIVE = {
@@ -282,10 +293,10 @@ _POSITIVE = {
 }
 _SHARES = {
     "model": "dropout attention_dropout drop_path",
-    "optimizer": "b1 b2 momentum",
+    "optimizer": "warmup b1 b2 momentum",
     "train": "label_smoothing validation ema",
 }
-_NOT_NEGATIVE = {"optimizer": "warmup_steps weight_decay", "": "seed devices"}
+_NOT_NEGATIVE = {"optimizer": "weight_decay", "": "seed devices"}
 
 
 def _check_numbers(config: Config) -> None:
@@ -303,6 +314,7 @@ def _check_numbers(config: Config) -> None:
                     path = f"{section}.{name}" if section else name
                     raise UserError(f"config.{path}: {value} {rule}")
     check_choice("config.train.precision", config.train.precision, ("float32", "bfloat16"))
+    check_choice("config.train.score", config.train.score, ("test", "validation"))
     check_choice("config.train.select", config.train.select, ("last", "best"))
     width, heads = config.model.width, config.model.heads
     if width % heads:

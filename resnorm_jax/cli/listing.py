@@ -18,7 +18,7 @@ Rows = list[tuple[str, ...]]
 
 
 def _arrangements() -> tuple[tuple[str, ...], Rows]:
-    rows = [
+    rows: Rows = [
         (r.name + "".join(f"\n= {a}" for a in r.aliases), r.equation, r.source)
         for r in arrangements.rows()
     ]
@@ -30,19 +30,19 @@ def _streams() -> tuple[tuple[str, ...], Rows]:
 
 
 def _norms() -> tuple[tuple[str, ...], Rows]:
-    rows = [(r.name, r.equation, f"{r.epsilon:g}", r.source) for r in norms.rows()]
+    rows: Rows = [(r.name, r.equation, f"{r.epsilon:g}", r.source) for r in norms.rows()]
     return ("norm", "equation", "epsilon", "source"), rows
 
 
 def _data() -> tuple[tuple[str, ...], Rows]:
-    rows = [
+    rows: Rows = [
         (r.name, r.summary, f"[{r.extra}]" if r.extra else "", r.citation) for r in SOURCES.values()
     ]
     return ("data source", "what", "extra", "source"), rows
 
 
 def _optimizers() -> tuple[tuple[str, ...], Rows]:
-    rows = [
+    rows: Rows = [
         (r.name, ", ".join(f"{k}={v:g}" for k, v in r.defaults.items()), r.source)
         for r in ALGORITHMS.values()
     ]

@@ -1,17 +1,27 @@
-"""``python train.py --config=FILE.py[:ARGUMENT] --workdir=DIR [--config.path.to.field=value]``."""
+"""Training from the command line: see `HELP`, and train.py beside the package."""
 
+import importlib.util
 import re
 import sys
 from pathlib import Path
 
-from absl import flags
-from ml_collections import config_flags
+from ml_collections import ConfigDict
 from rich.console import Console
 
 from resnorm_jax.cli.errors import guarded
-from resnorm_jax.config import from_dict
+from resnorm_jax.config import from_dict, override
 from resnorm_jax.errors import UserError, nearest
 from resnorm_jax.training.experiment import run_experiment
+
+DEFAULT = "configs/japanese_vowels.py"
+HELP = """\
+usage: python train.py --config=FILE.py[:ARGUMENT] --workdir=DIR [--config.path.to.field=value ...]
+
+  --config   config file; ARGUMENT is comma-separated presets (smoke, validate) and settings
+             (arrangement=post_ln,depth=6,seeds=5). Default: configs/japanese_vowels.py
+  --workdir  directory of the run; a run of the same config found there goes on
+
+`resnorm list` shows what can be named; the fields are those of resnorm_jax/config.py."""
 
 
 def main(argv: list[str]) -> int:
@@ -20,59 +30,49 @@ def main(argv: list[str]) -> int:
 
 
 def _train(argv: list[str]) -> None:
-    values = flags.FlagValues()
-    config = config_flags.DEFINE_config_file(
-        "config", "configs/japanese_vowels.py", "Config file, with :ARGUMENT if wished.",
-        flag_values=values,
-    )  # fmt: skip
-    workdir = flags.DEFINE_string(
-        "workdir", "", "Directory of the run; a run found there goes on.", flag_values=values
-    )
-    flags.DEFINE_bool("help", False, "Show this help.", short_name="h", flag_values=values)
-    _parse(values, argv)
-    if values.help:
-        print(f"usage: {__doc__}\n\n{values.main_module_help() or values.get_help()}")
+    if {"-h", "--help", "-help"} & set(argv[1:]):
+        print(HELP)
         return
-    if not workdir.value:
-        raise UserError("--workdir: missing; name a directory for the run, e.g. --workdir=runs/a")
-    checked = from_dict(config.value.to_dict())
-    run_experiment(checked, Path(workdir.value), Console())
+    given = _arguments(argv[1:])
+    settings = [(n.removeprefix("config."), v) for n, v in given if n.startswith("config.")]
+    named = {"config": DEFAULT, "workdir": ""}
+    for name, value in given:
+        if name in named:
+            named[name] = value
+        elif not name.startswith("config."):
+            raise UserError(f"--{name}: unknown option; {nearest(name, named)}")
+    config = load_config(named["config"])
+    for path, value in settings:
+        override(config, path, value)
+    if not named["workdir"]:
+        raise UserError("--workdir: missing; name a directory, e.g. --workdir=runs/first")
+    run_experiment(from_dict(config.to_dict()), Path(named["workdir"]), Console())
 
 
-def _parse(values: flags.FlagValues, argv: list[str]) -> None:
-    """Parse flags; turn what absl and ml_collections raise into one line."""
-    _check_config_file(argv)
-    try:
-        rest = values(argv)
-    except UserError:
-        raise
-    except flags.Error as error:
-        raise UserError(_one_line(str(error))) from None
-    except (KeyError, AttributeError, TypeError, ValueError) as error:
-        raise UserError(f"--config: {_one_line(str(error))}") from None
-    if len(rest) > 1:
-        raise UserError(
-            f"unexpected argument {rest[1]!r}; settings are written --config.NAME=VALUE"
-        )
+def load_config(name: str) -> ConfigDict:
+    """Run a config file's ``get_config``; ``name`` is ``FILE.py`` or ``FILE.py:ARGUMENT``."""
+    file, _, argument = name.partition(":")
+    path = Path(file)
+    spec = importlib.util.spec_from_file_location("resnorm_config", path)
+    if not path.is_file() or spec is None or spec.loader is None:
+        folder = path.parent if path.parent.is_dir() else Path("configs")
+        known = [p.as_posix() for p in folder.glob("*.py")]
+        raise UserError(f"--config: no config file {file}; {nearest(path.as_posix(), known)}")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.get_config(argument)
 
 
-def _check_config_file(argv: list[str]) -> None:
-    for index, argument in enumerate(argv):
-        match = re.fullmatch(r"--?config(?:=(.*))?", argument)
-        if not match:
-            continue
-        text = match.group(1)
-        if text is None:
-            text = argv[index + 1] if index + 1 < len(argv) else ""
-        path = Path(text.partition(":")[0])
-        if not path.is_file():
-            folder = path.parent if path.parent.is_dir() else Path("configs")
-            known = [p.as_posix() for p in folder.glob("*.py")]
-            raise UserError(f"--config: no file {path}; {nearest(path.as_posix(), known)}")
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())
+def _arguments(argv: list[str]) -> list[tuple[str, str]]:
+    """Return ``(name, value)`` of each ``--name=value`` or ``--name value``."""
+    pairs, rest = [], iter(argv)
+    for argument in rest:
+        match = re.fullmatch(r"--?([\w.]+)(?:=(.*))?", argument, re.DOTALL)
+        if match is None:
+            raise UserError(f"unexpected argument {argument!r}; write --config.path.to.field=value")
+        name, value = match.groups()
+        pairs.append((name, next(rest, "") if value is None else value))
+    return pairs
 
 
 if __name__ == "__main__":

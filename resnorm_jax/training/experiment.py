@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from rich.console import Console
 
-from resnorm_jax.build import build_model
+from resnorm_jax.build import build_model, check_names
 from resnorm_jax.config import Config
 from resnorm_jax.data import (
     Dataset,
@@ -52,6 +52,7 @@ def run_experiment(config: Config, workdir: Path, console: Console) -> dict[str,
       DivergedError: when a loss is not finite.
     """
     console.print(runtime_line(), highlight=False)
+    check_names(config.model)
     devices = choose_devices(config.devices, config.train.batch_size, config.train.accumulate)
     dataset = prepare_data(config)
     meta = describe(dataset)
@@ -90,8 +91,7 @@ def run_experiment(config: Config, workdir: Path, console: Console) -> dict[str,
             "train_seconds": round(outcome.seconds, 3),
             "examples_per_second": outcome.examples_per_second,
         }
-        split = scored_split(config, dataset)
-        rows = dataset.test if split == "test" else dataset.valid
+        rows = dataset.test if config.train.score == "test" else dataset.valid
         assert rows is not None
         found |= evaluate(
             parallel, outcome.params, rows, dataset.classes, config.train.batch_size, buckets
@@ -108,8 +108,8 @@ def prepare_data(config: Config) -> Dataset:
     dataset = load_dataset(options.pop("source"), options)
     if config.train.validation and dataset.valid is None:
         dataset = split_validation(dataset, config.train.validation, config.seed)
-    if dataset.valid is None and (config.train.select == "best" or not config.train.test):
-        field = "select" if config.train.select == "best" else "test"
+    if dataset.valid is None and (config.train.select, config.train.score) != ("last", "test"):
+        field = "select" if config.train.select != "last" else "score"
         raise UserError(
             f"config.train.{field}: {getattr(config.train, field)!r} needs validation rows; "
             "set train.validation=0.2"
@@ -132,11 +132,6 @@ def init_params(model: Any, dataset: Dataset, buckets: tuple[int, ...], seed: in
     init = jax.jit(partial(model.init, deterministic=True))
     x, mask = jnp.asarray(batch["x"]), batch.get("mask")
     return init(key, x, mask)["params"]
-
-
-def scored_split(config: Config, dataset: Dataset) -> str:
-    """Return which rows are scored at the end: the test rows, or validation rows if held back."""
-    return "test" if config.train.test else "validation"
 
 
 def data_line(dataset: Dataset) -> str:
@@ -164,7 +159,7 @@ def make_report(
     config: Config, dataset: Dataset, scores: list[dict[str, Any]], programs: int
 ) -> dict[str, Any]:
     """Return the report: the mean scores at the top, every seed below, trivial rules beside."""
-    split = scored_split(config, dataset)
+    split = config.train.score
     summary = summarize_seeds(scores)
     trivial = baselines(dataset, split)
     hashes = [s["params_sha256"] for s in scores]

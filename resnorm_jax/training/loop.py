@@ -141,7 +141,7 @@ class _Reporter:
             raise DivergedError(
                 f"seed {self.seed}: the loss is {loss} within steps "
                 f"{step - int(steps) + 1} to {step}; try a lower optimizer.learning_rate, more "
-                "optimizer.warmup_steps or another model.arrangement"
+                "optimizer.warmup or another model.arrangement"
             )
         self.write(
             step,

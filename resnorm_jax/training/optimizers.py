@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from resnorm_jax.config import OptimizerConfig
@@ -85,27 +86,23 @@ SCHEDULES: dict[str, Callable[[float, int], optax.Schedule] | None] = {
 def make_schedule(config: OptimizerConfig, steps: int) -> optax.Schedule:
     """Return the learning rate as a function of the step: linear warm-up, then the named decay.
 
-    ``rsqrt`` is ``peak min(1, t/w) sqrt(w / max(t, w))``, with w the warm-up steps (Vaswani et al.
-    2017, eq. 3, scaled to its peak).
+    With ``w = round(warmup steps)``: the rate at step t < w is ``peak (t + 1) / w``, so that the first
+    step is not wasted. ``rsqrt`` goes on as ``peak sqrt(w / (t + 1))`` (Vaswani et al. 2017, eq. 3,
+    scaled to its peak), the others as optax's schedules over the ``steps - w`` that are left.
 
     Raises:
-      UserError: if the name is not known, or the warm-up is not shorter than the run.
+      UserError: if the name is not known.
     """
     after = SCHEDULES[check_choice("config.optimizer.schedule", config.schedule, SCHEDULES)]
-    peak, warmup = config.learning_rate, config.warmup_steps
-    if warmup and warmup >= steps:
-        raise UserError(
-            f"config.optimizer.warmup_steps: {warmup} is not under the run's {steps} steps"
-        )
+    peak, wait = config.learning_rate, round(config.warmup * steps)
     if after is None:
-        wait = max(1, warmup)
-        return lambda t: peak * jax.numpy.minimum((t + 1) / wait, (wait / (t + 1)) ** 0.5)
-    decay = after(peak, steps - warmup)
-    if not warmup:
+        wait = max(1, wait)
+        return lambda t: peak * jnp.minimum((t + 1) / wait, (wait / (t + 1)) ** 0.5)
+    decay = after(peak, steps - wait)
+    if not wait:
         return decay
-    # The first step has 1/w of the peak, not 0, which would waste it.
-    rise = optax.linear_schedule(peak / warmup, peak, max(1, warmup - 1))
-    return optax.join_schedules([rise, decay], [warmup])
+    rise = optax.linear_schedule(peak / wait, peak, max(1, wait - 1))
+    return optax.join_schedules([rise, decay], [wait])
 
 
 def make_optimizer(

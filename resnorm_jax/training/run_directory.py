@@ -76,10 +76,14 @@ def _check_same(path: Path, config: Config) -> None:
     differ = [k for k in sorted({*stored, *wanted}) if stored.get(k) != wanted.get(k)]
     if differ:
         key = differ[0]
+
+        def shown(values: dict[str, Any]) -> str:
+            return repr(values[key]) if key in values else "not set"
+
         more = f" (and {len(differ) - 1} more)" if len(differ) > 1 else ""
         raise UserError(
-            f"--workdir: {path.parent} holds another run: its config.{key} is {stored.get(key)!r}, "
-            f"this one's {wanted.get(key)!r}{more}; name a new directory"
+            f"--workdir: {path.parent} holds another run: its config.{key} is {shown(stored)}, "
+            f"this one's {shown(wanted)}{more}; name a new directory"
         )
 
 
