@@ -17,8 +17,8 @@ class Examples:
     """Rows of one split.
 
     Attributes:
-      x: ``[N, L, C]`` float32 for features, ``[N, L]`` integers for tokens, ``[N, H, W, C]`` float32
-        for images. Positions at and after a row's length are padding and hold zeros.
+      x: ``[N, L, C]`` float32 for features, ``[N, L]`` integers for tokens, ``[N, H, W, C]``
+        float32 for images. Positions at and after a row's length are padding and hold zeros.
       lengths: ``[N]`` int32, valid positions of each row (for images: H, not used).
       y: ``[N]`` int32 class indices; -1 where the label is not known (rows to predict).
     """
@@ -53,8 +53,12 @@ class Dataset:
       classes: class names, by index.
       valid: rows for model selection where the source has an official split; else None.
       vocabulary: token names by index for ``kind="tokens"`` (index 0 is padding); empty otherwise.
-      rules: trivial rules' test accuracy beside the majority class, e.g. ``{"root operator": 0.36}``.
+      rules: trivial rules' test accuracy beside the majority class, e.g.
+        ``{"root operator": 0.36}``.
       scaling: ``(mean, scale)`` per channel already applied to ``x``, or None.
+      encoding: how text became tokens (``tokenizer``, ``max_length``, column names); empty where
+        the source holds no text. JSON-able: new inputs are encoded by it.
+      source: ``{"name": ..., "options": {...}}``, set by ``load_dataset``. JSON-able.
     """
 
     name: str
@@ -66,6 +70,8 @@ class Dataset:
     vocabulary: tuple[str, ...] = ()
     rules: Mapping[str, float] = field(default_factory=dict)
     scaling: tuple[np.ndarray, np.ndarray] | None = None
+    encoding: Mapping[str, object] = field(default_factory=dict)
+    source: Mapping[str, object] = field(default_factory=dict)
 
     @property
     def max_length(self) -> int:

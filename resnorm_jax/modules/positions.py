@@ -68,13 +68,16 @@ class Positions:
     source: str
     module: Callable[..., nn.Module] | None = None
     rotary: bool = False
+    limited: bool = False  # whether there is a longest sequence
 
 
 POSITIONS: Registry[Positions] = Registry(
     "positions",
     (
         Positions("none", "order is not seen"),
-        Positions("learned", "Gehring et al. 2017 (arXiv 1705.03122)", LearnedPositions),
+        Positions(
+            "learned", "Gehring et al. 2017 (arXiv 1705.03122)", LearnedPositions, limited=True
+        ),
         Positions("sinusoidal", "Vaswani et al. 2017 (arXiv 1706.03762)", SinusoidalPositions),
         Positions("rotary", "Su et al. 2021 (arXiv 2104.09864)", rotary=True),
     ),

@@ -13,6 +13,7 @@ from resnorm_jax.build import build_model
 from resnorm_jax.config import Config
 from resnorm_jax.data import Examples
 from resnorm_jax.errors import UserError
+from resnorm_jax.modules.positions import POSITIONS
 from resnorm_jax.training.checkpoint import CheckpointStore, DamagedCheckpointError
 from resnorm_jax.training.devices import DataParallel, choose_devices
 from resnorm_jax.training.evaluation import predict
@@ -42,7 +43,19 @@ class Trained:
     parallel: DataParallel
 
     def log_probs(self, examples: Examples) -> np.ndarray:
-        """Return log-probabilities ``[N, K]`` of rows prepared as the training rows were."""
+        """Return log-probabilities ``[N, K]`` of rows prepared as the training rows were.
+
+        Raises:
+          UserError: for a row that is longer than the model's learned positions.
+        """
+        longest = self.config.model.max_length or self.meta["max_length"]
+        limited = POSITIONS.get(self.config.model.positions).limited
+        if limited and self.meta["kind"] != "images" and (examples.lengths > longest).any():
+            row = int((examples.lengths > longest).argmax())
+            raise UserError(
+                f"row {row + 1} has {examples.lengths[row]} positions, the model learned {longest}; "
+                "train with a larger model.max_length, or positions=sinusoidal"
+            )
         buckets = (int(examples.lengths.max()),) if len(examples) else (1,)
         return predict(self.parallel, self.params, examples, self.config.train.batch_size, buckets)
 

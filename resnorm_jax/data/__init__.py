@@ -1,0 +1,30 @@
+"""Data in NumPy: sources by name, preprocessing, and batches of few shapes."""
+
+from resnorm_jax.data.dataset import Dataset, Examples
+from resnorm_jax.data.inputs import read_inputs
+from resnorm_jax.data.pipeline import TrainBatches, eval_batches, iterate, length_buckets
+from resnorm_jax.data.preprocess import (
+    describe,
+    majority_accuracy,
+    scale_channels,
+    split_validation,
+)
+from resnorm_jax.data.sources import SOURCES, Source, load_dataset, register_source
+
+__all__ = [
+    "SOURCES",
+    "Dataset",
+    "Examples",
+    "Source",
+    "TrainBatches",
+    "describe",
+    "eval_batches",
+    "iterate",
+    "length_buckets",
+    "load_dataset",
+    "majority_accuracy",
+    "read_inputs",
+    "register_source",
+    "scale_channels",
+    "split_validation",
+]

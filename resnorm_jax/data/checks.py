@@ -1,0 +1,109 @@
+"""Small checks and helpers shared by the data sources."""
+
+import importlib
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+
+from resnorm_jax.errors import UserError, nearest
+
+
+def check_between(field: str, value: float, low: float, high: float) -> None:
+    """Raise a UserError unless ``low <= value <= high``."""
+    if not low <= value <= high:
+        raise UserError(f"{field}: {value} is out of range; give a value from {low} to {high}")
+
+
+def check_fraction(field: str, value: float) -> None:
+    """Raise a UserError unless ``0 < value < 1``."""
+    if not 0 < value < 1:
+        raise UserError(f"{field}: {value} is no fraction; give a value between 0 and 1, e.g. 0.2")
+
+
+def check_seed(field: str, value: int) -> None:
+    """Raise a UserError unless the seed is a non-negative integer below 2**63."""
+    check_between(field, value, 0, 2**63 - 1)
+
+
+def check_file(field: str, path: str | Path) -> Path:
+    """Return the path as a ``Path``; raise a UserError naming ``field`` if it is no file."""
+    if not Path(path).is_file():
+        raise UserError(f"{field}: no file at {str(path)!r}; check the path")
+    return Path(path)
+
+
+def read_text(path: str | Path) -> str:
+    """Return a UTF-8 file's text (a byte order mark is dropped).
+
+    Raises:
+      UserError: the file is missing, is not UTF-8, or holds nothing but blanks.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); check the path") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 at byte {error.start}; save it as UTF-8") from error
+    if not text.strip():
+        raise UserError(f"{path}: the file is empty; give a file with at least one row")
+    return text
+
+
+def import_extra(module: str, package: str, extra: str) -> ModuleType:
+    """Import an optional library; raise a UserError telling how to install it when missing."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise missing_extra(package, extra) from error
+
+
+def missing_extra(package: str, extra: str) -> UserError:
+    """Return the error for an optional library that is not installed."""
+    return UserError(
+        f"data.source: {package} is not installed; run: pip install 'resnorm_jax[{extra}]'"
+    )
+
+
+def class_index(
+    labels: Sequence[str], classes: Sequence[str], where: Sequence[str], known_from: str
+) -> np.ndarray:
+    """Turn class names into indices.
+
+    Args:
+      labels: names, one a row.
+      classes: known names, by index.
+      where: ``file:line`` of each row, for the message.
+      known_from: what the classes were taken from, for the message.
+
+    Returns:
+      ``[N]`` int32.
+
+    Raises:
+      UserError: a label is not among the classes.
+    """
+    index = {name: i for i, name in enumerate(classes)}
+    for label, place in zip(labels, where, strict=True):
+        if label not in index:
+            raise UserError(
+                f"{place}: unseen label {label!r}, not in {known_from}; {nearest(label, classes)}"
+            )
+    return np.array([index[label] for label in labels], dtype=np.int32)
+
+
+def pad_rows(rows: Sequence[np.ndarray], dtype: type) -> tuple[np.ndarray, np.ndarray]:
+    """Stack rows of different length, with zeros at the end.
+
+    Args:
+      rows: arrays ``[L_i, ...]`` that differ in their first axis only.
+      dtype: of the result.
+
+    Returns:
+      ``x [N, max L, ...]`` and ``lengths [N]`` int32.
+    """
+    lengths = np.array([len(row) for row in rows], dtype=np.int32)
+    x = np.zeros((len(rows), int(lengths.max()), *rows[0].shape[1:]), dtype=dtype)
+    for target, row in zip(x, rows, strict=True):
+        target[: len(row)] = row
+    return x, lengths

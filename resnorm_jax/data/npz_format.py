@@ -1,0 +1,170 @@
+"""Reader of ``.npz`` files with ``x``, and optionally ``y`` and ``lengths``. Never unpickles."""
+
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from resnorm_jax.data.dataset import Kind
+from resnorm_jax.errors import UserError
+
+LARGEST_TOKEN = 10**6
+LAYOUTS: dict[tuple[int, str], Kind] = {
+    (2, "integer"): "tokens",
+    (2, "float"): "features",
+    (3, "integer"): "features",
+    (3, "float"): "features",
+    (4, "float"): "images",
+    (4, "uint8"): "images",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class NpzFile:
+    """One file's rows, ``x`` and ``lengths`` as in ``Examples``, labels as text or None."""
+
+    path: str
+    kind: Kind
+    x: np.ndarray
+    lengths: np.ndarray
+    labels: list[str] | None
+
+    @property
+    def where(self) -> list[str]:
+        """``file, row i`` of each row."""
+        return [f"{self.path}: row {i}" for i in range(len(self.x))]
+
+
+def read_arrays(path: str | Path, required: Sequence[str]) -> dict[str, np.ndarray]:
+    """Return the file's arrays.
+
+    Raises:
+      UserError: the file is missing, no ``.npz``, damaged, lacks a key, or holds objects.
+    """
+    if not Path(path).is_file():
+        raise UserError(f"{path}: no such file; check the path")
+    if not zipfile.is_zipfile(path):
+        raise UserError(f"{path}: not an .npz file; write it with numpy.savez(path, x=..., y=...)")
+    arrays = {}
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            for key in file.files:
+                arrays[key] = np.asarray(file[key])
+    except ValueError as error:
+        raise UserError(
+            f"{path}: array {key!r} holds Python objects, which are not unpickled; "
+            "save numbers or fixed-width strings, and pad ragged rows (with 'lengths')"
+        ) from error
+    except (zipfile.BadZipFile, OSError, EOFError) as error:
+        raise UserError(f"{path}: damaged .npz ({error}); write it again") from error
+    missing = [key for key in required if key not in arrays]
+    if missing:
+        raise UserError(
+            f"{path}: no array {', '.join(map(repr, missing))}; it holds: {', '.join(arrays)}"
+        )
+    return arrays
+
+
+def _layout(path: str | Path, x: np.ndarray) -> Kind:
+    if not x.size:
+        raise UserError(f"{path}: 'x' is empty (shape {x.shape}); give at least one row")
+    family = {"f": "float", "i": "integer", "u": "integer"}.get(x.dtype.kind, x.dtype.name)
+    for name in (x.dtype.name, family):
+        if (x.ndim, name) in LAYOUTS:
+            return LAYOUTS[x.ndim, name]
+    raise UserError(
+        f"{path}: 'x' is {x.dtype} with shape {x.shape}; give float [N, L, C] or [N, L], "
+        "integer tokens [N, L], or float or uint8 images [N, H, W, C]"
+    )
+
+
+def _check_rows(path: str | Path, arrays: dict[str, np.ndarray], key: str, kinds: str) -> None:
+    rows, values = len(arrays["x"]), arrays[key]
+    if values.shape != (rows,):
+        raise UserError(
+            f"{path}: {key!r} has shape {values.shape}, 'x' has {rows} rows; match them"
+        )
+    if values.dtype.kind not in kinds:
+        what = "integers" if kinds == "iu" else "integers or strings"
+        raise UserError(f"{path}: {key!r} holds {values.dtype}; give {what}")
+
+
+def _given_lengths(path: str | Path, arrays: dict[str, np.ndarray], longest: int) -> np.ndarray:
+    _check_rows(path, arrays, "lengths", "iu")
+    lengths = arrays["lengths"]
+    bad = np.flatnonzero((lengths < 1) | (lengths > longest))
+    if len(bad):
+        row = bad[0]
+        raise UserError(f"{path}: lengths[{row}] is {lengths[row]}; give 1 to {longest}")
+    return lengths.astype(np.int32)
+
+
+def _token_lengths(path: str | Path, x: np.ndarray) -> np.ndarray:
+    """Return where each row's trailing zeros begin; a zero before that is an error."""
+    lengths = x.shape[1] - np.argmax(x[:, ::-1] != 0, axis=1)
+    inner = (x == 0) & (np.arange(x.shape[1]) < lengths[:, None])
+    if inner.any():
+        row, column = np.argwhere(inner)[0]
+        raise UserError(
+            f"{path}: row {row} has token 0, which is padding, at position {column}; "
+            "shift the ids by one, or give 'lengths'"
+        )
+    return lengths.astype(np.int32)
+
+
+def _valid(x: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    return np.arange(x.shape[1]) < lengths[:, None]
+
+
+def _features(path: str | Path, x: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    with np.errstate(over="ignore"):
+        x = (x[..., None] if x.ndim == 2 else x).astype(np.float32)
+    inside = _valid(x, lengths).reshape(*x.shape[:2], *[1] * (x.ndim - 2))
+    bad = np.argwhere(inside & ~np.isfinite(x))
+    if len(bad):
+        row, position = bad[0][:2]
+        raise UserError(
+            f"{path}: row {row} holds {x[tuple(bad[0])]} at position {position}; "
+            "missing and infinite values are not supported"
+        )
+    return np.where(inside, x, np.float32(0))
+
+
+def _tokens(path: str | Path, x: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    bad = np.argwhere((x < 0) | (x > LARGEST_TOKEN))
+    if len(bad):
+        row, position = bad[0]
+        raise UserError(
+            f"{path}: row {row} has token {x[row, position]} at position {position}; "
+            f"token ids are from 0 (padding) to {LARGEST_TOKEN}"
+        )
+    return np.where(_valid(x, lengths), x, 0).astype(np.int32)
+
+
+def read_npz(path: str | Path, required: Sequence[str] = ("x",)) -> NpzFile:
+    """Read rows: features ``[N, L(, C)]``, tokens ``[N, L]`` or images ``[N, H, W, C]``.
+
+    uint8 images are divided by 255. Tokens without ``lengths`` end at their trailing zeros. What
+    lies beyond a row's length is set to zero.
+
+    Raises:
+      UserError: see ``read_arrays``; also for wrong types, shapes, lengths and values (row named).
+    """
+    arrays = read_arrays(path, required)
+    x, kind = arrays["x"], _layout(path, arrays["x"])
+    labels = None
+    if "y" in arrays:
+        _check_rows(path, arrays, "y", "iuU")
+        labels = [str(label) for label in arrays["y"].tolist()]
+    if kind == "images" and x.dtype == np.uint8:
+        x = x.astype(np.float32) / np.float32(255)
+    lengths = np.full(len(x), x.shape[1], np.int32)
+    if "lengths" in arrays and kind != "images":
+        lengths = _given_lengths(path, arrays, x.shape[1])
+        x = x[:, : lengths.max()]
+    elif kind == "tokens":
+        lengths = _token_lengths(path, x)
+    x = (_tokens if kind == "tokens" else _features)(path, x, lengths)
+    return NpzFile(str(path), kind, x, lengths, labels)

@@ -1,0 +1,204 @@
+"""Batches of few shapes: bucketed by length, a pure function of (seed, step), fed by Grain.
+
+A batch is a dict: ``x [B, L, ...]`` (tokens as int32), ``mask [B, L]`` bool, True where valid
+(absent for images), ``y [B]`` int32, ``weight [B]`` float32 (0 marks rows that only fill the
+batch).
+"""
+
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import overload
+
+import grain
+import numpy as np
+
+from resnorm_jax.data.dataset import Examples
+
+Batch = dict[str, np.ndarray]
+
+
+def length_buckets(lengths: np.ndarray, count: int) -> tuple[int, ...]:
+    """Choose padded lengths for batches.
+
+    Args:
+      lengths: ``[N]`` of the training rows.
+      count: most edges, at least 1.
+
+    Returns:
+      Ascending edges at equally spaced quantiles, rounded up to multiples of 4; the last is the
+      longest row's length, and none lies beyond it.
+    """
+    if count < 1 or not len(lengths):
+        raise ValueError(f"need count >= 1 and rows, got {count} and {len(lengths)}")
+    quantiles = np.quantile(lengths, np.arange(1, count + 1) / count, method="higher")
+    rounded = np.minimum(-(-quantiles.astype(int) // 4) * 4, np.max(lengths))
+    return tuple(int(edge) for edge in np.unique(rounded))
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """Which rows go where: ``rows [S, B]`` (-1 fills), ``edges [S]`` padded lengths."""
+
+    rows: np.ndarray
+    edges: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.edges)
+
+
+def _edges(examples: Examples, buckets: Sequence[int]) -> np.ndarray:
+    """Return ascending edges that hold every row; images have one, their height."""
+    longest = examples.x.shape[1] if examples.x.ndim == 4 else int(examples.lengths.max())
+    inside = [] if examples.x.ndim == 4 else sorted(set(buckets))
+    return np.array(inside if inside and inside[-1] >= longest else [*inside, longest])
+
+
+def _groups(examples: Examples, edges: np.ndarray, order: np.ndarray) -> list[np.ndarray]:
+    bucket = np.searchsorted(edges, examples.lengths[order])
+    return [order[bucket == i] for i in range(len(edges))]
+
+
+def _chunk(rows: np.ndarray, size: int) -> np.ndarray:
+    """Return ``[ceil(N / size), size]``, the last row filled with -1."""
+    filled = np.full(-(-len(rows) // size) * size, -1, np.int64)
+    filled[: len(rows)] = rows
+    return filled.reshape(-1, size)
+
+
+def _join(chunks: list[np.ndarray], edges: np.ndarray) -> Plan:
+    counts = [len(chunk) for chunk in chunks]
+    return Plan(np.concatenate(chunks), np.repeat(edges, counts))
+
+
+def plan_training(examples: Examples, edges: np.ndarray, size: int, order: np.ndarray) -> Plan:
+    """Cut rows, taken in ``order``, into batches by bucket.
+
+    What a bucket leaves over is promoted to the next longer one; what the last leaves over is
+    filled with -1. The number of batches of each edge depends on the lengths only.
+    """
+    chunks, carried = [], np.zeros(0, np.int64)
+    for group in _groups(examples, edges, order):
+        rows = np.concatenate([carried, group])
+        whole = len(rows) // size * size
+        chunks.append(rows[:whole].reshape(-1, size))
+        carried = rows[whole:]
+    chunks[-1] = np.concatenate([chunks[-1], _chunk(carried, size)])
+    return _join(chunks, edges)
+
+
+def plan_evaluation(examples: Examples, edges: np.ndarray, size: int) -> Plan:
+    """Cut rows, in input order, into batches by bucket, each bucket's last filled with -1."""
+    groups = _groups(examples, edges, np.arange(len(examples)))
+    return _join([_chunk(group, size) for group in groups], edges)
+
+
+def gather(examples: Examples, rows: np.ndarray, edge: int) -> Batch:
+    """Return one batch; where ``rows`` is -1 its own real rows are repeated with weight 0."""
+    real = rows[rows >= 0]
+    taken = np.where(rows >= 0, rows, np.resize(real, len(rows)))
+    x, lengths = examples.x[taken, :edge], examples.lengths[taken]
+    if x.ndim < 4 and x.shape[1] < edge:
+        x = np.pad(x, [(0, 0), (0, edge - x.shape[1]), *[(0, 0)] * (x.ndim - 2)])
+    batch = {
+        "x": x.astype(np.int32 if x.ndim == 2 else np.float32, copy=False),
+        "y": examples.y[taken].astype(np.int32, copy=False),
+        "weight": (rows >= 0).astype(np.float32),
+    }
+    return batch if x.ndim == 4 else batch | {"mask": np.arange(edge) < lengths[:, None]}
+
+
+class TrainBatches:
+    """Endless training batches; ``batch_at`` is a pure function of the seed and the step.
+
+    Args:
+      examples: the training rows.
+      batch_size: rows of each batch.
+      buckets: padded lengths, from ``length_buckets``; not used for images.
+      seed: of the shuffling.
+
+    Every row occurs once an epoch with weight 1.
+    """
+
+    def __init__(
+        self, examples: Examples, batch_size: int, buckets: Sequence[int], seed: int
+    ) -> None:
+        if batch_size < 1 or not len(examples):
+            raise ValueError(f"need rows and a batch size, got {len(examples)} and {batch_size}")
+        self.examples, self.batch_size, self.seed = examples, batch_size, seed
+        self.edges = _edges(examples, buckets)
+        self._lock = threading.Lock()
+        self._plans: dict[int, Plan] = {}
+        self.steps_per_epoch = len(self._plan(0))
+
+    def _make_plan(self, epoch: int) -> Plan:
+        rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([self.seed, epoch])))
+        order = rng.permutation(len(self.examples))
+        plan = plan_training(self.examples, self.edges, self.batch_size, order)
+        shuffled = rng.permutation(len(plan))
+        return Plan(plan.rows[shuffled], plan.edges[shuffled])
+
+    def _plan(self, epoch: int) -> Plan:
+        """Return the epoch's plan; the two latest are kept, for reads ahead of an epoch's end."""
+        with self._lock:
+            if epoch not in self._plans:
+                while len(self._plans) > 1:
+                    self._plans.pop(next(iter(self._plans)))
+                self._plans[epoch] = self._make_plan(epoch)
+            return self._plans[epoch]
+
+    def batch_at(self, step: int) -> Batch:
+        """Return the batch of a step (0, 1, ...), whatever was asked for before."""
+        epoch, index = divmod(int(step), self.steps_per_epoch)
+        plan = self._plan(epoch)
+        return gather(self.examples, plan.rows[index], int(plan.edges[index]))
+
+
+def iterate(batches: TrainBatches, start_step: int, stop_step: int) -> Iterator[tuple[int, Batch]]:
+    """Yield ``(step, batch)`` for ``start_step <= step < stop_step``, prepared by two threads."""
+    if start_step >= stop_step:
+        return
+    steps = grain.MapDataset.range(start_step, stop_step)
+    numbered = steps.map(lambda step: {"step": step, "batch": batches.batch_at(step)})
+    options = grain.ReadOptions(num_threads=2, prefetch_buffer_size=8)
+    for item in numbered.to_iter_dataset(options):
+        yield int(item["step"]), item["batch"]
+
+
+class EvalBatches(Sequence[Batch]):
+    """Each row once, in batches of few shapes, made when asked for.
+
+    A batch also has ``rows [B]`` int64: the row's index in the input, -1 for fillers (weight 0).
+    """
+
+    def __init__(self, examples: Examples, batch_size: int, buckets: Sequence[int]) -> None:
+        if batch_size < 1 or not len(examples):
+            raise ValueError(f"need rows and a batch size, got {len(examples)} and {batch_size}")
+        self.examples = examples
+        self.plan = plan_evaluation(examples, _edges(examples, buckets), batch_size)
+
+    def __len__(self) -> int:
+        return len(self.plan)
+
+    @overload
+    def __getitem__(self, index: int) -> Batch: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> "list[Batch]": ...
+
+    def __getitem__(self, index: int | slice) -> "Batch | list[Batch]":
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        rows = self.plan.rows[index]
+        return gather(self.examples, rows, int(self.plan.edges[index])) | {"rows": rows}
+
+
+def eval_batches(examples: Examples, batch_size: int, buckets: Sequence[int]) -> EvalBatches:
+    """Return the batches that cover each row once.
+
+    Args:
+      examples: rows to score or predict; rows longer than the last bucket get their own.
+      batch_size: rows of each batch.
+      buckets: padded lengths; not used for images.
+    """
+    return EvalBatches(examples, batch_size, buckets)

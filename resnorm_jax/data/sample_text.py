@@ -1,0 +1,71 @@
+"""Made-up sentiment sentences for smoke runs: no claim about language can be drawn from them."""
+
+import random
+from dataclasses import dataclass
+
+from resnorm_jax.data.checks import check_between, check_seed
+from resnorm_jax.data.dataset import Dataset
+from resnorm_jax.data.text import Texts, text_dataset
+
+LABELS = ("negative", "positive")
+SUBJECTS = ("the film", "this book", "the plot", "her performance", "the second act", "the music")
+OPENERS = ("honestly", "in the end", "to my surprise", "as expected", "for once", "on the whole")
+ADVERBS = ("really", "quite", "simply", "rather", "often", "truly")
+WORDS = {
+    "negative": ("dull", "clumsy", "tedious", "lifeless", "careless", "a waste of time"),
+    "positive": ("moving", "graceful", "gripping", "lively", "clever", "a pleasure to follow"),
+}
+
+
+@dataclass(frozen=True)
+class SampleTextOptions:
+    """Options of the ``sample_text`` source.
+
+    Attributes:
+      train: rows to learn from.
+      test: rows to score on.
+      seed: of the sentences.
+    """
+
+    train: int = 512
+    test: int = 128
+    seed: int = 0
+
+
+def sentence(rand: random.Random, label: str) -> str:
+    """Return one sentence; a third of them negate a word of the other class."""
+    subject, opener, adverb = (
+        words[int(rand.random() * len(words))] for words in (SUBJECTS, OPENERS, ADVERBS)
+    )
+    negated = rand.random() < 1 / 3
+    words = WORDS[LABELS[(label == LABELS[1]) != negated]]
+    verdict = words[int(rand.random() * len(words))]
+    middle = f"{subject} was {'not ' if negated else ''}{adverb} {verdict}"
+    return f"{opener} , {middle}" if rand.random() < 0.5 else middle
+
+
+def _texts(rand: random.Random, count: int) -> Texts:
+    labels = [LABELS[int(rand.random() * 2)] for _ in range(count)]
+    labels[:2] = LABELS
+    texts = [sentence(rand, label) for label in labels]
+    return Texts(texts, labels, [f"sample_text:{i + 1}" for i in range(count)])
+
+
+def load_sample_text(options: SampleTextOptions) -> Dataset:
+    """Make the sentences, the same for the same options on every machine.
+
+    Raises:
+      UserError: an option is out of range.
+    """
+    check_between("data.train", options.train, 2, 10**7)
+    check_between("data.test", options.test, 2, 10**7)
+    check_seed("data.seed", options.seed)
+    rand = random.Random(options.seed)
+    train, test = _texts(rand, options.train), _texts(rand, options.test)
+    encoding: dict[str, object] = {
+        "tokenizer": "spaces",
+        "max_length": 64,
+        "text_column": "text",
+        "label_column": "label",
+    }
+    return text_dataset("sample sentences", train, test, encoding, 1000)

@@ -1,0 +1,60 @@
+"""Stratified splits, as pure functions of the labels and a seed."""
+
+import numpy as np
+
+from resnorm_jax.data.checks import check_seed
+from resnorm_jax.errors import UserError
+
+
+def held_counts(counts: np.ndarray, fraction: float) -> np.ndarray:
+    """Return how many rows of each class to hold out.
+
+    The total is ``round(fraction * counts.sum())`` where that leaves every class a training row;
+    classes get their share rounded down, the rest goes to the largest remainders.
+
+    Args:
+      counts: ``[K]`` rows of each class.
+      fraction: of the rows, between 0 and 1.
+
+    Returns:
+      ``[K]`` integers, each below its count (0 where the count is 0).
+    """
+    room = np.maximum(counts - 1, 0)
+    quota = counts * fraction
+    held = np.minimum(np.floor(quota).astype(np.int64), room)
+    missing = round(float(fraction * counts.sum())) - int(held.sum())
+    order = np.argsort(-(quota - np.floor(quota)), kind="stable")
+    candidates = order[held[order] < room[order]]
+    held[candidates[: max(missing, 0)]] += 1
+    return held
+
+
+def stratified_split(
+    y: np.ndarray, fraction: float, seed: int, field: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Split rows at random, class by class.
+
+    Args:
+      y: ``[N]`` class indices.
+      fraction: of the rows to hold out.
+      seed: of the choice.
+      field: config field that asked for the split, for the message.
+
+    Returns:
+      Row indices kept and held out, each ascending. Every class keeps at least one row.
+
+    Raises:
+      UserError: the seed is negative, or no row could be held out.
+    """
+    check_seed(f"{field.rsplit('.', 1)[0]}.seed", seed)
+    rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed])))
+    held = held_counts(np.bincount(y), fraction)
+    chosen = [
+        rng.permutation(np.flatnonzero(y == label))[:count] for label, count in enumerate(held)
+    ]
+    out = np.sort(np.concatenate(chosen)).astype(np.int64)
+    if not len(out):
+        raise UserError(
+            f"{field}: {fraction} of {len(y)} rows holds out nothing; raise it or give more rows"
+        )
+    return np.setdiff1d(np.arange(len(y)), out), out

@@ -1,0 +1,137 @@
+"""Labelled texts from a CSV or JSON-lines file."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from resnorm_jax.data.checks import check_between, check_file, check_fraction, class_index
+from resnorm_jax.data.dataset import Dataset, Examples
+from resnorm_jax.data.splits import stratified_split
+from resnorm_jax.data.text_files import label_cell, read_rows, text_cell
+from resnorm_jax.data.tokenization import TOKENIZERS, build_vocabulary, encode
+from resnorm_jax.errors import UserError, check_choice
+
+
+@dataclass(frozen=True)
+class TextOptions:
+    """Options of the ``text`` source.
+
+    Attributes:
+      train: ``.csv`` (with header) or ``.jsonl`` file.
+      test: the same, to score on; "" splits the training file.
+      text_column: column of the text.
+      label_column: column of the label.
+      tokenizer: ``bytes``, ``words`` (lower case, split at blanks and punctuation) or ``spaces``
+        (lower case, split at blanks only).
+      max_length: tokens kept of each text.
+      vocabulary: most token ids, padding and unknown included (not used by ``bytes``).
+      test_fraction: of the rows, stratified, where there is no test file.
+      seed: of that split.
+    """
+
+    train: str = ""
+    test: str = ""
+    text_column: str = "text"
+    label_column: str = "label"
+    tokenizer: str = "words"
+    max_length: int = 256
+    vocabulary: int = 20_000
+    test_fraction: float = 0.2
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Texts of one split with their labels and ``file:line``."""
+
+    texts: list[str]
+    labels: list[str]
+    where: list[str]
+
+    def take(self, rows: np.ndarray) -> "Texts":
+        """Return the rows at these indices."""
+        columns = (self.texts, self.labels, self.where)
+        return Texts(*([column[i] for i in rows] for column in columns))
+
+
+def read_texts(path: str, text_column: str, label_column: str) -> Texts:
+    """Read a file's texts and labels.
+
+    Raises:
+      UserError: see ``read_rows``; also for missing columns, empty texts and labels.
+    """
+    rows = read_rows(path)
+    texts = [text_cell(row, text_column) for row in rows]
+    labels = [label_cell(row, label_column) for row in rows]
+    return Texts(texts, labels, [where for where, _ in rows])
+
+
+def class_names(labels: list[str]) -> tuple[str, ...]:
+    """Return the different labels: in numeric order if all are integers, else alphabetically."""
+    names = set(labels)
+    if all(name.lstrip("-").isdecimal() for name in names):
+        return tuple(sorted(names, key=lambda name: (int(name), name)))
+    return tuple(sorted(names))
+
+
+def text_dataset(
+    name: str, train: Texts, test: Texts, encoding: dict[str, object], vocabulary_size: int
+) -> Dataset:
+    """Encode two splits by the training split's vocabulary and classes.
+
+    Raises:
+      UserError: a test label does not occur in training.
+    """
+    vocabulary = build_vocabulary(train.texts, str(encoding["tokenizer"]), vocabulary_size)
+    classes = class_names(train.labels)
+
+    def examples(split: Texts) -> Examples:
+        y = class_index(split.labels, classes, split.where, "the training rows")
+        return Examples(*encode(split.texts, encoding, vocabulary), y)
+
+    return Dataset(
+        name=name,
+        kind="tokens",
+        train=examples(train),
+        test=examples(test),
+        classes=classes,
+        vocabulary=vocabulary,
+        encoding=encoding,
+    )
+
+
+def _check(options: TextOptions) -> None:
+    if not options.train:
+        raise UserError("data.train: not given; give a .csv or .jsonl file with texts and labels")
+    check_choice("data.tokenizer", options.tokenizer, TOKENIZERS)
+    check_between("data.max_length", options.max_length, 1, 10**6)
+    check_between("data.vocabulary", options.vocabulary, 3, 10**7)
+    check_fraction("data.test_fraction", options.test_fraction)
+    for field in ("train", "test"):
+        if getattr(options, field):
+            check_file(f"data.{field}", getattr(options, field))
+
+
+def _splits(options: TextOptions) -> tuple[Texts, Texts]:
+    columns = (options.text_column, options.label_column)
+    train = read_texts(options.train, *columns)
+    if options.test:
+        return train, read_texts(options.test, *columns)
+    y = class_index(train.labels, class_names(train.labels), train.where, "the training rows")
+    kept, held = stratified_split(y, options.test_fraction, options.seed, "data.test_fraction")
+    return train.take(kept), train.take(held)
+
+
+def load_text(options: TextOptions) -> Dataset:
+    """Load labelled texts.
+
+    Raises:
+      UserError: see ``read_texts``; also for options out of range, a library that is not installed,
+        and a test label that does not occur in training.
+    """
+    _check(options)
+    names = ("tokenizer", "max_length", "text_column", "label_column")
+    encoding: dict[str, object] = {name: getattr(options, name) for name in names}
+    train, test = _splits(options)
+    stem = options.train.replace("\\", "/").rsplit("/", 1)[-1].rsplit(".", 1)[0]
+    return text_dataset(stem, train, test, encoding, options.vocabulary)
