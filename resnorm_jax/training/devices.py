@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from resnorm_jax.errors import UserError
 from resnorm_jax.training.step import Batch, StepOptions, TrainState, predict_step, train_step
@@ -33,6 +34,8 @@ class DataParallel:
     def __init__(self, options: StepOptions, devices: Sequence[jax.Device]) -> None:
         self.devices = list(devices)
         self.programs = 0  # traced, hence compiled, so far
+        # As pmap's own outputs lie: a state that lies elsewhere would be compiled for once more.
+        self._everywhere = NamedSharding(Mesh(np.array(self.devices), (AXIS,)), PartitionSpec())
         self._train = jax.pmap(
             self._counted(partial(train_step, options=options, axis_name=AXIS)),
             axis_name=AXIS, in_axes=(None, 0), out_axes=None, donate_argnums=(0,),
@@ -43,14 +46,21 @@ class DataParallel:
             axis_name=AXIS, in_axes=(None, 0), out_axes=0, devices=self.devices,
         )  # fmt: skip
 
+    def replicate(self, tree: Any) -> Any:
+        """Return a pytree of arrays with a copy on every device."""
+        return jax.device_put(tree, self._everywhere)
+
     def train(self, state: TrainState, batch: Mapping[str, Any]) -> tuple[TrainState, Any]:
-        """Do one update with a global batch ``[B, ...]`` of host arrays; the state is donated."""
+        """Do one update with a global batch ``[B, ...]`` of host arrays.
+
+        The state is donated; it comes from `replicate` or from the update before.
+        """
         return self._train(state, self._spread(batch))
 
     def predict(self, params: Any, batch: Mapping[str, Any]) -> np.ndarray:
         """Return log-probabilities of a global batch, ``[B, K]`` on the host."""
         inputs = {name: batch[name] for name in ("x", "mask") if name in batch}
-        out = np.asarray(self._predict(params, self._spread(inputs)))
+        out = np.asarray(self._predict(self.replicate(params), self._spread(inputs)))
         return out.reshape(-1, out.shape[-1])
 
     def _counted(self, step: Callable[..., Any]) -> Callable[..., Any]:

@@ -75,6 +75,7 @@ def train_seed(run: Run, seed: int, state: TrainState, total_steps: int) -> Outc
         if start < total_steps:
             run.console.print(f"seed {seed}: resumed at step {start}")
     run.log.truncate(seed, start)
+    state = run.parallel.replicate(state)
     began = time.monotonic()
 
     batches = TrainBatches(run.dataset.train, run.train.batch_size, run.buckets, seed)

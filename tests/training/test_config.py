@@ -1,0 +1,107 @@
+"""Configs: settings by path and by short name, and one line for every mistake."""
+
+import pytest
+
+from resnorm_jax.config import Config, experiment, from_dict, override
+from resnorm_jax.errors import UserError
+
+
+def make(argument="", **sections):
+    sections = {"data": {"source": "digits"}, **sections}
+    return experiment(
+        argument, presets={"smoke": {"model.width": 16, "train.epochs": 1}}, **sections
+    )
+
+
+def test_defaults_presets_and_settings():
+    config = from_dict(make("smoke,arrangement=post_ln,model.depth=6,seeds=5,b1=0.8").to_dict())
+    assert isinstance(config, Config)
+    assert (config.model.width, config.train.epochs) == (16, 1)
+    assert (config.model.arrangement, config.model.depth) == ("post_ln", 6)
+    assert (config.seeds, config.optimizer.b1) == (5, 0.8)
+    assert config.model.mlp_width is None
+    assert config.data == {"source": "digits", "view": "rows", "test_fraction": 0.2, "seed": 0}
+
+
+def test_the_shallowest_short_name_wins():
+    assert make("seed=3").seed == 3
+    assert make("data.seed=3").data.seed == 3
+
+
+def test_override_keeps_types():
+    config = make()
+    override(config, "model.mlp_width", "32")
+    override(config, "model.dropout", "0")
+    override(config, "train.scale", "false")
+    assert (config.model.mlp_width, config.model.dropout, config.train.scale) == (32, 0.0, False)
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("smoek", r"unknown value 'smoek'; did you mean 'smoke'\?"),
+        ("arangement=post_ln", r"unknown setting 'arangement'; did you mean 'arrangement'\?"),
+        ("depth=six", r"config.model.depth: 'six' is not a whole number"),
+        ("learning_rate=fast", r"config.optimizer.learning_rate: 'fast' is not a number"),
+        ("scale=yes", r"train.scale: unknown value 'yes'"),
+    ],
+)
+def test_mistakes_in_the_argument(argument, message):
+    with pytest.raises(UserError, match=message):
+        make(argument)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("model.heads", 5, r"heads: 5 does not divide model.width 64; try heads=4"),
+        ("model.depth", 0, r"config.model.depth: 0 must be over 0"),
+        ("model.dropout", 1.0, r"config.model.dropout: 1.0 must lie in \[0, 1\)"),
+        ("train.accumulate", 5, r"accumulate: 5 does not divide train.batch_size 32"),
+        ("train.precision", "float8", r"config.train.precision: unknown value 'float8'"),
+        ("optimizer.weight_decay", -1.0, r"weight_decay: -1.0 must not be negative"),
+        ("model.width", "wide", r"config.model.width: 'wide' is not a whole number"),
+        ("model.width", True, r"config.model.width: True is not a whole number"),
+        ("model.dpeth", 3, r"config.model.dpeth: unknown key; did you mean 'depth'\?"),
+        ("data.viwe", "rows", r"data.viwe: unknown option .*did you mean 'view'\?"),
+        ("data.source", "digit", r"data.source: unknown value 'digit'; did you mean 'digits'\?"),
+    ],
+)
+def test_mistakes_in_values(path, value, message):
+    values = make().to_dict()
+    section, leaf = path.split(".")
+    values[section][leaf] = value
+    with pytest.raises(UserError, match=message):
+        from_dict(values)
+
+
+def test_an_unknown_section_or_key_in_a_config_file():
+    with pytest.raises(UserError, match=r"unknown key 'modle'; did you mean 'model'\?"):
+        experiment(data={"source": "digits"}, modle={})
+    with pytest.raises(UserError, match=r"unknown key 'widht'; did you mean 'width'\?"):
+        experiment(data={"source": "digits"}, model={"widht": 3})
+    with pytest.raises(
+        UserError, match=r"config.model.dpeth: unknown field; did you mean 'model.depth'"
+    ):
+        override(make(), "model.dpeth", "3")
+
+
+def test_every_field_is_read():
+    """A field that no code reads is a promise not kept: look for each name outside config.py."""
+    import dataclasses
+    from pathlib import Path
+
+    import resnorm_jax
+
+    package = Path(resnorm_jax.__file__).parent
+    code = "".join(
+        p.read_text()
+        for p in package.rglob("*.py")
+        if p.name != "config.py" and "bench" not in p.parts
+    )
+    for section, section_name in (
+        *((f.type, f.name) for f in dataclasses.fields(Config) if dataclasses.is_dataclass(f.type)),
+    ):
+        for field in dataclasses.fields(section):
+            read = f".{field.name}" in code or f'"{field.name}"' in code
+            assert read, f"{section_name}.{field.name}"

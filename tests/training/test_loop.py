@@ -1,0 +1,150 @@
+"""The loop: no recompilation, no waiting, exact resume, honest stopping."""
+
+import json
+import sys
+
+import jax
+import numpy as np
+import pytest
+import tiny
+
+from resnorm_jax.data.dataset import Examples
+from resnorm_jax.training import loop
+from resnorm_jax.training.checkpoint import CheckpointStore, params_sha256
+from resnorm_jax.training.loop import DivergedError, evaluate_every, train_seed
+from resnorm_jax.training.run_directory import seed_directory
+
+STEPS = 20
+
+
+def train(made, workdir, steps=STEPS, data=None, devices=1):
+    run, state = tiny.run(made, data or tiny.dataset(), workdir, devices, steps)
+    return train_seed(run, 0, state, steps), run
+
+
+def test_programs_are_compiled_in_the_first_epoch_only(tmp_path):
+    made = tiny.config(checkpoint_every=100)
+    outcome, run = train(made, tmp_path, steps=15)
+    # two padded lengths to train on and two to validate on, whatever the number of epochs
+    assert run.parallel.programs == 4
+    assert outcome.step == 15
+
+
+def test_the_host_waits_only_where_numbers_are_read(tmp_path, monkeypatch):
+    """Between two logged steps nothing is read off a device, and the read is one step late."""
+    events = []
+    real_get, real_train = jax.device_get, tiny.DataParallel.train
+
+    def spy_get(tree):
+        events.append("read")
+        return real_get(tree)
+
+    def spy_train(self, state, batch):
+        events.append("step")
+        return real_train(self, state, batch)
+
+    monkeypatch.setattr(loop.jax, "device_get", spy_get)
+    monkeypatch.setattr(tiny.DataParallel, "train", spy_train)
+    data = tiny.dataset().replace(valid=None)
+    train(tiny.config(log_every=4, checkpoint_every=100), tmp_path, steps=12, data=data)
+    steps = [i for i, event in enumerate(events) if event == "step"]
+    reads = [events[:i].count("step") for i, event in enumerate(events) if event == "read"]
+    assert len(steps) == 12
+    assert reads == [5, 9, 12]  # after the step that follows a logged one; at the end at once
+
+
+def test_resume_is_bit_equal(tmp_path):
+    """Stopped at a checkpoint inside an epoch and gone on, a run has the same bits and log."""
+    made = tiny.config(
+        model={"dropout": 0.3, "drop_path": 0.2},
+        checkpoint_every=7,
+        log_every=3,
+        ema=0.9,
+        optimizer={"schedule": "cosine", "warmup": 0.2},
+    )
+    whole, _ = train(made, tmp_path / "whole", devices=2)
+
+    class StopError(Exception):
+        pass
+
+    real = loop.iterate
+
+    def stopping(batches, start, stop):
+        for index, batch in real(batches, start, stop):
+            if index == 11:
+                raise StopError
+            yield index, batch
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "iterate", stopping)
+        with pytest.raises(StopError):
+            train(made, tmp_path / "parts", devices=2)
+    last = CheckpointStore(seed_directory(tmp_path / "parts", 0, "last"))
+    assert last.steps() == [7]
+    resumed, _ = train(made, tmp_path / "parts", devices=2)
+    assert params_sha256(resumed.params) == params_sha256(whole.params)
+    log = "metrics.jsonl"
+    assert (tmp_path / "parts" / log).read_bytes() == (tmp_path / "whole" / log).read_bytes()
+    steps = [row["step"] for row in map(json.loads, (tmp_path / "whole" / log).open())]
+    assert steps == sorted(steps)
+    assert [s for s in steps if s % 3 == 0][-1] == 18
+
+
+def test_the_best_checkpoint_is_scored_when_asked(tmp_path):
+    made = tiny.config(select="best", evaluate_every=2, optimizer={"learning_rate": 0.3})
+    outcome, run = train(made, tmp_path)
+    rows = [r for r in run.log.rows() if r["split"] == "valid"]
+    best = max(rows, key=lambda r: (r["accuracy"], -r["loss"], -r["step"]))
+    assert outcome.step == best["step"]
+    assert len({r["accuracy"] for r in rows}) > 1
+
+
+def test_averaged_parameters_are_those_of_the_definition(tmp_path):
+    data = tiny.dataset()
+    parallel, state, _, _ = tiny.parts(tiny.config(ema=0.8), data)
+    batches = tiny_batches(data)
+    average = jax.tree.map(np.array, state.params)
+    for index in range(3):
+        state, _ = parallel.train(state, batches.batch_at(index))
+        new = jax.tree.map(np.array, state.params)
+        average = jax.tree.map(lambda a, p: 0.8 * a + 0.2 * p, average, new)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), average, state.ema)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_steps(tmp_path):
+    data = tiny.dataset()
+    x = data.train.x.copy()
+    x[:, 0] = np.inf
+    data = data.replace(train=Examples(x, data.train.lengths, data.train.y), valid=None)
+    with pytest.raises(DivergedError, match=r"seed 0: the loss is nan within steps 1 to 2; try"):
+        train(tiny.config(log_every=2), tmp_path, data=data)
+
+
+def test_evaluations_are_once_an_epoch_but_at_most_fifty():
+    assert evaluate_every(tiny.config().train, 9, 90) == 9
+    assert evaluate_every(tiny.config().train, 9, 900) == 18
+    assert evaluate_every(tiny.config(evaluate_every=4).train, 9, 900) == 4
+
+
+def tiny_batches(data):
+    from resnorm_jax.data import TrainBatches
+
+    return TrainBatches(data.train, 16, (5, 8), 0)
+
+
+def test_following_the_step_takes_few_files():
+    """From train.py to the gradient, the functions on the way, each in its file."""
+    from resnorm_jax.cli import train as command
+    from resnorm_jax.training import devices, experiment, losses, step
+
+    way = [
+        (command.main, "cli/train.py"),
+        (experiment.run_experiment, "training/experiment.py"),
+        (loop.train_seed, "training/loop.py"),
+        (devices.DataParallel.train, "training/devices.py"),
+        (step.train_step, "training/step.py"),
+        (losses.classification_sums, "training/losses.py"),
+    ]
+    for function, file in way:
+        assert sys.modules[function.__module__].__file__.endswith(file)
+    assert 1 + len(way) <= 12
