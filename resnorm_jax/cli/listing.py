@@ -1,7 +1,7 @@
 """``resnorm list [WHAT]``: what can be named, from the same tables that the code runs on."""
 
 import ast
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from rich.console import Console
@@ -69,6 +69,18 @@ TABLES: dict[str, Callable[[], tuple[tuple[str, ...], Rows]]] = {
     "optimizers": _optimizers,
     "configs": _configs,
 }
+
+
+def markdown_table(what: str, names: Iterable[str]) -> str:
+    """Return a table as Markdown, with the rows of these names: the README's is made by this."""
+    columns, rows = TABLES[what]()
+    wanted = set(names)
+    lines = [" | ".join(columns), " | ".join("---" for _ in columns)]
+    for first, *rest in rows:
+        if first.partition("\n")[0] in wanted:
+            name = "`" + first.replace("\n= ", "`, `") + "`"
+            lines.append(" | ".join([name, *rest]))
+    return "".join(f"| {line} |\n" for line in lines)
 
 
 def main(argv: list[str]) -> int:

@@ -1,0 +1,45 @@
+"""The README is true: its code runs, its files exist, its table is the package's."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from resnorm_jax import arrangements
+from resnorm_jax.cli.listing import markdown_table
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+
+
+@pytest.mark.parametrize("index", range(len(BLOCKS)))
+def test_python_blocks_run(index):
+    space: dict = {}
+    exec(compile(BLOCKS[index], f"README block {index}", "exec"), space)
+    assert "rn" in space
+    if "logits" in space:
+        assert space["logits"].shape == (4, 9)
+
+
+def test_there_are_blocks():
+    assert len(BLOCKS) >= 2
+
+
+def test_commands_name_configs_that_exist():
+    named = re.findall(r"--config=(configs/\w+\.py)", README)
+    assert len(named) >= 6
+    assert [n for n in named if not (ROOT / n).is_file()] == []
+
+
+def test_the_table_of_arrangements_is_the_packages():
+    table = README.partition("<!-- arrangements -->\n")[2].partition("<!-- end -->")[0]
+    # a README block may have registered one more row in this process
+    own = [n for n in arrangements.names() if n != "half_pre_ln"]
+    assert table == markdown_table("arrangements", own)
+
+
+def test_the_two_commands_stand_on_lines_of_their_own():
+    lines = README.splitlines()
+    assert sum(bool(re.fullmatch(r"pip install .*&& pytest", line)) for line in lines) == 1
+    assert sum(bool(re.match(r"pip install .*&& python train.py ", line)) for line in lines) == 1
