@@ -11,9 +11,12 @@ from rich.text import Text
 from resnorm_jax import arrangements, norms
 from resnorm_jax.cli.arguments import Parser
 from resnorm_jax.data import SOURCES
+from resnorm_jax.data.series import bundled_names
+from resnorm_jax.errors import UserError
 from resnorm_jax.ops.streams import STREAMS
 from resnorm_jax.training.optimizers import ALGORITHMS, SCHEDULES
 
+SERIES = "series"
 Rows = list[tuple[str, ...]]
 
 
@@ -36,9 +39,18 @@ def _norms() -> tuple[tuple[str, ...], Rows]:
 
 def _data() -> tuple[tuple[str, ...], Rows]:
     rows: Rows = [
-        (r.name, r.summary, f"[{r.extra}]" if r.extra else "", r.citation) for r in SOURCES.values()
+        (r.name, r.summary + _names(r.name), f"[{r.extra}]" if r.extra else "", r.citation) for r in SOURCES.values()
     ]
     return ("data source", "what", "extra", "source"), rows
+
+
+def _names(source: str) -> str:
+    if source != SERIES:
+        return ""
+    try:
+        return ": " + ", ".join(bundled_names())
+    except UserError:  # the extra is not installed
+        return ""
 
 
 def _optimizers() -> tuple[tuple[str, ...], Rows]:

@@ -27,10 +27,11 @@ class SequenceClassifier(nn.Module):
       param_dtype: dtype of the parameters.
 
     >>> import jax, jax.numpy as jnp
-    >>> model = SequenceClassifier(
+    >>> import resnorm_jax as rn
+    >>> model = rn.SequenceClassifier(
     ...     classes=3,
-    ...     front_end=FeatureEmbedding(width=8),
-    ...     encoder=TransformerEncoder(depth=2, heads=2),
+    ...     front_end=rn.FeatureEmbedding(width=8),
+    ...     encoder=rn.TransformerEncoder(depth=2, heads=2),
     ...     max_length=5,
     ... )
     >>> x = jnp.ones((4, 5, 12))

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from resnorm_jax.ops.norms import layer_norm, rms_norm
-from resnorm_jax.ops.statistics import normalized_axes
+from resnorm_jax.ops.statistics import normalized_axes, statistics_dtype
 from resnorm_jax.registry import Registry
 
 Dtype = Any
@@ -24,6 +24,13 @@ class _Norm(nn.Module):
         axes = normalized_axes(_tuple(self.feature_axes), x.ndim)
         value = self.param(parameter, init, tuple(x.shape[a] for a in axes), self.param_dtype)
         return value.reshape([n if a in axes else 1 for a, n in enumerate(x.shape)])
+
+    def _input(self, x: jax.Array) -> jax.Array:
+        """Return ``x`` in a dtype in which nothing of the result is lost before its own cast."""
+        x = jnp.asarray(x)
+        if self.dtype is None and jnp.issubdtype(x.dtype, jnp.floating):
+            return x
+        return x.astype(statistics_dtype(x))
 
     def _options(self, mask: jax.Array | None) -> dict[str, Any]:
         return {
@@ -83,6 +90,7 @@ class LayerNorm(_Norm):
     @nn.compact
     def __call__(self, x: jax.Array, *, mask: jax.Array | None = None) -> jax.Array:
         """Normalize ``x``; ``mask`` (broadcastable to ``x``) is True where an element counts."""
+        x = self._input(x)
         scale = self._place("scale", self.scale_init, x) if self.use_scale else None
         bias = self._place("bias", self.bias_init, x) if self.use_bias else None
         return layer_norm(x, scale, bias, **self._options(mask)).astype(self.dtype or x.dtype)
@@ -119,6 +127,7 @@ class RMSNorm(_Norm):
     @nn.compact
     def __call__(self, x: jax.Array, *, mask: jax.Array | None = None) -> jax.Array:
         """Normalize ``x``; ``mask`` (broadcastable to ``x``) is True where an element counts."""
+        x = self._input(x)
         scale = self._place("scale", self.scale_init, x) if self.use_scale else None
         out = rms_norm(x, scale, scale_offset=self.scale_offset, **self._options(mask))
         return out.astype(self.dtype or x.dtype)

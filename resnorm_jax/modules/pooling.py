@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 
+from resnorm_jax.ops.masks import zero_padding
 from resnorm_jax.registry import Registry
 
 
@@ -20,10 +21,12 @@ def mean_pool(x: jax.Array, mask: jax.Array | None) -> jax.Array:
 
 
 def max_pool(x: jax.Array, mask: jax.Array | None) -> jax.Array:
-    """Largest value over valid positions of ``x [B, L, D]``."""
-    if mask is None:
-        return jnp.max(x, axis=1)
-    return jnp.max(jnp.where(mask[..., None], x, jnp.finfo(x.dtype).min), axis=1)
+    """Largest value over valid positions of ``x [B, L, D]``; zero for a row without any."""
+    # Taken by its index: the gradient of jnp.max looks for elements equal to the maximum, and is
+    # NaN where XLA rounded x otherwise in the fusion that looks.
+    filled = x if mask is None else jnp.where(mask[..., None], x, jnp.finfo(x.dtype).min)
+    largest = jnp.argmax(filled, axis=1, keepdims=True)
+    return jnp.take_along_axis(zero_padding(x, mask), largest, axis=1)[:, 0]
 
 
 def last_pool(x: jax.Array, mask: jax.Array | None) -> jax.Array:

@@ -110,7 +110,10 @@ class ResidualBlock(nn.Module):
         )
         slot = arrangement.norm_on_stream
         if slot is not None:
-            carry = stream.on_stream(lambda z: self._norm("norm_on_stream", slot, z), carry)
+            # In the stream's own dtype: a carry that changed its dtype could not be scanned.
+            carry = stream.on_stream(
+                lambda z: build_norm(self, "norm_on_stream", slot, z.dtype)(z), carry
+            )
         return carry, {"branch_in": h, "branch_out": y}
 
     def _norm(self, name: str, slot: NormSlot | None, x: jax.Array) -> jax.Array:
@@ -123,14 +126,17 @@ class ResidualBlock(nn.Module):
         return drop_path(y, rate, self.make_rng("dropout"))
 
 
-def build_norm(module: nn.Module, name: str, slot: NormSlot) -> nn.Module:
-    """Make the norm of a slot with the norm, epsilon and dtypes that ``module`` has as fields."""
+def build_norm(module: nn.Module, name: str, slot: NormSlot, dtype: Any = None) -> nn.Module:
+    """Make the norm of a slot with the norm, epsilon and dtypes that ``module`` has as fields.
+
+    ``dtype`` stands in place of the module's where it is given.
+    """
     fields: Any = module
     return NORMS.get(fields.norm).build(
         name=name,
         epsilon=fields.norm_epsilon,
         scale_init=slot.scale_init,
-        dtype=fields.dtype,
+        dtype=fields.dtype if dtype is None else dtype,
         param_dtype=fields.param_dtype,
     )
 

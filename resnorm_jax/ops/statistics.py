@@ -20,7 +20,9 @@ Axes = tuple[int, ...]
 
 def statistics_dtype(x: jax.Array) -> jnp.dtype:
     """Return the dtype statistics of ``x`` are taken in: float32, or wider if ``x`` is."""
-    return jnp.promote_types(x.dtype, jnp.float32)
+    # Not promote_types, which refuses mixed dtypes under jax_numpy_dtype_promotion="strict".
+    wider = jnp.issubdtype(x.dtype, jnp.floating) and jnp.finfo(x.dtype).bits > 32
+    return x.dtype if wider else jnp.dtype(jnp.float32)
 
 
 def normalized_axes(axis: int | Axes, ndim: int) -> Axes:
