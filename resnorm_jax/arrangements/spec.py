@@ -39,7 +39,7 @@ class Init:
     """
 
     distribution: Literal["uniform", "normal"] = "uniform"
-    gains: Mapping[str, DepthRule] = field(default_factory=dict)
+    gains: Mapping[str, DepthRule] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         unknown = set(self.gains) - set(ROLES)

@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -42,11 +43,11 @@ def _parser() -> argparse.ArgumentParser:
 def _bench(arguments: argparse.Namespace) -> None:
     # Imported here: --help should not wait for jax.
     from resnorm_jax.bench import report
-    from resnorm_jax.bench.run import SECTIONS, Settings, measure_all, quick_settings
+    from resnorm_jax.bench.run import SECTIONS, Settings, busy_note, measure_all, quick_settings
     from resnorm_jax.reporting.files import write_json
     from resnorm_jax.reporting.tables import runtime_line
 
-    tables = {
+    tables: dict[str, Callable[[Any, Console], None]] = {
         "norm": report.norm_table,
         "step": report.step_table,
         "accuracy": report.accuracy_table,
@@ -54,6 +55,9 @@ def _bench(arguments: argparse.Namespace) -> None:
     }
     console = Console()
     console.print(runtime_line(), markup=False, highlight=False, soft_wrap=True)
+    busy = busy_note()
+    if busy:
+        console.print(busy, markup=False, highlight=False, soft_wrap=True)
     settings = quick_settings(arguments.dtype) if arguments.quick else Settings(arguments.dtype)
     with console.status("starting") as status:
 
