@@ -70,7 +70,10 @@ class FeedForward(nn.Module):
             nn.Dense, use_bias=self.use_bias, dtype=self.dtype, param_dtype=self.param_dtype
         )
         activation = ACTIVATIONS.get(self.activation)
-        h = activation.function(dense(self.mlp_width, kernel_init=inits["fc1"], name="fc1")(x))
+        # Only the pre-activation is kept for the backward pass: a scanned stack would write every
+        # array of gelu's derivative to memory, at mlp_width, and be slower for it.
+        function = jax.checkpoint(activation.function, prevent_cse=False)
+        h = function(dense(self.mlp_width, kernel_init=inits["fc1"], name="fc1")(x))
         if activation.gated:
             h = h * dense(self.mlp_width, kernel_init=inits["fc1"], name="gate")(x)
         h = nn.Dropout(self.dropout)(h, deterministic=deterministic)

@@ -1,0 +1,1 @@
+"""``resnorm bench``: speed, memory, compile time and accuracy, beside named peers."""

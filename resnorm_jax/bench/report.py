@@ -1,0 +1,135 @@
+"""The benchmark's tables."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+Row = Mapping[str, Any]
+
+
+def norm_table(rows: Sequence[Row], console: Console) -> None:
+    """Print a line for each norm, shape and peer."""
+    table = _table("Norm, forward and backward", *_TIMES)
+    for row in rows:
+        table.add_row(f"{row['norm']} {_shape(row['shape'])}", style="bold")
+        _times(table, row)
+        table.add_section()
+    console.print(table)
+    _skipped(rows, console)
+
+
+def step_table(row: Row, console: Console) -> None:
+    """Print the training step's times and ratios."""
+    size = row["size"]
+    title = (
+        f"Training step: {size['depth']} layers, width {size['width']}, batch {size['batch']}, "
+        f"length {size['length']}"
+    )
+    table = _table(title, *_TIMES)
+    _times(table, row)
+    console.print(table)
+    _skipped([row], console)
+
+
+def cost_tables(section: Row, console: Console) -> None:
+    """Print what the compiled programs say, and the time that compiling takes."""
+    table = _table(
+        "Compiled programs", "", "MB\naccessed", "MB\ntemporary", "ours", "ours/\npeer\naccessed",
+        "ours/\npeer\ntemporary",
+    )  # fmt: skip
+    for row in section["norms"]:
+        _costs(table, f"{row['norm']} {_shape(row['shape'])}", row)
+    _costs(table, "training step", section["step"])
+    console.print(table)
+    compiling = section["compile"]
+    table = _table("Compile time, scanned training step", "layers", "trace s", "compile s", "total")
+    for row in compiling["rows"]:
+        seconds = [f"{row[key]:.2f}" for key in ("trace", "compile", "total")]
+        table.add_row(str(row["depth"]), *seconds)
+    table.add_section()
+    table.add_row("ratio", "", "", f"{compiling['ratio']:.2f}")
+    console.print(table)
+
+
+def accuracy_table(rows: Sequence[Row], console: Console) -> None:
+    """Print the largest errors; a star marks the best, and who equals it but for rounding."""
+    names = list(rows[0]["errors"])
+    table = _table("Largest error of layer norm against float64 (* best)", "dtype", "mean", *names)
+    for row in rows:
+        cells = [
+            f"[bold]{row['errors'][name]:.1e} *[/bold]"
+            if name in row["best"]
+            else f"{row['errors'][name]:.1e}  "
+            for name in names
+        ]
+        table.add_row(row["dtype"], f"{row['mean']:g}", *cells)
+    console.print(table)
+    _skipped(rows, console)
+
+
+_COSTS = ("bytes_accessed", "temporary_bytes")
+_TIMES = (
+    "", "median\nms", "min\nms", "ours", "ours/\npeer", "of rounds\nq25-q75", "of\nminima",
+)  # fmt: skip
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(title=title, title_justify="left")
+    for column in columns:
+        left = column in ("", "ours", "dtype")
+        table.add_column(Text(column), justify="left" if left else "right", no_wrap=True)
+    return table
+
+
+def _times(table: Table, row: Row) -> None:
+    for name, times in row["times"].items():
+        first = [name, _milliseconds(times["median"]), _milliseconds(times["minimum"])]
+        _add(table, first, name, row["ratios"], _ratio_cells)
+
+
+def _ratio_cells(ratio: Row) -> list[str]:
+    spread = f"{ratio['q25']:.2f}-{ratio['q75']:.2f}"
+    return [f"{ratio['median']:.2f}", spread, f"{ratio['minimum']:.2f}"]
+
+
+def _costs(table: Table, program: str, row: Row) -> None:
+    table.add_row(program, style="bold")
+    for name, costs in row["programs"].items():
+        first = [name, *(_number(costs[key], 1e-6) for key in _COSTS)]
+        _add(table, first, name, row["ratios"], lambda ratio: [_number(ratio[k]) for k in _COSTS])
+    table.add_section()
+
+
+def _add(
+    table: Table, first: list[str], name: str, ratios: Iterable[Row],
+    cells: Callable[[Row], list[str]],
+) -> None:  # fmt: skip
+    """Add a peer's line, and one more for each further variant of ours that it is compared with."""
+    compared = [ratio for ratio in ratios if ratio["peer"] == name]
+    if not compared:
+        table.add_row(*first)
+    for ratio in compared:
+        table.add_row(*first, ratio["ours"].removeprefix("ours "), *cells(ratio))
+        first = [""] * len(first)
+
+
+def _milliseconds(seconds: float) -> str:
+    value = seconds * 1e3
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def _number(value: float | None, factor: float = 1.0) -> str:
+    return "-" if value is None else f"{value * factor:.2f}"
+
+
+def _shape(shape: Sequence[int]) -> str:
+    return "x".join(map(str, shape))
+
+
+def _skipped(rows: Iterable[Row], console: Console) -> None:
+    notes = {f"{n}: skipped: {why}" for row in rows for n, why in row["skipped"].items()}
+    for note in sorted(notes):
+        console.print(note, markup=False, highlight=False)

@@ -1,0 +1,157 @@
+import json
+import math
+
+import jax
+import numpy as np
+import pytest
+
+from resnorm_jax.bench import torch_peer
+from resnorm_jax.bench.accuracy import accuracy
+from resnorm_jax.bench.flax_peer import from_ours
+from resnorm_jax.bench.model import (
+    Size,
+    flax_model,
+    initial_parameters,
+    our_model,
+    parameter_count,
+    random_batch,
+)
+from resnorm_jax.bench.norm_speed import norm_speed
+from resnorm_jax.bench.step_speed import FLAX, SCANNED, jax_steps
+from resnorm_jax.bench.timing import Budget, interleave, ratios
+from resnorm_jax.cli.bench import main
+
+SIZE = Size(depth=2, width=32, heads=4, mlp_width=48, batch=5, length=11, channels=7, classes=3)
+
+
+@pytest.fixture(scope="module")
+def params():
+    """Parameters without a special value: every one of them counts."""
+    leaves, tree = jax.tree.flatten(initial_parameters(SIZE))
+    keys = jax.random.split(jax.random.key(1), len(leaves))
+    noisy = [p + 0.1 * jax.random.normal(k, p.shape) for p, k in zip(leaves, keys, strict=True)]
+    return jax.tree.unflatten(tree, noisy)
+
+
+@pytest.fixture(scope="module")
+def logits(params):
+    batch = random_batch(SIZE)
+    return np.asarray(our_model(SIZE).apply({"params": params}, batch["x"], batch["mask"]))
+
+
+def numbers(document):
+    if isinstance(document, dict):
+        document = list(document.values())
+    if isinstance(document, list):
+        for item in document:
+            yield from numbers(item)
+    elif isinstance(document, int | float):
+        yield document
+
+
+def test_quick_run_writes_every_number_and_ratios_of_medians(tmp_path, capsys):
+    path = tmp_path / "bench.json"
+    assert main(["--quick", "--output", str(path)]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith(jax.default_backend())
+    assert "Norm, forward and backward" in out
+    assert path.name in out
+
+    document = json.loads(path.read_text())
+    assert set(document) == {
+        "date", "backend", "device", "device_count", "cores", "load_average", "versions", "settings",
+        "norm", "step", "accuracy", "memory",
+    }  # fmt: skip
+    assert set(document["versions"]) == {"jax", "jaxlib", "flax", "torch"}
+    assert document["settings"]["dtype"] == "float32"
+    assert all(math.isfinite(number) for number in numbers(document))
+    assert {row["norm"] for row in document["norm"]} == {"layer", "rms"}
+    for case in [*document["norm"], document["step"]]:
+        assert {"ours", "ours scanned"} & set(case["times"])
+        assert "flax" in case["times"]
+        assert ("torch" in case["times"]) != ("torch" in case["skipped"])
+        for times in case["times"].values():
+            assert 0 < times["minimum"] <= times["q25"] <= times["median"] <= times["q75"]
+        assert case["ratios"]
+        for ratio in case["ratios"]:
+            ours, peer = case["times"][ratio["ours"]], case["times"][ratio["peer"]]
+            assert ratio["median"] == pytest.approx(ours["median"] / peer["median"])
+            assert ratio["minimum"] == pytest.approx(ours["minimum"] / peer["minimum"])
+    memory = document["memory"]
+    for case in [*memory["norms"], memory["step"]]:
+        for ratio in case["ratios"]:
+            ours, peer = case["programs"][ratio["ours"]], case["programs"][ratio["peer"]]
+            assert peer["temporary_bytes"] > 0
+            expected = ours["temporary_bytes"] / peer["temporary_bytes"]
+            assert ratio["temporary_bytes"] == pytest.approx(expected)
+    rows = memory["compile"]["rows"]
+    assert memory["compile"]["ratio"] == pytest.approx(rows[-1]["total"] / rows[0]["total"])
+
+
+def test_bfloat16_norms_alone_in_the_default_file(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["--quick", "--only", "norm", "--dtype", "bfloat16"]) == 0
+    document = json.loads((tmp_path / f"resnorm-bench-{jax.default_backend()}.json").read_text())
+    assert document["settings"]["dtype"] == "bfloat16"
+    assert not {"step", "accuracy", "memory"} & set(document)
+
+
+def test_unknown_section_is_a_usage_error(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(["--only", "nothing"])
+    assert "accuracy" in capsys.readouterr().err
+
+
+def test_flax_peer_is_the_same_function_with_the_same_parameters(params, logits):
+    batch, model = random_batch(SIZE), flax_model(SIZE)
+    mapped = from_ours(params, SIZE.depth)
+    own = jax.eval_shape(model.init, jax.random.key(0), batch["x"], batch["mask"])["params"]
+    assert jax.tree.map(np.shape, mapped) == jax.tree.map(np.shape, own)
+    assert parameter_count(mapped) == parameter_count(params)
+    theirs = model.apply({"params": mapped}, batch["x"], batch["mask"])
+    np.testing.assert_allclose(theirs, logits, atol=1e-5)
+
+
+def test_torch_peer_is_the_same_function_with_the_same_parameters(params, logits):
+    torch = pytest.importorskip("torch")
+    batch, model = random_batch(SIZE), torch_peer.classifier(SIZE, params).train()
+    assert sum(p.numel() for p in model.parameters()) == parameter_count(params)
+    theirs = model(torch.tensor(batch["x"]), torch.tensor(batch["mask"])).detach().numpy()
+    np.testing.assert_allclose(theirs, logits, atol=1e-5)
+
+
+def test_jax_peers_have_the_same_gradient(params):
+    batch = random_batch(SIZE)
+    steps = jax_steps(SIZE, np.float32, params)
+    ours, theirs = (jax.jit(steps[name][0])(steps[name][1], batch)[0] for name in (SCANNED, FLAX))
+    # Adam's first moment: after one update it is the gradient, but for a factor.
+    found, expected = from_ours(ours.opt_state[0].mu, SIZE.depth), theirs[1][0].mu
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), found, expected)
+
+
+def test_without_torch_its_column_says_what_to_install(monkeypatch):
+    monkeypatch.setattr(torch_peer, "unavailable", lambda: "pip install 'resnorm_jax[torch]'")
+    row = norm_speed("layer", (2, 3, 8), "float32", Budget(0.0, at_least=2, warmup=1))
+    assert row["skipped"] == {"torch": "pip install 'resnorm_jax[torch]'"}
+    assert set(row["times"]) == {"ours", "flax", "flax two-pass"}
+
+
+def test_our_layer_norm_is_nowhere_less_accurate():
+    for row in accuracy():
+        assert "ours" in row["best"], row
+        ours, others = row["errors"]["ours"], row["errors"].values()
+        assert all(ours <= error + row["resolution"] / 2 for error in others), row
+
+
+def test_rounds_visit_everyone_once_and_ratios_pair_ours_with_peers():
+    calls = []
+    functions = {name: lambda name=name: calls.append(name) for name in ("a", "b", "c")}
+    samples = interleave(functions, Budget(0.0, at_least=4, warmup=1, primers=1, calls=2))
+    assert {name: len(values) for name, values in samples.items()} == {"a": 4, "b": 4, "c": 4}
+    assert [calls.count(name) for name in "abc"] == [1 + 4 * 3] * 3
+    for start in range(3, len(calls), 9):
+        assert sorted(calls[start : start + 9]) == sorted("abc" * 3)
+    rows = ratios({"a": [1.0, 2.0, 3.0], "b": [2.0, 2.0, 2.0]}, ["a"])
+    assert rows == [
+        {"ours": "a", "peer": "b", "median": 1.0, "minimum": 0.5, "q25": 0.75, "q75": 1.25}
+    ]
