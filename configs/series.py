@@ -14,13 +14,12 @@ SMOKE = {
     "train.batch_size": 8,
     "train.epochs": 2,
 }
-VALIDATE = {"train.validation": 0.2, "train.score": "validation"}
 
 
 def get_config(argument: str = ""):
     return experiment(
         argument,
-        presets={"smoke": SMOKE, "validate": VALIDATE},
+        presets={"smoke": SMOKE},
         data={"source": "series", "name": "BasicMotions"},
         model={"width": 64, "depth": 3, "heads": 8, "dropout": 0.2},
         optimizer={"learning_rate": 1e-3, "warmup": 0.1, "weight_decay": 0.05},

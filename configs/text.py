@@ -14,13 +14,12 @@ SMOKE = {
     "model.heads": 2,
     "train.epochs": 1,
 }
-VALIDATE = {"train.validation": 0.2, "train.score": "validation"}
 
 
 def get_config(argument: str = ""):
     return experiment(
         argument,
-        presets={"smoke": SMOKE, "validate": VALIDATE},
+        presets={"smoke": SMOKE},
         data={"source": "text", "tokenizer": "words"},
         model={"width": 64, "depth": 2, "heads": 4, "dropout": 0.2},
         optimizer={"learning_rate": 5e-4, "warmup": 0.1, "weight_decay": 0.05},

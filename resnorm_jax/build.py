@@ -1,5 +1,6 @@
 """From a checked config to objects. The one place that joins the two."""
 
+from dataclasses import fields
 from typing import Any
 
 import flax.linen as nn
@@ -16,6 +17,10 @@ from resnorm_jax.modules.pooling import POOLING
 from resnorm_jax.modules.positions import POSITIONS
 
 PATCH = 2
+# Fields of the config that are fields of the encoder.
+ENCODER = sorted(
+    {f.name for f in fields(ModelConfig)} & {f.name for f in fields(TransformerEncoder)}
+)
 
 
 def build_model(config: Config, meta: dict[str, Any]) -> SequenceClassifier:
@@ -39,19 +44,8 @@ def build_model(config: Config, meta: dict[str, Any]) -> SequenceClassifier:
         classes=len(meta["classes"]),
         front_end=_front_end(model, meta, dtype),
         encoder=TransformerEncoder(
-            depth=model.depth,
-            heads=model.heads,
-            mlp_width=model.mlp_width,
-            arrangement=model.arrangement,
-            norm=model.norm,
-            norm_epsilon=model.norm_epsilon,
-            activation=model.activation,
-            dropout=model.dropout,
-            attention_dropout=model.attention_dropout,
-            drop_path=model.drop_path,
+            **{name: getattr(model, name) for name in ENCODER},
             rotary=positions.rotary,
-            unroll=model.unroll,
-            remat=model.remat,
             dtype=dtype,
         ),
         positions="none" if positions.rotary else model.positions,

@@ -102,6 +102,12 @@ class Config:
         return asdict(self)
 
 
+# Presets of every config: choosing must never see the test rows.
+PRESETS: dict[str, dict[str, Any]] = {
+    "validate": {"train.validation": 0.2, "train.score": "validation"}
+}
+
+
 def from_dict(values: Mapping[str, Any]) -> Config:
     """Check nested dictionaries and return a `Config`.
 
@@ -130,14 +136,14 @@ def experiment(
       argument: what follows the colon of ``--config=FILE.py:ARGUMENT``: comma-separated presets
         (``smoke``) and settings (``arrangement=post_ln``, ``model.depth=6``). A setting's short name
         is enough where it is the only one at its level.
-      presets: name to settings by dotted path.
+      presets: name to settings by dotted path, beside `PRESETS`.
       **sections: ``data``, ``model``, ``optimizer``, ``train`` as dictionaries, and top-level fields.
 
     Raises:
       UserError: for a preset or a setting that is not known.
     """
     config = _defaults(sections)
-    presets = presets or {}
+    presets = {**PRESETS, **(presets or {})}
     for item in filter(None, (part.strip() for part in argument.split(","))):
         name, equals, text = item.partition("=")
         if not equals:

@@ -39,7 +39,8 @@ def _norms() -> tuple[tuple[str, ...], Rows]:
 
 def _data() -> tuple[tuple[str, ...], Rows]:
     rows: Rows = [
-        (r.name, r.summary + _names(r.name), f"[{r.extra}]" if r.extra else "", r.citation) for r in SOURCES.values()
+        (r.name, r.summary + _names(r.name), f"[{r.extra}]" if r.extra else "", r.citation)
+        for r in SOURCES.values()
     ]
     return ("data source", "what", "extra", "source"), rows
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from resnorm_jax.reporting.metrics import HEADLINES, score
 from resnorm_jax.reporting.tables import (
     header_line,
     model_summary,
@@ -12,7 +13,6 @@ from resnorm_jax.reporting.tables import (
     result_table,
     runtime_line,
 )
-from resnorm_jax.reporting.metrics import HEADLINES, score
 
 
 @pytest.fixture
