@@ -1,0 +1,480 @@
+"""The encoder: every arrangement against its paper's equations, every way to run it alike."""
+
+from dataclasses import replace
+from functools import cache, partial
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import oracles
+import pytest
+from oracles import assert_trees_close, quick_jit, worst, x64
+
+from resnorm_jax import (
+    ResidualBlock,
+    TransformerEncoder,
+    TransformerEncoderLayer,
+    arrangements,
+    layer_parameters,
+)
+from resnorm_jax.arrangements import Arrangement, Init, NormSlot, Place
+
+B, L, D, H, F, N = 2, 4, 4, 2, 6, 2
+VALID = np.array([[True, True, True, False], [True, True, False, False]])
+MAY_LOOK = np.array([[1, 1, 0, 1], [1, 1, 1, 0], [0, 1, 1, 1], [1, 0, 1, 1]], bool)
+every_arrangement = pytest.mark.parametrize("name", arrangements.names())
+
+
+def encoder(name="pre_ln", **options):
+    return TransformerEncoder(
+        **{"depth": N, "heads": H, "mlp_width": F, "arrangement": name} | options
+    )
+
+
+def inputs(seed=0, length=L, dtype=np.float32):
+    return np.random.default_rng(seed).normal(size=(B, length, D)).astype(dtype)
+
+
+@cache
+def shapes(model):
+    return jax.eval_shape(model.init, jax.random.key(0), jnp.ones((B, L, D)))["params"]
+
+
+def random_params(model, dtype=np.float32, seed=0):
+    """Random parameters, so that no scale is 1, no bias and no gate 0, and no two layers equal."""
+    rng = np.random.default_rng(seed)
+
+    def draw(path, leaf):
+        name = str(path[-1].key)
+        centre = {"scale": 1.0, "gate": 0.7}.get(name, 0.0)
+        return (centre + rng.normal(0, 0.4, leaf.shape)).astype(dtype)
+
+    return jax.tree_util.tree_map_with_path(draw, shapes(model))
+
+
+def weights(length=L):
+    """A random cotangent on valid positions."""
+    full = np.random.default_rng(9).normal(size=(B, L, D))
+    return np.pad(np.where(VALID[..., None], full, 0), ((0, 0), (0, length - L), (0, 0)))
+
+
+@cache
+def compiled(model):
+    """The program of `run`, kept, so that tests of one model share it."""
+
+    @quick_jit
+    def function(params, x, cotangent, mask, options):
+        out, pullback = jax.vjp(
+            lambda p, x: model.apply({"params": p}, x, mask, **options), params, x
+        )
+        return out, *pullback(cotangent.astype(out.dtype))
+
+    return function
+
+
+def run(model, params, x, mask=VALID, cotangent=None, **options):
+    """Output, and gradients of parameters and input."""
+    cotangent = weights(x.shape[1]) if cotangent is None else cotangent
+    return compiled(model)(params, jnp.asarray(x), jnp.asarray(cotangent), mask, options)
+
+
+def assert_same(found, expected, tolerance=1e-6):
+    (out, grads, dx), (want, want_grads, want_dx) = found, expected
+    assert worst(np.asarray(out)[VALID], np.asarray(want)[VALID]) <= tolerance
+    assert_trees_close(grads, want_grads, tolerance)
+    assert worst(dx, want_dx) <= tolerance
+
+
+# --- Against the papers' equations ---
+
+
+@every_arrangement
+def test_outputs_and_all_gradients_are_those_of_the_paper(name):
+    model = encoder(name)
+    params = random_params(model, np.float64)
+    x, cotangent = inputs(dtype=np.float64), weights()
+    tree = {"params": params, "x": x}
+
+    def loss(t):
+        out = oracles.encode(name, t["params"], t["x"], VALID, MAY_LOOK)
+        return (out * cotangent).sum()
+
+    expected = oracles.gradients(loss, tree)
+    with x64():
+        model = replace(model, param_dtype=jnp.float64)
+        dirty = np.where(VALID[..., None], x, np.nan)  # what stands in padding is not seen
+        out, grads, dx = run(model, params, dirty, attention_mask=MAY_LOOK)
+        assert out.dtype == jnp.float64
+    want = oracles.encode(name, params, x, VALID, MAY_LOOK)
+    assert worst(np.asarray(out)[VALID], want[VALID]) <= 1e-6
+    assert np.isfinite(out).all()
+    assert worst(dx, expected["x"]) <= 1e-6
+    assert_trees_close(grads, expected["params"], 1e-6)
+    for path, leaf in oracles.leaves(expected["params"]):
+        # Every parameter counts (a key's bias never does: softmax does not see it).
+        assert np.abs(leaf).max() > 1e-4 or path[-2:] == ("key", "bias"), path
+
+
+def test_arrangements_differ_from_one_another():
+    """Or the comparison above could not tell them apart."""
+    model = encoder("sandwich_ln")
+    p = random_params(model, np.float64)
+    for sublayer in ("attention", "feed_forward"):
+        p["layers"][sublayer]["norm_on_stream"] = p["layers"][sublayer]["norm_before"]
+    p["layers"]["gate"] = np.array([0.5, -0.3])
+    outputs = {
+        name: oracles.encode(name, p, inputs(dtype=np.float64), VALID)
+        for name in arrangements.names()
+    }
+    names = list(outputs)
+    for i, a in enumerate(names):
+        for b in names[:i]:
+            assert worst(outputs[a], outputs[b]) > 1e-2, (a, b)
+
+
+def test_peri_ln_is_another_name_of_sandwich_ln():
+    assert arrangements.get("peri_ln") is arrangements.get("sandwich_ln")
+    assert shapes(encoder("peri_ln")) == shapes(encoder("sandwich_ln"))
+
+
+def test_an_unknown_name_suggests_the_nearest():
+    with pytest.raises(ValueError, match=r"unknown name 'pre_nl'; did you mean 'pre_ln'\?"):
+        shapes(encoder("pre_nl"))
+    with pytest.raises(ValueError, match="remat: unknown value 'ful'; did you mean 'full'"):
+        shapes(encoder(remat="ful"))
+    with pytest.raises(ValueError, match="heads=3 does not divide width=4"):
+        shapes(encoder(heads=3))
+
+
+# --- Ways to run it ---
+
+
+def sloped(name="sloped"):
+    """An arrangement whose every constant depends on depth."""
+    return Arrangement(
+        name=name,
+        equation="(1 + l / 10) x + (1 - s / 20) f(LN(x))",
+        source="test",
+        norm_before=NormSlot(),
+        final_norm=NormSlot(),
+        skip_scale=lambda place: 1 + place.layer / 10,
+        branch_scale=lambda place: 1 - place.sublayer / 20,
+        init=Init("normal", {"fc1": lambda place: float(place.layer)}),
+    )
+
+
+def manual_loop(row, depth, params, x, mask, **options):
+    """The layers one after the other, each told its place; then the final norm by hand."""
+    for number in range(depth):
+        place = Place(depth, number + 1, 2 * number + 1, 2 * depth)
+        layer = TransformerEncoderLayer(
+            heads=H, mlp_width=F, arrangement=row, place=place, **options
+        )
+        x = layer.apply({"params": layer_parameters(params, number)}, x, mask if not number else None,
+                        attention_mask=mask[:, None, None, :])  # fmt: skip
+    p = params["final_norm"]
+    centred = x - x.mean(-1, keepdims=True)
+    return centred / jnp.sqrt((centred**2).mean(-1, keepdims=True) + 1e-6) * p["scale"] + p["bias"]
+
+
+@pytest.mark.parametrize("varies", [False, True])
+def test_scanned_unrolled_and_looped_agree(varies):
+    depth = 3
+    row = sloped() if varies else "pre_ln"
+    model = encoder(row, depth=depth)
+    params, x = random_params(model), inputs()
+    scanned = run(model, params, x)
+    assert_same(run(replace(model, unroll=depth), params, x), scanned)
+
+    class Loop:
+        def apply(self, variables, x, mask):
+            return manual_loop(row, depth, variables["params"], x, mask)
+
+    assert_same(run(Loop(), params, x), scanned)
+    if varies:  # the same parameters without the constants give something else
+        plain = encoder(depth=depth).apply({"params": params}, x, VALID)
+        assert worst(plain[VALID], scanned[0][VALID]) > 1e-2
+
+
+def test_unrolling_leaves_no_loop():
+    x = jnp.ones((B, L, D))
+    model = encoder()
+
+    def text(model):
+        return str(jax.jit(model.apply).lower({"params": shapes(model)}, x).as_text())
+
+    assert "stablehlo.while" in text(model)
+    assert "stablehlo.while" not in text(replace(model, unroll=N))
+    assert shapes(model) == shapes(replace(model, unroll=N))
+
+
+def test_user_arrangements_are_registered_by_name():
+    row = arrangements.register(sloped("sloped_for_a_test"))
+    try:
+        assert "sloped_for_a_test" in arrangements.names()
+        model = encoder("sloped_for_a_test")
+        params = random_params(model)
+        by_name, by_row = (m.apply({"params": params}, inputs()) for m in (model, encoder(row)))
+        np.testing.assert_array_equal(by_name, by_row)
+        with pytest.raises(ValueError, match="registered already"):
+            arrangements.register(row)
+    finally:
+        arrangements._REGISTRY._rows.pop("sloped_for_a_test")
+
+
+def primitives(jaxpr):
+    """Names of all operations of a program, inner programs' included."""
+    for equation in jaxpr.eqns:
+        yield str(equation.primitive)
+        for value in jax.tree.leaves(list(equation.params.values()), is_leaf=is_program):
+            if is_program(value):
+                yield from primitives(getattr(value, "jaxpr", value))
+
+
+def is_program(value):
+    return hasattr(value, "eqns") or hasattr(value, "jaxpr")
+
+
+def test_rematerialization_changes_the_program_and_no_number():
+    x = inputs()
+    model = encoder(depth=3)
+    params = random_params(model)
+    found, products = {}, {}
+    for remat in ("none", "dots", "full"):
+        changed = replace(model, remat=remat)
+        found[remat] = run(changed, params, x)
+        gradient = jax.grad(lambda p, m=changed: m.apply({"params": p}, x).sum())
+        program = jax.make_jaxpr(gradient)(params).jaxpr
+        products[remat] = list(primitives(program)).count("dot_general")
+    assert_same(found["full"], found["none"])
+    assert_same(found["dots"], found["none"])
+    # Everything is computed again; or all but the products with the kernels (attention's own two
+    # products have batch dimensions); or nothing.
+    assert products["full"] > products["dots"] > products["none"] > 0
+
+
+# --- Padding ---
+
+
+def test_padding_changes_no_valid_output_and_no_gradient():
+    model = encoder("sandwich_ln")
+    params, x = random_params(model), inputs()
+    expected = run(model, params, x)
+    longer = np.concatenate([x, 100 * inputs(5, 3)], axis=1)
+    mask = np.pad(VALID, ((0, 0), (0, 3)))
+    out, grads, dx = run(model, params, longer, mask)
+    assert not np.asarray(dx)[:, L:].any()
+    assert_same((out[:, :L], grads, dx[:, :L]), expected, 1e-5)
+
+
+def test_nan_in_padding_changes_nothing_at_all():
+    """Even when the loss touches padded positions; the other arrangements are seen above."""
+    model = encoder()
+    params, x = random_params(model), inputs()
+    dirty = np.where(VALID[..., None], x, np.nan).astype(np.float32)
+    found, expected = (run(model, params, z, cotangent=np.cos(7 * x)) for z in (dirty, x))
+    for got, want in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        assert np.isfinite(got).all()
+        np.testing.assert_array_equal(got, want)
+    assert not np.asarray(found[2])[~VALID].any()
+    layer = TransformerEncoderLayer(heads=H, mlp_width=F)
+    single = layer.apply({"params": layer_parameters(params, 0)}, dirty, VALID)
+    assert np.isfinite(single).all()
+    # A row without any valid position.
+    nothing = np.array([[True] * L, [False] * L])
+    found = run(model, params, x, nothing, np.cos(7 * x))
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(found))
+
+
+# --- Intermediates ---
+
+
+def test_intermediates_add_up():
+    model = encoder("pre_ln")
+    params, x = random_params(model), inputs()
+    both = quick_jit(partial(model.apply, return_intermediates=True))
+    out, named = both({"params": params}, x, VALID)
+    keys = [
+        f"{s}/{k}"
+        for s in ("attention", "feed_forward")
+        for k in ("branch_in", "branch_out", "stream")
+    ]
+    assert set(named) == {"stream_in", *keys}
+    assert {v.shape for v in named.values()} == {(N, B, L, D)}
+    assert worst(out, model.apply({"params": params}, x, VALID)) < 1e-6
+    clean = np.where(VALID[..., None], x, 0)
+    np.testing.assert_array_equal(named["stream_in"][0], clean)
+    np.testing.assert_array_equal(named["stream_in"][1], named["feed_forward/stream"][0])
+    middle = named["stream_in"] + named["attention/branch_out"]
+    assert worst(named["attention/stream"], middle) < 1e-6
+    last = named["attention/stream"] + named["feed_forward/branch_out"]
+    assert worst(named["feed_forward/stream"], last) < 1e-6
+    for n in range(N):
+        p = layer_parameters(params, n)["feed_forward"]["norm_before"]
+        normed = oracles.layer_norm(np.asarray(named["attention/stream"][n], float), **p)
+        assert worst(named["feed_forward/branch_in"][n], normed) < 1e-6
+    p = params["final_norm"]
+    final = oracles.layer_norm(np.asarray(named["feed_forward/stream"][-1], float), **p)
+    assert worst(out, final) < 1e-6
+
+
+# --- Initialization ---
+
+
+@pytest.mark.parametrize("name", ["rezero", "res_post_norm"])
+def test_some_arrangements_are_the_identity_at_first(name):
+    model = encoder(name)
+    x = inputs()
+    init = quick_jit(partial(model.init_with_output, return_intermediates=True))
+    (_, named), _ = init(jax.random.key(0), x)
+    np.testing.assert_array_equal(named["feed_forward/stream"][-1], x)
+    # Not because the branches were silent.
+    inner = {"rezero": "branch_out", "res_post_norm": "branch_in"}[name]
+    assert np.abs(named[f"attention/{inner}"]).max() > 0.1
+
+
+@pytest.mark.parametrize("name", ["deepnorm", "pre_ln"])
+def test_kernels_have_xaviers_deviation_times_the_papers_gain(name):
+    width, mlp, depth = 64, 128, 6
+    model = TransformerEncoder(depth=depth, heads=4, mlp_width=mlp, arrangement=name)
+    params = quick_jit(model.init)(jax.random.key(0), jnp.ones((1, 2, width)))["params"]["layers"]
+    beta = (8 * depth) ** -0.25 if name == "deepnorm" else 1.0
+    gains = {"query": 1.0, "key": 1.0, "value": beta, "out": beta, "fc1": beta, "fc2": beta}
+    for role, gain in gains.items():
+        sublayer = "feed_forward" if role.startswith("fc") else "attention"
+        kernel = np.asarray(params[sublayer]["branch"][role]["kernel"])
+        fans = width + (mlp if role.startswith("fc") else width)
+        assert kernel.std() == pytest.approx(gain * np.sqrt(2 / fans), rel=0.02), role
+        assert abs(kernel.mean()) < 0.005
+        # Uniform numbers reach sqrt(3) deviations, normal ones go beyond.
+        assert (np.abs(kernel).max() / kernel.std() > 2.5) == (name == "deepnorm")
+        assert not np.asarray(params[sublayer]["branch"][role]["bias"]).any()
+        per_layer = kernel.reshape(depth, -1)
+        assert np.abs(np.corrcoef(per_layer) - np.eye(depth)).max() < 0.1  # drawn anew each layer
+
+
+def test_gains_that_vary_with_depth_reach_each_layer():
+    model = TransformerEncoder(depth=3, heads=4, mlp_width=128, arrangement=sloped())
+    params = quick_jit(model.init)(jax.random.key(0), jnp.ones((1, 2, 64)))["params"]["layers"]
+    found = np.asarray(params["feed_forward"]["branch"]["fc1"]["kernel"]).std((1, 2))
+    np.testing.assert_allclose(found, np.array([1, 2, 3]) * np.sqrt(2 / 192), rtol=0.05)
+
+
+# --- Dropout ---
+
+
+def test_deterministic_needs_no_rng_and_training_does():
+    model = encoder(dropout=0.5, attention_dropout=0.5, drop_path=0.5)
+    params = random_params(model)
+    plain = encoder().apply({"params": params}, inputs())
+    np.testing.assert_array_equal(model.apply({"params": params}, inputs()), plain)
+    with pytest.raises(Exception, match="dropout"):
+        model.apply({"params": params}, inputs(), deterministic=False)
+
+
+def test_layers_draw_different_masks():
+    depth, x = 4, jnp.ones((8, 16, D))
+    model = encoder("none", depth=depth, dropout=0.5, mlp_width=2 * D)
+    params = random_params(model)
+    # A branch that is constant shows the mask of its output: make all kernels 0 and all biases 1.
+    ones = jax.tree_util.tree_map_with_path(
+        lambda path, p: np.full_like(p, path[-1].key == "bias"), params
+    )
+    apply = quick_jit(partial(model.apply, deterministic=False, return_intermediates=True))
+
+    def masks(key):
+        _, named = apply({"params": ones}, x, rngs={"dropout": jax.random.key(key)})
+        written = [named[f"{s}/branch_out"] for s in ("attention", "feed_forward")]
+        np.testing.assert_array_equal(written, np.ones_like(written))  # as the branch wrote it
+        return [np.asarray(named[f"{s}/stream"]) for s in ("attention", "feed_forward")]
+
+    drawn = masks(0)
+    assert {*np.unique(drawn[0])} == {0.0, 2.0}
+    flat = np.concatenate([m.reshape(depth, -1) for m in drawn]) / 2
+    assert np.abs(np.corrcoef(flat) - np.eye(2 * depth)).max() < 0.25
+    assert (masks(1)[0] != drawn[0]).any()
+    np.testing.assert_array_equal(masks(0)[0], drawn[0])
+
+
+def test_drop_path_rises_linearly_with_depth():
+    depth, rows = 4, 2000
+    model = encoder("none", depth=depth, drop_path=0.4)
+    params = jax.tree_util.tree_map_with_path(
+        lambda path, p: np.full(p.shape, path[-1].key == "bias", np.float32),
+        shapes(model),
+    )
+    _, named = quick_jit(partial(model.apply, deterministic=False, return_intermediates=True))(
+        {"params": params}, jnp.ones((rows, 1, D)), rngs={"dropout": jax.random.key(0)}
+    )
+    for sublayer in ("attention", "feed_forward"):
+        stream = np.asarray(named[f"{sublayer}/stream"])[..., 0, 0]
+        for layer in range(depth):
+            rate = 0.4 * (layer + 1) / depth
+            assert abs((stream[layer] == 0).mean() - rate) < 5 * np.sqrt(rate * (1 - rate) / rows)
+            assert stream[layer].max() == pytest.approx(1 / (1 - rate), rel=1e-5)
+
+
+# --- Dtypes ---
+
+
+@pytest.mark.parametrize("given", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize("dtype", [None, jnp.float32, jnp.bfloat16])
+@every_arrangement
+def test_any_dtype_runs_under_scan(name, dtype, given):
+    model = encoder(name, dtype=dtype)
+    x = jax.ShapeDtypeStruct((B, L, D), given)
+    (out, named), _ = jax.eval_shape(
+        partial(model.init_with_output, return_intermediates=True), jax.random.key(0), x
+    )
+    ends_in_norm = arrangements.get(name).final_norm is not None
+    assert out.dtype == (dtype if dtype is not None and ends_in_norm else given)
+    assert named["feed_forward/stream"].dtype == given  # the stream keeps its dtype
+
+
+# --- Residual blocks around any module ---
+
+
+class Scaled(nn.Module):
+    """A branch that says whether it is told about dropout, and takes a further argument."""
+
+    @nn.compact
+    def __call__(self, x, factor=1.0, *, deterministic=True):
+        return x * self.param("w", nn.initializers.ones, ()) * factor * (1 if deterministic else 3)
+
+
+@every_arrangement
+def test_a_block_around_a_dense_layer(name):
+    block = ResidualBlock(nn.Dense(D), arrangement=name, place=Place(N, 1, 1, 2 * N))
+    x = inputs()
+    model_params = jax.eval_shape(block.init, jax.random.key(0), x)["params"]
+    rng = np.random.default_rng(0)
+    p = jax.tree.map(lambda a: rng.normal(size=a.shape).astype(np.float32), model_params)
+    dense = p["branch"]
+    out = block.apply({"params": p}, x)
+    wide = {k: oracles.tree_map(lambda a: np.asarray(a, float), v) for k, v in p.items()}
+    expected = oracles.sublayer(
+        name,
+        N,
+        wide,
+        wide.get("gate"),
+        x.astype(float),
+        lambda z: z @ dense["kernel"] + dense["bias"],
+    )
+    assert worst(out, expected) < 1e-6
+    np.testing.assert_array_equal(out, block.apply({"params": p}, x, deterministic=False))
+
+
+def test_a_block_passes_on_what_its_branch_takes():
+    block = ResidualBlock(Scaled(), arrangement="residual_only")
+    x = inputs()
+    variables = block.init(jax.random.key(0), x)
+    for options, factor in (({}, 2), ({"deterministic": False}, 4), ({"factor": 5.0}, 6)):
+        np.testing.assert_allclose(block.apply(variables, x, **options), factor * x, rtol=1e-6)
+    np.testing.assert_allclose(block.apply(variables, x, 0.5), 1.5 * x, rtol=1e-6)
+
+
+def test_a_branch_of_another_shape_is_refused():
+    block = ResidualBlock(nn.Dense(D + 1))
+    with pytest.raises(ValueError, match=r"\(2, 4, 4\).*\(2, 4, 5\)"):
+        block.init(jax.random.key(0), inputs())

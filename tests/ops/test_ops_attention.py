@@ -1,0 +1,176 @@
+"""Attention against the oracle, rotary positions by their defining property, and masks."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import oracles
+import pytest
+from oracles import quick_jit, worst
+
+from resnorm_jax import masked_attention
+from resnorm_jax.ops.attention import rotate
+from resnorm_jax.ops.masks import attention_mask, zero_padding
+
+
+def heads(seed=0, keys=6):
+    rng = np.random.default_rng(seed)
+    return [rng.normal(size=(2, length, 3, 4)).astype(np.float32) for length in (5, keys, keys)]
+
+
+def random_mask(shape, seed=0):
+    mask = np.random.default_rng(seed).random(shape) < 0.6
+    mask[..., 0] = True  # every query sees something
+    return mask
+
+
+@pytest.mark.parametrize("shape", [None, (2, 1, 1, 6), (1, 1, 5, 6), (2, 3, 5, 6)])
+def test_values_and_gradients(shape):
+    q, k, v = heads()
+    mask = None if shape is None else random_mask(shape)
+    weights = np.random.default_rng(1).normal(size=q.shape).astype(np.float32)
+
+    @quick_jit
+    def run(q, k, v):
+        out, pullback = jax.vjp(lambda *a: masked_attention(*a, mask), q, k, v)
+        return out, pullback(jnp.asarray(weights))
+
+    out, grads = run(q, k, v)
+    assert worst(out, oracles.attention(*(a.astype(float) for a in (q, k, v)), mask)) < 1e-6
+    expected = oracles.gradients(
+        lambda t: (oracles.attention(t["q"], t["k"], t["v"], mask) * weights).sum(),
+        {"q": q, "k": k, "v": v},
+    )
+    for found, want in zip(grads, expected.values(), strict=True):
+        assert worst(found, want) < 2e-6
+
+
+def test_a_query_that_may_look_at_nothing_gets_finite_values_and_gradients():
+    q, k, v = map(jnp.asarray, heads())
+    mask = np.ones((2, 1, 5, 6), bool)
+    mask[0, 0, 2] = False
+    mask[1] = False
+
+    def loss(q, k, v):
+        return (masked_attention(q, k, v, mask) ** 2).sum()
+
+    value, grads = quick_jit(jax.value_and_grad(loss, (0, 1, 2)))(q, k, v)
+    assert np.isfinite(value)
+    for gradient in grads:
+        assert np.isfinite(gradient).all()
+    out = masked_attention(q, k, v, mask)
+    np.testing.assert_allclose(out[0, 2], np.mean(v[0], axis=0), rtol=1e-5, atol=1e-6)
+
+
+def test_the_result_has_the_dtype_of_the_query():
+    q, k, v = (jnp.asarray(a, jnp.bfloat16) for a in heads())
+    assert masked_attention(q, k, v).dtype == jnp.bfloat16
+    dropped = masked_attention(q, k, v, dropout_rate=0.5, dropout_key=jax.random.key(0))
+    assert dropped.dtype == jnp.bfloat16
+
+
+def test_dropout_of_the_weights():
+    q, k, v = map(jnp.asarray, heads())
+    mask = random_mask((2, 1, 5, 6))
+    plain = masked_attention(q, k, v, mask)
+    off = masked_attention(q, k, v, mask, dropout_rate=0.5, dropout_key=None)
+    np.testing.assert_array_equal(plain, off)
+
+    def one(key, rate):
+        return masked_attention(q, k, v, mask, dropout_rate=rate, dropout_key=key)
+
+    tiny = one(jax.random.key(0), 1e-9)  # the other implementation, nothing dropped
+    np.testing.assert_allclose(tiny, plain, rtol=1e-5, atol=1e-6)
+    many = jax.vmap(lambda key: one(key, 0.2))(jax.random.split(jax.random.key(1), 1000))
+    assert np.abs(many[0] - plain).max() > 0.01
+    error = 5 * np.std(many, axis=0) / np.sqrt(1000)
+    assert (np.abs(np.mean(many, axis=0) - plain) < error + 1e-4).all()
+
+
+# --- Rotary positions ---
+
+
+def rotate_oracle(x, positions, base=10_000.0):
+    """Su et al. 2021, eq. 34, as products of complex numbers, pairs (i, i + Dh / 2)."""
+    half = x.shape[-1] // 2
+    z = x[..., :half] + 1j * x[..., half:]
+    theta = base ** (-2 * np.arange(half) / x.shape[-1])
+    angle = positions[..., None] * theta
+    angle = angle[:, :, None] if positions.ndim == 2 else angle[None, :, None]
+    turned = z * np.exp(1j * angle)
+    return np.concatenate([turned.real, turned.imag], -1)
+
+
+@pytest.mark.parametrize("base", [10_000.0, 100.0])
+def test_rotation_against_complex_numbers(base):
+    x = heads()[0]
+    for positions in (np.arange(5), np.array([[0, 1, 2, 3, 4], [7, 9, 100, 3, 3]])):
+        found = rotate(jnp.asarray(x), jnp.asarray(positions), base)
+        assert worst(found, rotate_oracle(x.astype(float), positions, base)) < 1e-5
+
+
+def test_rotated_products_depend_on_the_distance_only():
+    rng = np.random.default_rng(0)
+    q, k = (jnp.asarray(rng.normal(size=(1, 1, 1, 8)), jnp.float32) for _ in "qk")
+
+    def product(i, j):
+        turned = rotate(q, jnp.array([i])), rotate(k, jnp.array([j]))
+        return float(jnp.vdot(*turned))
+
+    assert product(5, 2) == pytest.approx(product(13, 10), abs=1e-4)
+    assert product(0, 3) == pytest.approx(product(40, 43), abs=1e-4)
+    assert abs(product(5, 2) - product(2, 5)) > 1e-2  # the direction counts
+    assert abs(product(5, 2) - product(5, 3)) > 1e-2
+
+
+def test_rotation_keeps_norms_and_leaves_position_zero():
+    x = jnp.asarray(heads()[0])
+    out = rotate(x, jnp.arange(5))
+    np.testing.assert_allclose(np.linalg.norm(out, axis=-1), np.linalg.norm(x, axis=-1), rtol=1e-5)
+    np.testing.assert_array_equal(out[:, 0], x[:, 0])
+    assert np.abs(out[:, 1:] - x[:, 1:]).max() > 0.1
+    assert rotate(x.astype(jnp.bfloat16), jnp.arange(5)).dtype == jnp.bfloat16
+
+
+def test_an_odd_width_cannot_rotate():
+    with pytest.raises(ValueError, match="even head width, not 3"):
+        rotate(jnp.ones((1, 2, 1, 3)), jnp.arange(2))
+
+
+# --- Masks ---
+
+
+def test_padding_is_zeroed_with_its_gradient():
+    x = np.array([[[1.0, 2.0], [np.nan, np.inf]], [[3.0, -1.0], [4.0, 5.0]]], np.float32)
+    mask = np.array([[True, False], [True, True]])
+    out, pullback = jax.vjp(lambda x: zero_padding(x, mask), jnp.asarray(x))
+    np.testing.assert_array_equal(out, [[[1, 2], [0, 0]], [[3, -1], [4, 5]]])
+    np.testing.assert_array_equal(
+        pullback(jnp.full_like(out, 2))[0], 2.0 * mask[..., None] * np.ones(2)
+    )
+    tokens = jnp.array([[5, 6], [7, 8]])
+    np.testing.assert_array_equal(zero_padding(tokens, mask), [[5, 0], [7, 8]])
+    assert zero_padding(tokens, mask).dtype == tokens.dtype
+    assert zero_padding(tokens, None) is tokens
+
+
+@pytest.mark.parametrize("shape", [(5, 6), (2, 5, 6), (2, 3, 5, 6)])
+def test_masks_join(shape):
+    padding = random_mask((2, 6), 3)
+    mask = random_mask(shape, 4)
+    joined = attention_mask(jnp.asarray(padding), jnp.asarray(mask))
+    full = {2: mask[None, None], 3: mask[:, None] if mask.ndim == 3 else None, 4: mask}[mask.ndim]
+    want = np.broadcast_to(full, (2, 3, 5, 6)) & padding[:, None, None]
+    assert not want.all()
+    np.testing.assert_array_equal(np.broadcast_to(joined, (2, 3, 5, 6)), want)
+    alone = attention_mask(None, jnp.asarray(mask))
+    assert alone.ndim == 4
+    np.testing.assert_array_equal(alone, full)
+
+
+def test_a_padding_mask_alone_and_no_mask():
+    padding = random_mask((2, 6), 3)
+    np.testing.assert_array_equal(attention_mask(padding)[:, 0, 0], padding)
+    assert attention_mask(None) is None
+    for shape in ((6,), (1, 2, 3, 5, 6)):
+        with pytest.raises(ValueError, match=f"has {len(shape)} dimensions"):
+            attention_mask(None, np.ones(shape, bool))
