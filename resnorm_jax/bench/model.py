@@ -31,7 +31,7 @@ class Size:
 
 
 def our_model(size: Size, dtype: Any = jnp.float32, unroll: int = 1) -> SequenceClassifier:
-    """Return this library's classifier, of the default arrangement, as its peers; ``unroll=1`` scans the layers, as by default."""
+    """Return this library's pre-LN classifier; ``unroll=1`` scans the layers, as by default."""
     return SequenceClassifier(
         size.classes,
         FeatureEmbedding(size.width, dtype=dtype),

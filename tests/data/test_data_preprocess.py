@@ -111,7 +111,9 @@ def test_held_counts(counts, fraction):
 
 
 def test_validation_errors():
-    with pytest.raises(UserError, match=r"^config.train.validation: 0.01 of 30 rows holds out nothing"):
+    with pytest.raises(
+        UserError, match=r"^config.train.validation: 0.01 of 30 rows holds out nothing"
+    ):
         split_validation(dataset(), 0.01, 0)
     with pytest.raises(UserError, match=r"^config.train.validation: 1.5 is no fraction"):
         split_validation(dataset(), 1.5, 0)
