@@ -5,11 +5,11 @@
 'x / sqrt(mean(x^2) + eps) * g'
 """
 
-from resnorm_jax.modules.norms import NORMS, NormSpec
+from resnorm_jax.modules.norm_table import NORMS, NormParameter, NormSpec
 
 get = NORMS.get
 names = NORMS.names
 register = NORMS.register
 rows = NORMS.rows
 
-__all__ = ["NormSpec", "get", "names", "register", "rows"]
+__all__ = ["NormParameter", "NormSpec", "get", "names", "register", "rows"]

@@ -33,7 +33,15 @@ def _streams() -> tuple[tuple[str, ...], Rows]:
 
 
 def _norms() -> tuple[tuple[str, ...], Rows]:
-    rows: Rows = [(r.name, r.equation, f"{r.epsilon:g}", r.source) for r in norms.rows()]
+    rows: Rows = [
+        (
+            r.name,
+            r.equation,
+            "" if r.epsilon is None else f"{r.epsilon:g}",
+            r.source + (f"; used by {r.used_by}" if r.used_by else ""),
+        )
+        for r in norms.rows()
+    ]
     return ("norm", "equation", "epsilon", "source"), rows
 
 

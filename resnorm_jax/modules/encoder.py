@@ -19,7 +19,7 @@ from resnorm_jax.modules.constants import (
 )
 from resnorm_jax.modules.feed_forward import FeedForward
 from resnorm_jax.modules.initializers import branch_initializers
-from resnorm_jax.modules.norms import NormSpec
+from resnorm_jax.modules.norm_table import NormSpec
 from resnorm_jax.modules.residual_block import Named, ResidualBlock, build_norm, declare
 from resnorm_jax.ops.masks import attention_mask as join_masks
 from resnorm_jax.ops.masks import zero_padding

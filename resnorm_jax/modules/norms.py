@@ -1,7 +1,6 @@
 """Norms as Flax modules: flax.linen's fields, parameter names and shapes, safer numbers."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import flax.linen as nn
@@ -10,7 +9,6 @@ import jax.numpy as jnp
 
 from resnorm_jax.ops.norms import layer_norm, rms_norm
 from resnorm_jax.ops.statistics import normalized_axes, statistics_dtype
-from resnorm_jax.registry import Registry
 
 Dtype = Any
 Initializer = Callable[..., jax.Array]
@@ -64,6 +62,8 @@ class LayerNorm(_Norm):
       use_fast_variance: taken for compatibility and not used: the fast variance
         ``E[x^2] - E[x]^2`` loses all digits when the mean is large.
       force_float32_reductions: taken for compatibility; statistics are in float32 at least.
+      scale_offset: added to the scale in float32; with 1.0 and ``scale_init=zeros`` the norm is
+        zero-centred, so that weight decay pulls the factor to 1. Not in flax.
 
     Source: Ba et al. 2016 (arXiv 1607.06450), eq. 3-4.
 
@@ -86,6 +86,7 @@ class LayerNorm(_Norm):
     axis_index_groups: Any = None
     use_fast_variance: bool = False
     force_float32_reductions: bool = True
+    scale_offset: float = 0.0
 
     @nn.compact
     def __call__(self, x: jax.Array, *, mask: jax.Array | None = None) -> jax.Array:
@@ -93,7 +94,8 @@ class LayerNorm(_Norm):
         x = self._input(x)
         scale = self._place("scale", self.scale_init, x) if self.use_scale else None
         bias = self._place("bias", self.bias_init, x) if self.use_bias else None
-        return layer_norm(x, scale, bias, **self._options(mask)).astype(self.dtype or x.dtype)
+        out = layer_norm(x, scale, bias, scale_offset=self.scale_offset, **self._options(mask))
+        return out.astype(self.dtype or x.dtype)
 
 
 class RMSNorm(_Norm):
@@ -131,62 +133,6 @@ class RMSNorm(_Norm):
         scale = self._place("scale", self.scale_init, x) if self.use_scale else None
         out = rms_norm(x, scale, scale_offset=self.scale_offset, **self._options(mask))
         return out.astype(self.dtype or x.dtype)
-
-
-@dataclass(frozen=True)
-class NormSpec:
-    """A norm by name: one row of the norms' table.
-
-    Attributes:
-      name: the name.
-      equation: one line, for people.
-      source: paper, equation.
-      module: makes the Flax module from ``epsilon``, ``dtype``, ``param_dtype``, ``scale_init`` and
-        ``name``; each may be absent.
-      epsilon: default epsilon.
-    """
-
-    name: str
-    equation: str
-    source: str
-    module: Callable[..., nn.Module]
-    epsilon: float = 1e-6
-    aliases: tuple[str, ...] = ()
-
-    def build(
-        self,
-        *,
-        name: str,
-        epsilon: float | None = None,
-        scale_init: float | None = None,
-        dtype: Dtype | None = None,
-        param_dtype: Dtype = jnp.float32,
-    ) -> nn.Module:
-        """Make the module for one slot; None leaves the norm's own default."""
-        options: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype, "name": name}
-        options["epsilon"] = self.epsilon if epsilon is None else epsilon
-        if scale_init is not None:
-            options["scale_init"] = nn.initializers.constant(scale_init)
-        return self.module(**options)
-
-
-NORMS: Registry[NormSpec] = Registry(
-    "norm",
-    (
-        NormSpec(
-            "layer",
-            "(x - mean(x)) / sqrt(var(x) + eps) * g + b",
-            "Ba et al. 2016 (arXiv 1607.06450), eq. 3-4",
-            LayerNorm,
-        ),
-        NormSpec(
-            "rms",
-            "x / sqrt(mean(x^2) + eps) * g",
-            "Zhang and Sennrich 2019 (arXiv 1910.07467), eq. 4",
-            RMSNorm,
-        ),
-    ),
-)
 
 
 def _tuple(axes: int | Sequence[int]) -> int | tuple[int, ...]:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from resnorm_jax.arrangements import DEFAULT, Arrangement, NormSlot, Place
 from resnorm_jax.arrangements import get as get_arrangement
-from resnorm_jax.modules.norms import NORMS, NormSpec
+from resnorm_jax.modules.norm_table import NORMS, NormSpec
 from resnorm_jax.ops.residual import drop_path
 from resnorm_jax.ops.streams import STREAMS, Carry, Scale, StreamParameter
 

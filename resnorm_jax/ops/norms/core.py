@@ -26,6 +26,7 @@ def layer_norm(
     *,
     axis: int | Axes = -1,
     epsilon: float = 1e-6,
+    scale_offset: float = 0.0,
     mask: jax.Array | None = None,
     axis_name: str | None = None,
     axis_index_groups=None,
@@ -39,6 +40,7 @@ def layer_norm(
       bias: elementwise offset, or None.
       axis: axis or axes of the statistics.
       epsilon: added to the variance, inside the root. 1e-6 as in flax; torch uses 1e-5.
+      scale_offset: added to ``scale`` in the statistics' dtype; 1.0 is the zero-centred form.
       mask: boolean, broadcastable to ``x``; True where an element counts. Other elements, NaN
         included, change nothing and come out as zero.
       axis_name: name of a mapped axis over which the statistics are shared too.
@@ -57,6 +59,7 @@ def layer_norm(
     >>> print(layer_norm(jnp.array([1.0, 2, 3, 4, 5])).round(4))
     [-1.4142 -0.7071  0.      0.7071  1.4142]
     """
+    scale = offset_scale(scale, scale_offset, x)
     return _norm(
         x, scale, bias, axis, epsilon, mask, axis_name, axis_index_groups, implementation, True
     )
@@ -100,8 +103,7 @@ def rms_norm(
     >>> print(rms_norm(jnp.array([2.0, -2.0]), epsilon=0.0))
     [ 1. -1.]
     """
-    if scale is not None and scale_offset:
-        scale = scale.astype(statistics_dtype(jnp.asarray(x))) + scale_offset
+    scale = offset_scale(scale, scale_offset, x)
     return _norm(
         x, scale, None, axis, epsilon, mask, axis_name, axis_index_groups, implementation, False
     )
@@ -138,7 +140,7 @@ def std_layer_norm(
     >>> print(std_layer_norm(jnp.array([1.0, 2, 3, 4, 5])).round(4))
     [-1.2649 -0.6325  0.      0.6325  1.2649]
     """
-    x = _floating(x)
+    x = floating(x)
     axes = normalized_axes(axis, x.ndim)
     wide = x.astype(statistics_dtype(x))
     centred = wide - masked_mean(wide, None, axes)
@@ -148,7 +150,7 @@ def std_layer_norm(
     # The root has no derivative at zero: take it of 1 there, and give 0.
     positive = variance > 0
     std = jnp.where(positive, jnp.sqrt(jnp.where(positive, variance, 1)), 0)
-    return _affine(centred / (std + epsilon), scale, bias, axes).astype(x.dtype)
+    return affine(centred / (std + epsilon), scale, bias, axes).astype(x.dtype)
 
 
 def add_layer_norm(
@@ -188,12 +190,19 @@ def add_rms_norm(
     return rms_norm(total, scale, **options), total
 
 
+def offset_scale(scale: jax.Array | None, offset: float, x: jax.Array) -> jax.Array | None:
+    """Return ``scale + offset`` in the dtype of ``x``'s statistics: 1 + g loses digits in bfloat16."""
+    if scale is None or not offset:
+        return scale
+    return jnp.asarray(scale, statistics_dtype(jnp.asarray(x))) + offset
+
+
 def _norm(
     x, scale, bias, axis, epsilon, mask, axis_name, groups, implementation, subtract_mean: bool
 ) -> jax.Array:
     if implementation is not None and implementation not in IMPLEMENTATIONS:
         raise ValueError(f"implementation {implementation!r} is not one of {IMPLEMENTATIONS}")
-    x = _floating(x)
+    x = floating(x)
     axes = normalized_axes(axis, x.ndim)
     if mask is not None:
         mask = jnp.asarray(mask, bool)
@@ -201,13 +210,14 @@ def _norm(
     normed, _ = standardize(
         x.astype(statistics_dtype(x)), mask, axes, epsilon, subtract_mean, axis_name, groups
     )
-    out = _affine(normed, scale, bias, axes)
+    out = affine(normed, scale, bias, axes)
     if mask is not None and bias is not None:
         out = jnp.where(mask, out, 0)
     return out.astype(x.dtype)
 
 
-def _affine(normed, scale, bias, axes: Axes) -> jax.Array:
+def affine(normed, scale, bias, axes: Axes) -> jax.Array:
+    """Return ``normed * scale + bias``, each laid along ``axes``; None leaves it out."""
     if scale is not None:
         normed = normed * _fit(scale, normed, axes, "scale")
     if bias is not None:
@@ -233,7 +243,8 @@ def _fit(parameter: jax.Array, x: jax.Array, axes: Axes, name: str) -> jax.Array
     return parameter
 
 
-def _floating(x) -> jax.Array:
+def floating(x) -> jax.Array:
+    """Return ``x`` as a floating-point array: integers become float32."""
     x = jnp.asarray(x)
     return x if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(jnp.float32)
 
