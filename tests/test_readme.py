@@ -3,9 +3,11 @@
 import re
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import pytest
 
-from resnorm_jax import arrangements
+from resnorm_jax import arrangements, norms
 from resnorm_jax.cli.listing import markdown_table
 
 ROOT = Path(__file__).parents[1]
@@ -20,6 +22,10 @@ def test_python_blocks_run(index):
     assert "rn" in space
     if "logits" in space:
         assert space["logits"].shape == (4, 9)
+    if "encoder" in space:  # a row of the reader's own: it works by name
+        x = jax.random.normal(jax.random.key(0), (2, 3, 4))
+        variables = space["encoder"].init(jax.random.key(1), x)
+        assert jnp.isfinite(space["encoder"].apply(variables, x)).all()
 
 
 def test_there_are_blocks():
@@ -37,6 +43,11 @@ def test_the_table_of_arrangements_is_the_packages():
     # a README block may have registered one more row in this process
     own = [n for n in arrangements.names() if n != "half_pre_ln"]
     assert table == markdown_table("arrangements", own)
+
+
+def test_the_table_of_norms_is_the_packages():
+    table = README.partition("<!-- norms -->\n")[2].partition("<!-- end norms -->")[0]
+    assert table == markdown_table("norms", [n for n in norms.names() if n != "peak"])
 
 
 def test_the_two_commands_stand_on_lines_of_their_own():

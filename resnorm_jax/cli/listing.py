@@ -100,7 +100,7 @@ def markdown_table(what: str, names: Iterable[str]) -> str:
     for first, *rest in rows:
         if first.partition("\n")[0] in wanted:
             name = "`" + first.replace("\n= ", "`, `") + "`"
-            lines.append(" | ".join([name, *rest]))
+            lines.append(" | ".join([name, *(cell.replace("|", "\\|") for cell in rest)]))
     return "".join(f"| {line} |\n" for line in lines)
 
 
