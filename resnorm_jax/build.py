@@ -38,8 +38,9 @@ def build_model(config: Config, meta: dict[str, Any]) -> SequenceClassifier:
     model, kind = config.model, meta["kind"]
     dtype = jnp.dtype(config.train.precision)
     positions = POSITIONS.get(model.positions)
-    if model.patch is not None and kind != "images":
-        raise UserError(f"config.model.patch: not read: the data are {kind}, not images")
+    for field, reader in (("patch", "images"), ("kernel", "features")):
+        if getattr(model, field) is not None and kind != reader:
+            raise UserError(f"config.model.{field}: not read: the data are {kind}, not {reader}")
     return SequenceClassifier(
         classes=len(meta["classes"]),
         front_end=_front_end(model, meta, dtype),
@@ -75,7 +76,7 @@ def check_names(model: ModelConfig) -> None:
 def _front_end(model: ModelConfig, meta: dict[str, Any], dtype: Any) -> nn.Module:
     makers = {
         "tokens": lambda: TokenEmbedding(model.width, len(meta["vocabulary"]), dtype=dtype),
-        "features": lambda: FeatureEmbedding(model.width, dtype=dtype),
+        "features": lambda: FeatureEmbedding(model.width, model.kernel or 1, dtype=dtype),
         "images": lambda: PatchEmbedding(model.width, model.patch or PATCH, dtype=dtype),
     }
     return makers[meta["kind"]]()

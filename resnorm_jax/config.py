@@ -37,6 +37,7 @@ class ModelConfig:
     max_length: int | None = None  # the longest sequence of the data
     pooling: str = "mean"
     patch: int | None = None  # images only: side of a patch, 2 if not given
+    kernel: int | None = None  # features only: positions that the embedding sees, 1 if not given
     unroll: int = 1
     remat: str = "none"
 
@@ -292,7 +293,7 @@ def _parse(path: str, text: str, kind: type) -> Any:
 
 
 _POSITIVE = {
-    "model": "width depth heads mlp_width max_length patch unroll",
+    "model": "width depth heads mlp_width max_length patch kernel unroll",
     "optimizer": "learning_rate clip",
     "train": "batch_size epochs steps accumulate log_every evaluate_every checkpoint_every buckets",
     "": "seeds",

@@ -36,20 +36,24 @@ class FeatureEmbedding(nn.Module):
 
     Attributes:
       width: D.
+      kernel: positions that a projection sees; over 1 it is a convolution with zeros beyond the ends,
+        so that padding (zeros too) still changes nothing.
       dtype: dtype of the result; None for that of the input.
       param_dtype: dtype of the parameters.
     """
 
     width: int
+    kernel: int = 1
     dtype: Any = None
     param_dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Embed ``x [B, L, C]``."""
-        return nn.Dense(self.width, dtype=self.dtype, param_dtype=self.param_dtype, name="project")(
-            x
-        )
+        options = {"dtype": self.dtype, "param_dtype": self.param_dtype, "name": "project"}
+        if self.kernel == 1:
+            return nn.Dense(self.width, **options)(x)
+        return nn.Conv(self.width, (self.kernel,), padding="SAME", **options)(x)
 
 
 class PatchEmbedding(nn.Module):

@@ -21,6 +21,7 @@ from resnorm_jax.ops.norms import (
     llama_rms_norm,
     outside_rms_norm,
     pointwise_norm,
+    rms_norm,
     scale_norm,
     std_layer_norm,
 )
@@ -133,7 +134,7 @@ class FunctionNorm(nn.Module):
         width = x.shape[-1]
         values = {p.name: self._create(p, width) for p in self.spec.parameters}
         options = {} if self.epsilon is None else {"epsilon": self.epsilon}
-        if self.dtype is None:
+        if self.dtype is None or x.dtype == jnp.dtype(self.dtype):
             return self.spec.function(x, values, **options)
         # In float32 up to the one cast at the end.
         return self.spec.function(x.astype(statistics_dtype(x)), values, **options).astype(
@@ -222,7 +223,7 @@ ROWS: tuple[NormSpec, ...] = (
         "rms_plain",
         "x / sqrt(mean(x^2) + eps)",
         "Qin et al. 2023 (arXiv 2307.14995), SimpleRMSNorm",
-        module=partial(RMSNorm, use_scale=False),
+        lambda x, p, *, epsilon: rms_norm(x, epsilon=epsilon),
         used_by="TransNormerLLM, Llama 4 (queries and keys)",
     ),
     NormSpec(

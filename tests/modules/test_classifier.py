@@ -304,3 +304,22 @@ def test_unknown_names_suggest_the_nearest():
         ValueError, match="positions: unknown name 'learnd'; did you mean 'learned'"
     ):
         classifier(positions="learnd").init(jax.random.key(0), features())
+
+
+@pytest.mark.parametrize("kernel", [2, 3, 5])
+def test_a_convolution_of_features_by_hand_and_padding_is_not_seen(kernel):
+    front_end = FeatureEmbedding(width=D, kernel=kernel)
+    rng = np.random.default_rng(kernel)
+    x = rng.normal(size=(2, 7, 3)).astype(np.float32)
+    params = random_params(front_end, x)
+    before = (kernel - 1) // 2
+    padded = np.pad(x, ((0, 0), (before, kernel - 1 - before), (0, 0)))
+    weights, bias = (np.asarray(params["project"][k], float) for k in ("kernel", "bias"))
+    expected = bias + sum(padded[:, k : k + 7] @ weights[k] for k in range(kernel))
+    assert worst(front_end.apply({"params": params}, x), expected) < 1e-6
+    model = classifier(FeatureEmbedding(width=D, kernel=kernel))
+    variables = {"params": random_params(model, x)}
+    logits = model.apply(variables, x, np.ones((2, 7), bool))
+    longer = np.pad(x, ((0, 0), (0, 1), (0, 0)), constant_values=np.nan)
+    mask = np.arange(8) < np.array([[7], [7]])
+    np.testing.assert_allclose(model.apply(variables, longer, mask), logits, atol=1e-5)
