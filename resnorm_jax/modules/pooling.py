@@ -20,6 +20,17 @@ def mean_pool(x: jax.Array, mask: jax.Array | None) -> jax.Array:
     return (total / jnp.maximum(jnp.sum(valid, axis=1), 1)).astype(x.dtype)
 
 
+def statistics_pool(x: jax.Array, mask: jax.Array | None) -> jax.Array:
+    """Mean and standard deviation over valid positions of ``x [B, L, D]``: ``[B, 2 D]``.
+
+    The deviation is the root of the biased variance plus 1e-6, which keeps its gradient finite.
+    """
+    mean = mean_pool(x, mask).astype(jnp.promote_types(x.dtype, jnp.float32))
+    squares = jnp.square(x.astype(mean.dtype) - mean[:, None])
+    deviation = jnp.sqrt(mean_pool(squares, mask) + 1e-6)
+    return jnp.concatenate([mean, deviation], axis=-1).astype(x.dtype)
+
+
 def max_pool(x: jax.Array, mask: jax.Array | None) -> jax.Array:
     """Largest value over valid positions of ``x [B, L, D]``; zero for a row without any."""
     # Taken by its index: the gradient of jnp.max looks for elements equal to the maximum, and is
@@ -56,6 +67,9 @@ POOLING: Registry[Pooling] = Registry(
     "pooling",
     (
         Pooling("mean", mean_pool, "mean of valid positions"),
+        Pooling(
+            "statistics", statistics_pool, "Snyder et al. 2018 (x-vectors, ICASSP), section 3.1"
+        ),
         Pooling("cls", first_pool, "Devlin et al. 2018 (arXiv 1810.04805), section 3", True),
         Pooling("last", last_pool, "last valid position"),
         Pooling("max", max_pool, "largest over valid positions"),
