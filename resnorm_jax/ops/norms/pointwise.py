@@ -23,16 +23,29 @@ def _odd(half: Callable[[jax.Array], jax.Array]) -> Callable[[jax.Array], jax.Ar
     return lambda x: half(jnp.maximum(x, 0)) - half(jnp.maximum(-x, 0))
 
 
+def _held(x: jax.Array) -> jax.Array:
+    """Clip to where the square of ``x`` is finite; ``1 / x**2`` rounds to 0 long before."""
+    return jnp.clip(x, -1e9, 1e9)
+
+
+def _cubsign(x: jax.Array) -> jax.Array:
+    """``x^3 / (|x|^3 + 1)``, beyond 1 in terms of 1 / x, as the cube would overflow."""
+    large = jnp.abs(x) > 1
+    small, inverse = jnp.where(large, 0, x), 1 / jnp.where(large, x, 1)
+    beyond = jnp.sign(x) / (1 + jnp.abs(inverse) ** 3)
+    return jnp.where(large, beyond, small**3 / (jnp.abs(small) ** 3 + 1))
+
+
 # The functions of zlab-princeton/Derf (ViT/dynamic_erf.py, ViT/other_functions), under its names.
 POINTWISE: dict[str, Callable[[jax.Array], jax.Array]] = {
     "tanh": jnp.tanh,
     "erf": jax.lax.erf,
     "arctan": lambda x: 2 / jnp.pi * jnp.arctan(x),
-    "isru": lambda x: x / jnp.sqrt(x * x + 1),
+    "isru": lambda x: _held(x) / jnp.sqrt(_held(x) ** 2 + 1),
     "expsign": _odd(lambda t: -jnp.expm1(-t)),
     "satursin": lambda x: jnp.sin(jnp.clip(x, -jnp.pi / 2, jnp.pi / 2)),
-    "cubsign": lambda x: x**3 / (jnp.abs(x) ** 3 + 1),
-    "relsign": lambda x: x / (jnp.sqrt(x * x + 1) + 1),
+    "cubsign": _cubsign,
+    "relsign": lambda x: _held(x) / (jnp.sqrt(_held(x) ** 2 + 1) + 1),
     "smoothsign": lambda x: x / (1 + jnp.abs(x)),
     "saturlog": _odd(lambda t: jnp.log1p(t) / (jnp.log1p(t) + 1)),
     "exproot": lambda x: -jnp.sign(x) * jnp.expm1(-_root(x)),
