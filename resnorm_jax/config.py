@@ -136,7 +136,7 @@ def experiment(
     Args:
       argument: what follows the colon of ``--config=FILE.py:ARGUMENT``: comma-separated presets
         (``smoke``) and settings (``arrangement=post_ln``, ``model.depth=6``). A setting's short name
-        is enough where it is the only one at its level.
+        is enough where it is the only one at its level; ``none`` unsets a field that may be unset.
       presets: name to settings by dotted path, beside `PRESETS`.
       **sections: ``data``, ``model``, ``optimizer``, ``train`` as dictionaries, and top-level fields.
 
@@ -283,7 +283,19 @@ def _assign(config: ConfigDict, path: str, value: Any) -> None:
     config[leaf] = value
 
 
+def _optional(path: str) -> bool:
+    """Whether the field at a dotted path may be None; options of data sources may not."""
+    kind: Any = Config
+    for name in path.split("."):
+        if not is_dataclass(kind):
+            return False
+        kind, optional = _plain(typing.get_type_hints(kind)[name])
+    return optional
+
+
 def _parse(path: str, text: str, kind: type) -> Any:
+    if text.lower() == "none" and _optional(path):
+        return None
     if kind is bool:
         return check_choice(path, text.lower(), ("true", "false")) == "true"
     try:

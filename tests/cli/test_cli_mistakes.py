@@ -43,7 +43,7 @@ def line(tmp_path, capsys):
         ("digits.py:positions=rotery", (), "did you mean 'rotary'?"),
         ("digits.py:momentum=0.9", (), "adamw does not read it"),
         ("digits.py:patch=2", (), "not read: the data are features, not images"),
-        ("digits.py:view=image,patch=3", (), "3 does not divide images of 8 x 8"),
+        ("digits.py:view=image,kernel=none,patch=3", (), "3 does not divide images of 8 x 8"),
         ("digits.py:max_length=4", (), "4 is under the data's longest, 8"),
         ("series.py:name=BasicMotion", (), "did you mean 'BasicMotions'?"),
         ("series.py:train=none_TRAIN.ts", (), "data.test: not given"),

@@ -33,6 +33,10 @@ def test_override_keeps_types():
     override(config, "model.mlp_width", "32")
     override(config, "model.dropout", "0")
     override(config, "train.scale", "false")
+    override(config, "optimizer.clip", "none")
+    assert config.optimizer.clip is None
+    with pytest.raises(UserError, match=r"model.depth: 'none' is not a whole number"):
+        override(config, "model.depth", "none")
     assert (config.model.mlp_width, config.model.dropout, config.train.scale) == (32, 0.0, False)
 
 
