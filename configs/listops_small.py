@@ -1,6 +1,9 @@
 """ListOps with short expressions (20 to 128 tokens, depth 6, 5 arguments), for two CPU cores.
 
 python train.py --config=configs/listops_small.py --workdir=runs/listops_small
+
+About ten minutes on two CPU cores. Test accuracy of seed 0: 39.1 %; the rule that reads the first
+operator alone has 25.2 %, the majority class 12.8 %.
 """
 
 from resnorm_jax.config import experiment
