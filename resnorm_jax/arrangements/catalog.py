@@ -67,7 +67,7 @@ ROWS = (
     Arrangement(
         name="rezero",
         equation="x + a f(x), one scalar a per layer, 0 at first",
-        source="Bachlechner et al. 2020 (arXiv 2003.04887), eq. 2; majumderb/rezero",
+        source="Bachlechner et al. 2020 (arXiv 2003.04887); majumderb/rezero",
         stream="scalar_gate",
     ),
 )

@@ -253,7 +253,7 @@ ROWS: tuple[NormSpec, ...] = (
     NormSpec(
         "rms_partial",
         "x / (rms(first 6.25 % of x) + eps) * g",
-        "Zhang and Sennrich 2019 (arXiv 1910.07467), section 3.3; bzhangGo/rmsnorm",
+        "Zhang and Sennrich 2019 (arXiv 1910.07467); bzhangGo/rmsnorm",
         lambda x, p, *, epsilon: outside_rms_norm(x, p["scale"], epsilon=epsilon, fraction=0.0625),
         (SCALE,),
         epsilon=1e-8,
@@ -270,7 +270,7 @@ ROWS: tuple[NormSpec, ...] = (
     NormSpec(
         "scale",
         "g x / max(|x|, eps), scalar g, sqrt(D) at first",
-        "Nguyen and Salazar 2019 (arXiv 1910.05895), eq. 2; tnq177/transformers_without_tears",
+        "Nguyen and Salazar 2019 (arXiv 1910.05895); tnq177/transformers_without_tears",
         lambda x, p, *, epsilon: scale_norm(x, p["scale"], epsilon=epsilon),
         (NormParameter("scale", lambda width: width**0.5, per_feature=False),),
         epsilon=1e-5,
@@ -286,21 +286,21 @@ ROWS: tuple[NormSpec, ...] = (
     NormSpec(
         "ada",
         "(1 - sg(0.1 z)) z, z = (x - mean(x)) / (std(x) + eps)",
-        "Xu et al. 2019 (arXiv 1911.07013), eq. 8; lancopku/AdaNorm",
+        "Xu et al. 2019 (arXiv 1911.07013); lancopku/AdaNorm",
         lambda x, p, *, epsilon: ada_norm(x, epsilon=epsilon),
         epsilon=1e-5,
     ),
     NormSpec(
         "detach",
         "(x - sg(mean(x))) / (sg(std(x)) + eps)",
-        "Xu et al. 2019 (arXiv 1911.07013), section 4.2; lancopku/AdaNorm",
+        "Xu et al. 2019 (arXiv 1911.07013); lancopku/AdaNorm",
         lambda x, p, *, epsilon: detach_norm(x, epsilon=epsilon),
         epsilon=1e-5,
     ),
     NormSpec(
         "dyt",
         "g tanh(a x) + b; a 0.5 at first",
-        "Zhu et al. 2025 (arXiv 2503.10622), eq. 2; jiachenzhu/DyT",
+        "Zhu et al. 2025 (arXiv 2503.10622); jiachenzhu/DyT",
         partial(_point, function="tanh"),
         (ALPHA, SCALE, BIAS),
         epsilon=None,

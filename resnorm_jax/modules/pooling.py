@@ -67,9 +67,7 @@ POOLING: Registry[Pooling] = Registry(
     "pooling",
     (
         Pooling("mean", mean_pool, "mean of valid positions"),
-        Pooling(
-            "statistics", statistics_pool, "Snyder et al. 2018 (x-vectors, ICASSP), section 3.1"
-        ),
+        Pooling("statistics", statistics_pool, "Snyder et al. 2018 (x-vectors, ICASSP)"),
         Pooling("cls", first_pool, "Devlin et al. 2018 (arXiv 1810.04805), section 3", True),
         Pooling("last", last_pool, "last valid position"),
         Pooling("max", max_pool, "largest over valid positions"),

@@ -84,7 +84,7 @@ STREAMS: Registry[Stream] = Registry(
         Stream(
             "scalar_gate",
             "a x + g b f, scalar g per layer, 0 at first",
-            "Bachlechner et al. 2020 (arXiv 2003.04887), eq. 2",
+            "Bachlechner et al. 2020 (arXiv 2003.04887)",
             _gate,
             parameters=(StreamParameter("gate", lambda width: (), 0.0, "layer"),),
         ),

@@ -18,7 +18,7 @@ def detach_norm(x: jax.Array, *, epsilon: float = 1e-5) -> jax.Array:
     Returns:
       Array of ``x``'s shape and dtype; the value of `std_layer_norm` without scale and bias.
 
-    Source: Xu et al. 2019 (arXiv 1911.07013), section 4.2; lancopku/AdaNorm.
+    Source: Xu et al. 2019 (arXiv 1911.07013); lancopku/AdaNorm.
     """
     x = floating(x)
     wide = x.astype(statistics_dtype(x))
@@ -44,7 +44,7 @@ def ada_norm(
     Returns:
       Array of ``x``'s shape and dtype.
 
-    Source: Xu et al. 2019 (arXiv 1911.07013), eq. 8; lancopku/AdaNorm (k = 1/10, gradient stopped).
+    Source: Xu et al. 2019 (arXiv 1911.07013); lancopku/AdaNorm (k = 1/10, gradient stopped).
     """
     x = floating(x)
     z = std_layer_norm(x.astype(statistics_dtype(x)), epsilon=epsilon)

@@ -82,7 +82,7 @@ def pointwise_norm(
     Raises:
       KeyError: if ``function`` is not known.
 
-    Source: Zhu et al. 2025 (arXiv 2503.10622), eq. 2 (DyT); 2512.10938 (Derf); official code
+    Source: Zhu et al. 2025 (arXiv 2503.10622) (DyT); 2512.10938 (Derf); official code
     zlab-princeton/Derf.
 
     >>> import jax.numpy as jnp

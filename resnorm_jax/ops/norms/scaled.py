@@ -19,7 +19,7 @@ def scale_norm(x: jax.Array, scale: jax.Array, *, epsilon: float = 1e-5) -> jax.
     Returns:
       Array of ``x``'s shape and dtype. A zero row gives zeros, with finite gradients.
 
-    Source: Nguyen and Salazar 2019 (arXiv 1910.05895), eq. 2; tnq177/transformers_without_tears.
+    Source: Nguyen and Salazar 2019 (arXiv 1910.05895); tnq177/transformers_without_tears.
 
     >>> import jax.numpy as jnp
     >>> print(scale_norm(jnp.array([3.0, 4.0]), 10.0))
@@ -67,7 +67,7 @@ def outside_rms_norm(
     Raises:
       ValueError: if ``fraction`` lies outside (0, 1].
 
-    Source: Zhang and Sennrich 2019 (arXiv 1910.07467), eq. 4 and section 3.3; bzhangGo/rmsnorm, whose
+    Source: Zhang and Sennrich 2019 (arXiv 1910.07467), eq. 4, and its pRMSNorm; bzhangGo/rmsnorm, whose
     ``int(fraction D)`` may be 0, where ours is at least 1.
     """
     if not 0 < fraction <= 1:
