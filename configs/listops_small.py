@@ -2,7 +2,7 @@
 
 python train.py --config=configs/listops_small.py --workdir=runs/listops_small
 
-About ten minutes on two CPU cores. Test accuracy of seed 0: 39.1 %; the rule that reads the first
+Fourteen minutes on two busy CPU cores. Test accuracy of seed 0: 39.1 %; the rule that reads the first
 operator alone has 25.2 %, the majority class 12.8 %.
 """
 
