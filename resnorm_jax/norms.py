@@ -5,7 +5,8 @@
 'x / sqrt(mean(x^2) + eps) * g'
 """
 
-from resnorm_jax.modules.norm_table import NORMS, NormParameter, NormSpec
+from resnorm_jax.modules.norm_catalog import NORMS
+from resnorm_jax.modules.norm_table import NormParameter, NormSpec
 
 get = NORMS.get
 names = NORMS.names

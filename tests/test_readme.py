@@ -9,7 +9,7 @@ import pytest
 
 from resnorm_jax import arrangements, norms
 from resnorm_jax.cli.listing import markdown_table
-from resnorm_jax.modules.norm_table import NORMS
+from resnorm_jax.modules.norm_catalog import NORMS
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

@@ -1,8 +1,7 @@
-"""The norms by name: one row each, with its parameters as data and its source."""
+"""What a norm by name is made of: a row of data, and the Flax module that it makes."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -10,25 +9,13 @@ import jax
 import jax.numpy as jnp
 
 from resnorm_jax.errors import UserError
-from resnorm_jax.modules.norms import Dtype, LayerNorm, RMSNorm
-from resnorm_jax.ops.norms import (
-    POINTWISE,
-    ada_norm,
-    detach_norm,
-    input_scaled_rms_norm,
-    l2_norm,
-    layer_norm,
-    llama_rms_norm,
-    outside_rms_norm,
-    pointwise_norm,
-    rms_norm,
-    scale_norm,
-    std_layer_norm,
-)
+from resnorm_jax.modules.norms import Dtype
 from resnorm_jax.ops.statistics import statistics_dtype
-from resnorm_jax.registry import Registry
 
 Parameters = Mapping[str, jax.Array]
+# mask: [B, L] boolean or None, True where a position is valid; condition: [B, C], what an adaptive
+# norm adapts to; deterministic: False while training.
+CONTEXT = ("mask", "condition", "deterministic")
 
 
 @dataclass(frozen=True)
@@ -64,7 +51,12 @@ class NormSpec:
         where a slot fixes it, ``scale_init``.
       epsilon: default epsilon; None for a norm without.
       scale_offset: what is added to ``scale`` to give the factor: 1 for zero-centred norms.
+      context: what the norm is told at each call beside ``x``, by keyword: any of `CONTEXT`.
+      across_rows: whether statistics run over the rows of a batch, hence over devices too: the
+        module is then made with ``axis_name``.
+      state: what it keeps in collections other than ``params``, for people.
       used_by: models that use it.
+      since: version of this package that had it first.
     """
 
     name: str
@@ -75,7 +67,11 @@ class NormSpec:
     module: Callable[..., nn.Module] | None = None
     epsilon: float | None = 1e-6
     scale_offset: float = 0.0
+    context: tuple[str, ...] = ()
+    across_rows: bool = False
+    state: str = ""
     used_by: str = ""
+    since: str = "0.1.0"
     aliases: tuple[str, ...] = ()
 
     def build(
@@ -86,8 +82,11 @@ class NormSpec:
         scale_init: float | None = None,
         dtype: Dtype | None = None,
         param_dtype: Dtype = jnp.float32,
+        axis_name: str | None = None,
     ) -> nn.Module:
         """Make the module for one slot; None leaves the norm's own default.
+
+        ``axis_name`` is the mapped axis over which a batch is spread; norms by row do not ask.
 
         Raises:
           UserError: if a slot fixes the first factor, or an epsilon is given, and the norm has none.
@@ -97,6 +96,8 @@ class NormSpec:
         options: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype, "name": name}
         if self.epsilon is not None:
             options["epsilon"] = self.epsilon if epsilon is None else epsilon
+        if self.across_rows:
+            options["axis_name"] = axis_name
         if scale_init is not None:
             first = scale_init - self.scale_offset
             options["scale_init"] = nn.initializers.constant(first)
@@ -128,12 +129,12 @@ class FunctionNorm(nn.Module):
     param_dtype: Dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Normalize ``x [..., D]`` over its last axis."""
+    def __call__(self, x: jax.Array, **context: Any) -> jax.Array:
+        """Normalize ``x [..., D]`` over its last axis; ``context`` is what the row asks for."""
         assert self.spec.function is not None
         width = x.shape[-1]
         values = {p.name: self._create(p, width) for p in self.spec.parameters}
-        options = {} if self.epsilon is None else {"epsilon": self.epsilon}
+        options = context if self.epsilon is None else {"epsilon": self.epsilon, **context}
         if self.dtype is None or x.dtype == jnp.dtype(self.dtype):
             return self.spec.function(x, values, **options)
         # In float32 up to the one cast at the end.
@@ -148,171 +149,3 @@ class FunctionNorm(nn.Module):
             init = self.scale_init
         shape = (width,) if parameter.per_feature else ()
         return self.param(parameter.name, init, shape, self.param_dtype)
-
-
-SCALE = NormParameter("scale", 1.0)
-BIAS = NormParameter("bias", 0.0)
-ALPHA = NormParameter("alpha", 0.5, per_feature=False)
-SHIFT = NormParameter("shift", 0.0, per_feature=False)
-LAYER = "Ba et al. 2016 (arXiv 1607.06450), eq. 3-4"
-RMS = "Zhang and Sennrich 2019 (arXiv 1910.07467), eq. 4"
-DERF = "2512.10938; zlab-princeton/Derf"
-
-
-def _point(x: jax.Array, p: Parameters, *, function: str) -> jax.Array:
-    return pointwise_norm(x, p["alpha"], p.get("shift"), p["scale"], p["bias"], function=function)
-
-
-def _pointwise(name: str, function: str) -> NormSpec:
-    return NormSpec(
-        name,
-        f"g {function}(a x + s) + b; a 0.5, s 0 at first",
-        f"function of the comparison in arXiv {DERF} (ViT/other_functions)",
-        partial(_point, function=function),
-        (ALPHA, SHIFT, SCALE, BIAS),
-        epsilon=None,
-    )
-
-
-_ZERO_CENTRED: dict[str, Any] = {"scale_init": nn.initializers.zeros, "scale_offset": 1.0}
-ROWS: tuple[NormSpec, ...] = (
-    NormSpec(
-        "layer",
-        "(x - mean(x)) / sqrt(var(x) + eps) * g + b",
-        LAYER,
-        module=LayerNorm,
-        used_by="BERT, GPT-2, ViT, Whisper",
-    ),
-    NormSpec(
-        "layer_no_bias",
-        "(x - mean(x)) / sqrt(var(x) + eps) * g",
-        LAYER,
-        module=partial(LayerNorm, use_bias=False),
-        used_by="Cohere Command",
-    ),
-    NormSpec(
-        "layer_plain",
-        "(x - mean(x)) / sqrt(var(x) + eps)",
-        "Xu et al. 2019 (arXiv 1911.07013), LayerNorm-simple",
-        lambda x, p, *, epsilon: layer_norm(x, epsilon=epsilon),
-        used_by="OLMo 1, DiT",
-    ),
-    NormSpec(
-        "layer_zero_centred",
-        "(x - mean(x)) / sqrt(var(x) + eps) * (1 + g) + b; g 0 at first",
-        f"{LAYER}; LayerNorm1P of NVIDIA/NeMo",
-        module=lambda **options: LayerNorm(**{**_ZERO_CENTRED, **options}),
-        scale_offset=1.0,
-        used_by="Nemotron",
-    ),
-    NormSpec(
-        "layer_std",
-        "(x - mean(x)) / (std(x) + eps) * g + b, unbiased std",
-        "common tutorial code; see resnorm_jax.std_layer_norm",
-        lambda x, p, *, epsilon: std_layer_norm(x, p["scale"], p["bias"], epsilon=epsilon),
-        (SCALE, BIAS),
-    ),
-    NormSpec(
-        "rms",
-        "x / sqrt(mean(x^2) + eps) * g",
-        RMS,
-        module=RMSNorm,
-        used_by="Llama, Mistral, Qwen, T5",
-    ),
-    NormSpec(
-        "rms_plain",
-        "x / sqrt(mean(x^2) + eps)",
-        "Qin et al. 2023 (arXiv 2307.14995), SimpleRMSNorm",
-        lambda x, p, *, epsilon: rms_norm(x, epsilon=epsilon),
-        used_by="TransNormerLLM, Llama 4 (queries and keys)",
-    ),
-    NormSpec(
-        "rms_zero_centred",
-        "x / sqrt(mean(x^2) + eps) * (1 + g); g 0 at first",
-        f"{RMS}; GemmaRMSNorm of huggingface/transformers",
-        module=lambda **options: RMSNorm(**{**_ZERO_CENTRED, **options}),
-        scale_offset=1.0,
-        used_by="Gemma 1-3, Qwen3-Next",
-    ),
-    NormSpec(
-        "rms_outside",
-        "x / (rms(x) + eps) * g",
-        f"{RMS}; bzhangGo/rmsnorm",
-        lambda x, p, *, epsilon: outside_rms_norm(x, p["scale"], epsilon=epsilon),
-        (SCALE,),
-        epsilon=1e-8,
-    ),
-    NormSpec(
-        "rms_cast_first",
-        "cast(x / sqrt(mean(x^2) + eps)) * g",
-        "LlamaRMSNorm of huggingface/transformers",
-        lambda x, p, *, epsilon: llama_rms_norm(x, p["scale"], epsilon=epsilon),
-        (SCALE,),
-        used_by="Llama (huggingface/transformers)",
-    ),
-    NormSpec(
-        "rms_partial",
-        "x / (rms(first 6.25 % of x) + eps) * g",
-        "Zhang and Sennrich 2019 (arXiv 1910.07467); bzhangGo/rmsnorm",
-        lambda x, p, *, epsilon: outside_rms_norm(x, p["scale"], epsilon=epsilon, fraction=0.0625),
-        (SCALE,),
-        epsilon=1e-8,
-    ),
-    NormSpec(
-        "rms_input_scaled",
-        "z / sqrt(mean(z^2) + eps), z = (1 + g) x; g 0 at first",
-        "Muse Spark of huggingface/transformers",
-        lambda x, p, *, epsilon: input_scaled_rms_norm(x, p["scale"], epsilon=epsilon),
-        (NormParameter("scale", 0.0),),
-        scale_offset=1.0,
-        used_by="Muse Spark",
-    ),
-    NormSpec(
-        "scale",
-        "g x / max(|x|, eps), scalar g, sqrt(D) at first",
-        "Nguyen and Salazar 2019 (arXiv 1910.05895); tnq177/transformers_without_tears",
-        lambda x, p, *, epsilon: scale_norm(x, p["scale"], epsilon=epsilon),
-        (NormParameter("scale", lambda width: width**0.5, per_feature=False),),
-        epsilon=1e-5,
-    ),
-    NormSpec(
-        "l2",
-        "x / sqrt(sum(x^2) + eps)",
-        "Loshchilov et al. 2024 (arXiv 2410.01131), there without eps",
-        lambda x, p, *, epsilon: l2_norm(x, epsilon=epsilon),
-        epsilon=1e-12,
-        used_by="nGPT",
-    ),
-    NormSpec(
-        "ada",
-        "(1 - sg(0.1 z)) z, z = (x - mean(x)) / (std(x) + eps)",
-        "Xu et al. 2019 (arXiv 1911.07013); lancopku/AdaNorm",
-        lambda x, p, *, epsilon: ada_norm(x, epsilon=epsilon),
-        epsilon=1e-5,
-    ),
-    NormSpec(
-        "detach",
-        "(x - sg(mean(x))) / (sg(std(x)) + eps)",
-        "Xu et al. 2019 (arXiv 1911.07013); lancopku/AdaNorm",
-        lambda x, p, *, epsilon: detach_norm(x, epsilon=epsilon),
-        epsilon=1e-5,
-    ),
-    NormSpec(
-        "dyt",
-        "g tanh(a x) + b; a 0.5 at first",
-        "Zhu et al. 2025 (arXiv 2503.10622); jiachenzhu/DyT",
-        partial(_point, function="tanh"),
-        (ALPHA, SCALE, BIAS),
-        epsilon=None,
-    ),
-    NormSpec(
-        "derf",
-        "g erf(a x + s) + b; a 0.5, s 0 at first",
-        f"arXiv {DERF} (ViT/dynamic_erf.py)",
-        partial(_point, function="erf"),
-        (ALPHA, SHIFT, SCALE, BIAS),
-        epsilon=None,
-    ),
-    *(_pointwise(name, name) for name in POINTWISE if name not in ("tanh", "erf")),
-)
-NORMS: Registry[NormSpec] = Registry("norm", ROWS)

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 
 from resnorm_jax.arrangements import DEFAULT, Arrangement, NormSlot, Place
 from resnorm_jax.arrangements import get as get_arrangement
-from resnorm_jax.modules.norm_table import NORMS, NormSpec
+from resnorm_jax.modules.norm_catalog import NORMS
+from resnorm_jax.modules.norm_table import NormSpec
 from resnorm_jax.ops.residual import drop_path
 from resnorm_jax.ops.streams import STREAMS, Carry, Scale, StreamParameter
 
