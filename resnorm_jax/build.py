@@ -1,5 +1,6 @@
 """From a checked config to objects. The one place that joins the two."""
 
+from collections.abc import Callable
 from dataclasses import fields
 from typing import Any
 
@@ -10,11 +11,14 @@ from resnorm_jax import arrangements, norms
 from resnorm_jax.config import Config, ModelConfig
 from resnorm_jax.errors import UserError, check_choice
 from resnorm_jax.modules.classifier import SequenceClassifier
-from resnorm_jax.modules.encoder import REMAT, TransformerEncoder
+from resnorm_jax.modules.encoder import TransformerEncoder
 from resnorm_jax.modules.feed_forward import ACTIVATIONS
 from resnorm_jax.modules.front_ends import FeatureEmbedding, PatchEmbedding, TokenEmbedding
 from resnorm_jax.modules.pooling import POOLING
 from resnorm_jax.modules.positions import POSITIONS
+from resnorm_jax.modules.query_key import QUERY_KEY
+from resnorm_jax.modules.stack import REMAT, check_read, choose
+from resnorm_jax.ops.streams import STREAMS
 
 PATCH = 2
 # Fields of the config that are fields of the encoder.
@@ -46,6 +50,7 @@ def build_model(config: Config, meta: dict[str, Any]) -> SequenceClassifier:
         front_end=_front_end(model, meta, dtype),
         encoder=TransformerEncoder(
             **{name: getattr(model, name) for name in ENCODER},
+            norms=slot_norms(model),
             rotary=positions.rotary,
             dtype=dtype,
         ),
@@ -56,21 +61,42 @@ def build_model(config: Config, meta: dict[str, Any]) -> SequenceClassifier:
     )
 
 
+def slot_norms(model: ModelConfig) -> dict[str, str]:
+    """Return the norms that the config gives by slot."""
+    given = {slot: getattr(model, slot) for slot in arrangements.SLOTS}
+    return {slot: norm for slot, norm in given.items() if norm is not None}
+
+
 def check_names(model: ModelConfig) -> None:
-    """Raise UserError for a name in the model's config that no table has."""
+    """Raise UserError for a name in the model's config that no table has, or a norm not read."""
     tables = {
         "arrangement": arrangements.get,
-        "norm": norms.get,
         "activation": ACTIVATIONS.get,
         "positions": POSITIONS.get,
         "pooling": POOLING.get,
+        "stream": STREAMS.get,
+        "query_key": QUERY_KEY.get,
     }
     for field, get in tables.items():
-        try:
-            get(getattr(model, field))
-        except UserError as error:
-            raise UserError(f"config.model.{field}: {str(error).partition(': ')[2]}") from None
+        if getattr(model, field) is not None:
+            _check_name(field, get, getattr(model, field))
     check_choice("config.model.remat", model.remat, REMAT)
+    if model.remat_every > 1 and model.remat == "none":
+        raise UserError("config.model.remat_every: not read without remat; set model.remat=full")
+    chosen = slot_norms(model)
+    row = choose(model.arrangement, chosen, model.stream, model.query_key)
+    segments = arrangements.plan_layers(row, model.depth, {"default": model.norm, **chosen})
+    for segment in segments:
+        for slot, name in segment.norms.items():
+            _check_name("norm" if slot == "default" else slot, norms.get, name)
+    check_read(chosen, segments)
+
+
+def _check_name(field: str, get: Callable[[str], Any], name: str) -> None:
+    try:
+        get(name)
+    except UserError as error:
+        raise UserError(f"config.model.{field}: {str(error).partition(': ')[2]}") from None
 
 
 def _front_end(model: ModelConfig, meta: dict[str, Any], dtype: Any) -> nn.Module:

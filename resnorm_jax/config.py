@@ -29,6 +29,19 @@ class ModelConfig:
     arrangement: str = DEFAULT
     norm: str = "layer"
     norm_epsilon: float | None = None  # the norm's own
+    # Norms by slot, in place of ``norm``; each a name, or one a layer: "layer*2+rms".
+    embedding_norm: str | None = None
+    norm_before: str | None = None
+    norm_after: str | None = None
+    norm_on_stream: str | None = None
+    final_norm: str | None = None
+    query_key_norm: str | None = None
+    value_norm: str | None = None
+    heads_norm: str | None = None
+    mlp_norm: str | None = None
+    parallel_norm: str | None = None
+    stream: str | None = None  # the arrangement's
+    query_key: str | None = None  # the arrangement's
     activation: str = "gelu"
     dropout: float = 0.1
     attention_dropout: float = 0.0
@@ -40,6 +53,7 @@ class ModelConfig:
     kernel: int | None = None  # features only: positions that the embedding sees, 1 if not given
     unroll: int = 1
     remat: str = "none"
+    remat_every: int = 1  # layers between carries that are kept, with remat
 
 
 @dataclass(frozen=True)
@@ -305,7 +319,7 @@ def _parse(path: str, text: str, kind: type) -> Any:
 
 
 _POSITIVE = {
-    "model": "width depth heads mlp_width max_length patch kernel unroll",
+    "model": "width depth heads mlp_width max_length patch kernel unroll remat_every",
     "optimizer": "learning_rate clip",
     "train": "batch_size epochs steps accumulate log_every evaluate_every checkpoint_every buckets",
     "": "seeds",

@@ -7,7 +7,8 @@
 
 from resnorm_jax.arrangements.catalog import DEFAULT, ROWS
 from resnorm_jax.arrangements.depth_rules import DepthRule, Place
-from resnorm_jax.arrangements.spec import ROLES, Arrangement, Init, NormSlot
+from resnorm_jax.arrangements.plan import SLOTS, Norm, Norms, Segment, check_slots, plan_layers
+from resnorm_jax.arrangements.spec import ORDER, ROLES, Arrangement, Init, Inside, NormSlot
 from resnorm_jax.registry import Registry
 
 _REGISTRY: Registry[Arrangement] = Registry("arrangement", ROWS)
@@ -18,14 +19,22 @@ rows = _REGISTRY.rows
 
 __all__ = [
     "DEFAULT",
+    "ORDER",
     "ROLES",
+    "SLOTS",
     "Arrangement",
     "DepthRule",
     "Init",
+    "Inside",
+    "Norm",
     "NormSlot",
+    "Norms",
     "Place",
+    "Segment",
+    "check_slots",
     "get",
     "names",
+    "plan_layers",
     "register",
     "rows",
 ]

@@ -6,6 +6,7 @@ catalog reads like the table of its paper.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -17,12 +18,17 @@ class Place:
       layer: l, 1-based index of the layer.
       sublayer: s, 1-based index over the sublayers of the whole stack.
       sublayers: sublayers of the whole stack, usually 2 N.
+      stack: which stack of an encoder-decoder this is; ``"encoder"`` also for a stack that stands
+        alone.
+      other: layers of the other stack of an encoder-decoder; 0 for a stack that stands alone.
     """
 
     layers: int = 1
     layer: int = 1
     sublayer: int = 1
     sublayers: int = 2
+    stack: Literal["encoder", "decoder"] = "encoder"
+    other: int = 0
 
 
 DepthRule = Callable[[Place], float]
@@ -39,10 +45,26 @@ def zero(place: Place) -> float:
 
 
 def deepnorm_alpha(place: Place) -> float:
-    """``(2 N)**(1/4)``: skip scale of an encoder-only or decoder-only DeepNorm stack."""
-    return (2 * place.layers) ** 0.25
+    """DeepNorm's skip scale (arXiv 2203.00555, figure 2).
+
+    ``(2 N)**(1/4)`` for a stack alone; beside a decoder of M layers the encoder has
+    ``0.81 (N**4 M)**(1/16)``, and that decoder ``(3 M)**(1/4)``.
+    """
+    if not place.other:
+        return (2 * place.layers) ** 0.25
+    if place.stack == "decoder":
+        return (3 * place.layers) ** 0.25
+    return 0.81 * (place.layers**4 * place.other) ** 0.0625
 
 
 def deepnorm_beta(place: Place) -> float:
-    """``(8 N)**(-1/4)``: init gain of an encoder-only or decoder-only DeepNorm stack."""
-    return (8 * place.layers) ** -0.25
+    """DeepNorm's init gain (arXiv 2203.00555, figure 2).
+
+    ``(8 N)**(-1/4)`` for a stack alone; beside a decoder of M layers the encoder has
+    ``0.87 (N**4 M)**(-1/16)``, and that decoder ``(12 M)**(-1/4)``.
+    """
+    if not place.other:
+        return (8 * place.layers) ** -0.25
+    if place.stack == "decoder":
+        return (12 * place.layers) ** -0.25
+    return 0.87 * (place.layers**4 * place.other) ** -0.0625

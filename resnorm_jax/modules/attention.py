@@ -1,18 +1,23 @@
-"""Multi-head self-attention."""
+"""Multi-head attention."""
 
+from collections.abc import Mapping
+from dataclasses import field
 from typing import Any, Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax.core import FrozenDict
 
-from resnorm_jax.arrangements import Init
+from resnorm_jax.arrangements import Init, Inside, NormSlot
 from resnorm_jax.modules.initializers import Initializers, branch_initializers
+from resnorm_jax.modules.query_key import QUERY_KEY
+from resnorm_jax.modules.slots import Context, build_norm
 from resnorm_jax.ops.attention import masked_attention, rotate
 
 
 class MultiHeadAttention(nn.Module):
-    """Multi-head self-attention, with flax.linen's parameter names and shapes.
+    """Multi-head attention, with flax.linen's parameter names and shapes.
 
     Attributes:
       heads: number of heads; must divide the width.
@@ -21,6 +26,11 @@ class MultiHeadAttention(nn.Module):
       use_bias: whether projections have a bias.
       kernel_inits: initializer of each role (query, key, value, out); None for Xavier uniform.
       implementation: passed to `jax.nn.dot_product_attention`.
+      inside: norms and scales that an arrangement puts inside: of queries and keys, values, heads.
+      norm: name or row of `resnorm_jax.norms` for those norms.
+      norms: slot to norm, in place of ``norm``.
+      norm_epsilon: None for the norm's own.
+      axis_name: mapped axis over which the batch is spread, for norms across rows.
       dtype: dtype of the computation; None for that of the input.
       param_dtype: dtype of the parameters.
 
@@ -33,14 +43,40 @@ class MultiHeadAttention(nn.Module):
     use_bias: bool = True
     kernel_inits: Initializers | None = None
     implementation: Literal["xla", "cudnn"] | None = None
+    inside: Inside = Inside()
+    norm: Any = "layer"
+    norms: Mapping[str, Any] = field(default_factory=FrozenDict)
+    norm_epsilon: float | None = None
+    axis_name: str | None = None
     dtype: Any = None
     param_dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(
-        self, x: jax.Array, mask: jax.Array | None = None, *, deterministic: bool = True
-    ) -> jax.Array:
-        """Attend within ``x [B, L, D]``; ``mask`` broadcasts to ``[B, H, L, L]``, True = may look."""
+        self,
+        x: jax.Array,
+        mask: jax.Array | None = None,
+        *,
+        source: jax.Array | None = None,
+        first_values: jax.Array | None = None,
+        first: bool | jax.Array = False,
+        context: Context | None = None,
+        deterministic: bool = True,
+    ) -> Any:
+        """Attend from ``x [B, T, D]`` to ``source [B, S, D]``, or to ``x`` itself.
+
+        Args:
+          x: what asks.
+          mask: broadcasts to ``[B, H, T, S]``, True where a query may look at a key.
+          source: what is looked at; None for ``x``.
+          first_values: ``[B, S, H, K]``, the first layer's values, for arrangements that mix them in.
+          first: whether this is that layer.
+          context: what the norms inside may ask for.
+          deterministic: True turns dropout off.
+
+        Returns:
+          ``[B, T, D]``; with ``first_values`` the pair of that and the first layer's values.
+        """
         width = x.shape[-1]
         if width % self.heads:
             raise ValueError(f"heads={self.heads} does not divide width={width}")
@@ -49,20 +85,73 @@ class MultiHeadAttention(nn.Module):
             "use_bias": self.use_bias, "dtype": self.dtype, "param_dtype": self.param_dtype,
         }  # fmt: skip
         shape = (self.heads, width // self.heads)
-        q_BxLxHxK, k_BxLxHxK, v_BxLxHxK = (
-            nn.DenseGeneral(shape, kernel_init=inits[role], name=role, **options)(x)
-            for role in ("query", "key", "value")
+        looked_at = x if source is None else source
+        q_BxTxHxK, k_BxSxHxK, v_BxSxHxK = (
+            nn.DenseGeneral(shape, kernel_init=inits[role], name=role, **options)(z)
+            for role, z in (("query", x), ("key", looked_at), ("value", looked_at))
         )
+        told = context or {}
+        q_BxTxHxK, k_BxSxHxK = self._query_key(q_BxTxHxK, k_BxSxHxK, told)
+        v_BxSxHxK = self._norm("value_norm", self.inside.value_norm, v_BxSxHxK, told)
         if self.rotary:
-            positions = jnp.arange(x.shape[1])
-            q_BxLxHxK, k_BxLxHxK = rotate(q_BxLxHxK, positions), rotate(k_BxLxHxK, positions)
+            q_BxTxHxK = rotate(q_BxTxHxK, jnp.arange(x.shape[1]))
+            k_BxSxHxK = rotate(k_BxSxHxK, jnp.arange(looked_at.shape[1]))
+        if first_values is not None:
+            share = self.inside.value_residual or 0.0
+            first_values = jnp.where(first, v_BxSxHxK, first_values)
+            mixed = (1 - share) * v_BxSxHxK + share * first_values
+            v_BxSxHxK = mixed.astype(v_BxSxHxK.dtype)
         active = self.dropout > 0 and not deterministic
-        y_BxLxHxK = masked_attention(
-            q_BxLxHxK, k_BxLxHxK, v_BxLxHxK, mask,
+        y_BxTxHxK = masked_attention(
+            q_BxTxHxK, k_BxSxHxK, v_BxSxHxK, mask,
             dropout_rate=self.dropout,
             dropout_key=self.make_rng("dropout") if active else None,
             implementation=self.implementation,
         )  # fmt: skip
-        return nn.DenseGeneral(
+        if self.inside.shaped:
+            y_BxTxHxK = self._shaped(y_BxTxHxK, v_BxSxHxK, mask)
+        y_BxTxHxK = self._finished(y_BxTxHxK, told)
+        out = nn.DenseGeneral(
             width, axis=(-2, -1), kernel_init=inits["out"], name="out", **options
-        )(y_BxLxHxK)
+        )(y_BxTxHxK)
+        return out if first_values is None else (out, first_values)
+
+    def _query_key(self, q: jax.Array, k: jax.Array, told: Context) -> tuple[jax.Array, jax.Array]:
+        row = QUERY_KEY.get(self.inside.query_key)
+        parameters = {
+            p.name: self.param(
+                f"query_key_{p.name}",
+                nn.initializers.constant(p.init(q.shape[1])),
+                p.shape(self.heads, q.shape[-1]),
+                self.param_dtype,
+            )
+            for p in row.parameters
+        }
+
+        def norm(name: str, z: jax.Array) -> jax.Array:
+            slot = self.inside.query_key_norm
+            return build_norm(self, name, slot, told, slot_name="query_key_norm")(z)
+
+        return row.apply(q, k, parameters, norm)
+
+    def _norm(self, name: str, slot: NormSlot | None, x: jax.Array, told: Context) -> jax.Array:
+        return x if slot is None else build_norm(self, name, slot, told)(x)
+
+    def _scalars(self, name: str, first: float, y: jax.Array) -> jax.Array:
+        init = nn.initializers.constant(first)
+        return self.param(name, init, (self.heads, 1), self.param_dtype).astype(y.dtype)
+
+    def _finished(self, y: jax.Array, told: Context) -> jax.Array:
+        """Heads scaled, then joined and normalized, where the arrangement says so."""
+        if self.inside.head_scale:
+            y = y * self._scalars("head_scale", 1.0, y)
+        if self.inside.heads_norm is None:
+            return y
+        joined = y.reshape(*y.shape[:2], -1)
+        return self._norm("heads_norm", self.inside.heads_norm, joined, told).reshape(y.shape)
+
+    def _shaped(self, y: jax.Array, v: jax.Array, mask: jax.Array | None) -> jax.Array:
+        """``a v + b y - g mean(v)``: the attention matrix ``a I + b A - g C``, C uniform."""
+        a, b, g = (self._scalars(f"shaped_{n}_gate", 1.0, y) for n in ("skip", "softmax", "centre"))
+        uniform = masked_attention(jnp.zeros_like(y), jnp.zeros_like(v), v, mask)
+        return a * v + b * y - g * uniform

@@ -1,16 +1,18 @@
 """The position-wise feed-forward network."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax.core import FrozenDict
 
-from resnorm_jax.arrangements import Init
+from resnorm_jax.arrangements import Init, Inside
 from resnorm_jax.modules.initializers import Initializers, branch_initializers
+from resnorm_jax.modules.slots import Context, build_norm
 from resnorm_jax.registry import Registry
 
 
@@ -48,6 +50,11 @@ class FeedForward(nn.Module):
       dropout: dropout of the activations.
       use_bias: whether projections have a bias.
       kernel_inits: initializer of the roles fc1 (the gate's too) and fc2; None for Xavier uniform.
+      inside: norm before the last projection, and nGPT's factors, where an arrangement has them.
+      norm: name or row of `resnorm_jax.norms` for that norm.
+      norms: slot to norm, in place of ``norm``.
+      norm_epsilon: None for the norm's own.
+      axis_name: mapped axis over which the batch is spread, for norms across rows.
       dtype: dtype of the computation; None for that of the input.
       param_dtype: dtype of the parameters.
 
@@ -59,12 +66,19 @@ class FeedForward(nn.Module):
     dropout: float = 0.0
     use_bias: bool = True
     kernel_inits: Initializers | None = None
+    inside: Inside = Inside()
+    norm: Any = "layer"
+    norms: Mapping[str, Any] = field(default_factory=FrozenDict)
+    norm_epsilon: float | None = None
+    axis_name: str | None = None
     dtype: Any = None
     param_dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, deterministic: bool = True) -> jax.Array:
-        """Map ``x [..., D]`` to the same shape."""
+    def __call__(
+        self, x: jax.Array, *, context: Context | None = None, deterministic: bool = True
+    ) -> jax.Array:
+        """Map ``x [..., D]`` to the same shape; ``context`` is what the norm inside may ask for."""
         inits = self.kernel_inits or branch_initializers(Init(), {})
         dense = partial(
             nn.Dense, use_bias=self.use_bias, dtype=self.dtype, param_dtype=self.param_dtype
@@ -73,8 +87,22 @@ class FeedForward(nn.Module):
         # Only the pre-activation is kept for the backward pass: a scanned stack would write every
         # array of gelu's derivative to memory, at mlp_width, and be slower for it.
         function = jax.checkpoint(activation.function, prevent_cse=False)
-        h = function(dense(self.mlp_width, kernel_init=inits["fc1"], name="fc1")(x))
+        h = dense(self.mlp_width, kernel_init=inits["fc1"], name="fc1")(x)
         if activation.gated:
-            h = h * dense(self.mlp_width, kernel_init=inits["fc1"], name="gate")(x)
+            gate = dense(self.mlp_width, kernel_init=inits["fc1"], name="gate")(x)
+            h = function(self._scaled("fc1_scale", h, x.shape[-1] ** 0.5))
+            h = h * self._scaled("gate_scale", gate, 1.0)
+        else:
+            h = function(self._scaled("fc1_scale", h, x.shape[-1] ** 0.5))
+        if self.inside.mlp_norm is not None:
+            h = build_norm(self, "mlp_norm", self.inside.mlp_norm, context or {})(h)
         h = nn.Dropout(self.dropout)(h, deterministic=deterministic)
         return dense(x.shape[-1], kernel_init=inits["fc2"], name="fc2")(h)
+
+    def _scaled(self, name: str, h: jax.Array, factor: float) -> jax.Array:
+        """``h s factor`` with a learned s of the width inside (arXiv 2410.01131, eq. 20-21)."""
+        if not self.inside.mlp_scale:
+            return h
+        init = nn.initializers.ones
+        scale = self.param(name, init, (h.shape[-1],), self.param_dtype)
+        return h * (scale * factor).astype(h.dtype)

@@ -42,3 +42,22 @@ def attention_mask(
         return mask
     keys = padding_mask[:, None, None, :]
     return keys if mask is None else jnp.logical_and(mask, keys)
+
+
+def masked_row_mean(
+    x: jax.Array, mask: jax.Array | None, given: jax.Array | None = None
+) -> jax.Array:
+    """Mean over the valid positions of each row: ``[B, D]`` of ``x [B, L, D]``, or ``given``.
+
+    Args:
+      x: ``[B, L, D]``, zero where not valid.
+      mask: ``[B, L]``, True where valid; None for all.
+      given: returned as it is, where it is not None.
+    """
+    if given is not None:
+        return given
+    if mask is None:
+        return jnp.mean(x, axis=1)
+    count = jnp.maximum(jnp.sum(mask, axis=1, keepdims=True), 1)
+    wide = jnp.promote_types(x.dtype, jnp.float32)
+    return (jnp.sum(x, axis=1, dtype=wide) / count).astype(x.dtype)

@@ -35,7 +35,7 @@ def residual(
         raise ValueError(
             f"the stream has shape {x.shape}, its branch {branch.shape}: must be equal"
         )
-    return _scaled(x, skip_scale) + _scaled(branch, branch_scale).astype(x.dtype)
+    return scaled(x, skip_scale) + scaled(branch, branch_scale).astype(x.dtype)
 
 
 def drop_path(branch: jax.Array, rate: float | jax.Array, key: jax.Array | None) -> jax.Array:
@@ -75,7 +75,8 @@ def drop_path(branch: jax.Array, rate: float | jax.Array, key: jax.Array | None)
     return jnp.where(kept, branch / keep.astype(branch.dtype), 0).astype(branch.dtype)
 
 
-def _scaled(x: jax.Array, scale: float | jax.Array) -> jax.Array:
+def scaled(x: jax.Array, scale: float | jax.Array) -> jax.Array:
+    """Return ``scale * x`` in ``x``'s dtype; a Python 1 costs nothing."""
     if isinstance(scale, int | float) and scale == 1:
         return x
     return x * jnp.asarray(scale, x.dtype)

@@ -12,9 +12,9 @@ import pytest
 import resnorm_jax
 from resnorm_jax import arrangements, norms
 from resnorm_jax.arrangements import Arrangement, Init, NormSlot, Place
-from resnorm_jax.modules.encoder import REMAT
 from resnorm_jax.modules.pooling import POOLING
 from resnorm_jax.modules.positions import POSITIONS
+from resnorm_jax.modules.stack import REMAT
 from resnorm_jax.ops.streams import STREAMS
 from resnorm_jax.registry import Registry
 

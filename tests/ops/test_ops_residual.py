@@ -1,12 +1,14 @@
 """Ways to add: values, what is refused, and stochastic depth's distribution."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from resnorm_jax import drop_path, residual
-from resnorm_jax.ops.streams import STREAMS
+from resnorm_jax.ops.streams import STREAMS, Site
 
 
 def pair(dtype=np.float32):
@@ -145,9 +147,12 @@ def test_streams_write_what_their_equations_say():
     x, y = map(jnp.asarray, pair())
     gate = jnp.float32(0.3)
     expected = {"add": 2 * x + 3 * y, "replace": y, "scalar_gate": 2 * x + 0.3 * 3 * y}
-    assert set(STREAMS.names()) == set(expected)
+    site = Site(x.shape[-1], skip_scale=2.0, branch_scale=3.0, parameters={"gate": gate})
     for name, want in expected.items():
         stream = STREAMS.get(name)
-        carry = stream.write(stream.open(x), y, {"gate": gate}, 2.0, 3.0)
-        np.testing.assert_allclose(stream.close(carry), want, rtol=1e-6, atol=1e-6, err_msg=name)
-        np.testing.assert_array_equal(stream.read(stream.open(x), {}), x)
+        carry = stream.write(stream.open(x, site), y, site)
+        out = stream.finish(carry, site)
+        np.testing.assert_allclose(out, want, rtol=1e-6, atol=1e-6, err_msg=name)
+        np.testing.assert_array_equal(stream.read(stream.open(x, site), site), x)
+        normed = replace(site, norm=lambda slot, z: -z if slot == "final_norm" else z)
+        np.testing.assert_array_equal(stream.finish(carry, normed), -out)

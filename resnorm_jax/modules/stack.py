@@ -1,0 +1,212 @@
+"""A stack of layers: segments of like layers, each one compiled body scanned over its depth."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax.core import FrozenDict
+
+from resnorm_jax.arrangements import (
+    Arrangement,
+    NormSlot,
+    Segment,
+    check_slots,
+    plan_layers,
+)
+from resnorm_jax.arrangements import get as get_arrangement
+from resnorm_jax.errors import UserError, check_choice
+from resnorm_jax.modules.constants import group_name, kind_of, varying_constants
+from resnorm_jax.modules.layer import Arguments, Flow, TransformerLayer
+from resnorm_jax.modules.residual_block import Named, own_norms, own_parameters, schedule_step
+from resnorm_jax.modules.slots import build_norm
+from resnorm_jax.ops.streams import STREAMS, Site, Stream
+
+REMAT: dict[str, Callable[..., Any] | None] = {
+    "none": None,
+    "full": jax.checkpoint_policies.nothing_saveable,
+    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+}
+# Slots that a model may fill although the arrangement leaves them empty.
+FREE_SLOTS = ("embedding_norm", "value_norm", "heads_norm", "mlp_norm")
+
+
+def choose(
+    arrangement: str | Arrangement,
+    norms: Mapping[str, Any],
+    stream: str | None = None,
+    query_key: str | None = None,
+) -> Arrangement:
+    """Return the row with what a model sets beside its name.
+
+    Raises:
+      UserError: for a norm in a slot that the arrangement does not have, and a model cannot add.
+    """
+    row = get_arrangement(arrangement)
+    check_slots(norms)
+    if stream is not None:
+        row = replace(row, stream=stream)
+    inside = row.inside
+    if query_key is not None:
+        inside = replace(inside, query_key=query_key)
+    added: dict[str, Any] = {slot: NormSlot() for slot in FREE_SLOTS if slot in norms}
+    if "embedding_norm" in added:
+        row = replace(row, embedding_norm=row.embedding_norm or added.pop("embedding_norm"))
+    kept = {slot: getattr(inside, slot, None) or new for slot, new in added.items()}
+    return replace(row, inside=replace(inside, **kept))
+
+
+@dataclass(frozen=True)
+class Pass:
+    """What one run through a stack is given beside the stream."""
+
+    arguments: Arguments
+    context: Mapping[str, Any]
+    deterministic: bool
+    keep: bool
+
+
+def run_stack(stack: Any, x: jax.Array, given: Pass) -> tuple[jax.Array, Named]:
+    """Run all layers of ``stack``, a module with `TransformerEncoder`'s fields, inside its call.
+
+    Returns:
+      The stack's output, final norm included, and every intermediate by name, stacked ``[N, ...]``.
+    """
+    row = choose(stack.arrangement, stack.norms, stack.stream, stack.query_key)
+    stream = STREAMS.get(row.stream)
+    norms = {"default": stack.norm, **stack.norms}
+    segments = plan_layers(row, stack.depth, norms, stack.beside)
+    check_read(stack.norms, segments)
+    told = {**given.context, "deterministic": given.deterministic}
+    if row.embedding_norm is not None:
+        slot, first = row.embedding_norm, segments[0].norms
+        x = build_norm(stack, "embedding_norm", slot, told, x.dtype, norms=first)(x)
+    site = _stack_site(stack, stream, x, segments, given)
+    flow: Flow = (stream.open(x, site), _first_values(row, stack, x, given))
+    seen = []
+    for number, segment in enumerate(segments):
+        name = "layers" if len(segments) == 1 else f"layers_{number}"
+        flow, named = _run_segment(stack, name, segment, flow, given, site)
+        seen.append(named)
+    closing = dict(stream.closing_norms)
+    if row.final_norm is not None:
+        closing["final_norm"] = row.final_norm
+    site = own_norms(stack, closing, site, told, on_stream=False, norms=segments[-1].norms)
+    return stream.finish(flow[0], site), _joined(seen)
+
+
+def _stack_site(
+    stack: Any, stream: Stream, x: jax.Array, segments: tuple[Segment, ...], given: Pass
+) -> Site:
+    site = Site(
+        width=x.shape[-1],
+        layers=stack.depth,
+        sublayers=segments[-1].places[-1].sublayers,
+        mask=given.context.get("mask"),
+        condition=given.context.get("condition"),
+        step=schedule_step(stack, stream),
+    )
+    return own_parameters(stack, stream, site, "stack")
+
+
+def _first_values(row: Arrangement, stack: Any, x: jax.Array, given: Pass) -> dict[str, jax.Array]:
+    """Room for the first layer's values of each attention, where the arrangement mixes them in."""
+    if row.inside.value_residual is None:
+        return {}
+    names = [g[0] for g in row.order if len(g) == 1 and "attention" in kind_of(g[0])]
+    shape = (stack.heads, x.shape[-1] // stack.heads)
+    dtype = x.dtype if stack.dtype is None else jnp.dtype(stack.dtype)
+    sources = {n: given.arguments.get(kind_of(n), {}).get("source", x) for n in names}
+    return {name: jnp.zeros((*z.shape[:2], *shape), dtype) for name, z in sources.items()}
+
+
+def _run_segment(
+    stack: Any, name: str, segment: Segment, flow: Flow, given: Pass, site: Site
+) -> tuple[Flow, Named | None]:
+    norms = dict(segment.norms)
+    shared = {f: getattr(stack, f) for f in LAYER_FIELDS if f not in ("norm", "norms")}
+    layer = TransformerLayer(
+        **{**shared, "arrangement": segment.arrangement},
+        norm=norms.pop("default"),
+        norms=FrozenDict(norms),
+        place=segment.places[0],
+        name=name,
+    )
+    view = STREAMS.get(segment.arrangement.stream).view
+
+    def step(layer: TransformerLayer, flow: Flow, varying: Any) -> tuple[Flow, Named | None]:
+        new, named = layer.update(
+            flow, given.arguments, varying, context=given.context, step=site.step,
+            shared=site.parameters, deterministic=given.deterministic,
+        )  # fmt: skip
+        return new, ({"stream_in": view(flow[0]), **named} if given.keep else None)
+
+    policy = REMAT[check_choice("remat", stack.remat, REMAT)]
+    count, every = len(segment.places), stack.remat_every
+    scanned = partial(
+        nn.scan,
+        variable_axes={"params": 0, "batch_stats": 0},
+        variable_broadcast="schedule",
+        split_rngs={"params": True, "dropout": True},
+    )
+    varying = varying_constants(segment, stack.drop_path)
+    if policy is None or every == 1 or stack.is_initializing():
+        if policy is not None:
+            step = nn.remat(step, policy=policy, prevent_cse=False)
+        return scanned(step, length=count, unroll=min(stack.unroll, count))(layer, flow, varying)
+    return _run_blocks(step, layer, flow, varying, scanned, policy, count, every)
+
+
+def _run_blocks(step, layer, flow, varying, scanned, policy, count: int, every: int):
+    """Scan over blocks of ``every`` layers, each computed again as a whole going backward."""
+    if count % every:
+        near = min((n for n in range(1, count + 1) if count % n == 0), key=lambda n: abs(n - every))
+        raise UserError(
+            f"config.model.remat_every: {every} does not divide {count} layers; try {near}"
+        )
+
+    def cut(tree: Any) -> Any:
+        return jax.tree.map(lambda a: a.reshape(-1, every, *a.shape[1:]), tree)
+
+    def join(tree: Any) -> Any:
+        return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), tree)
+
+    def block(layer, flow, varying):
+        inner = nn.remat(step, policy=policy, prevent_cse=False)
+        return scanned(inner, length=every)(layer, flow, varying)
+
+    outer = scanned(nn.remat(block, policy=policy, prevent_cse=False), length=count // every)
+    mapped = nn.map_variables(
+        outer, ("params", "batch_stats"), trans_in_fn=cut, trans_out_fn=join, mutable=True
+    )
+    flow, named = mapped(layer, flow, cut(varying))
+    return flow, join(named)
+
+
+def check_read(norms: Mapping[str, Any], segments: tuple[Segment, ...]) -> None:
+    """Raise UserError for a norm in a slot that no layer has."""
+    for slot in set(norms) & {"norm_before", "norm_after", "norm_on_stream", "final_norm"}:
+        rows = [s.arrangement for s in segments]
+        each = [row.at(group_name(group)) for row in rows for group in row.order]
+        if not any(getattr(row, slot) for row in each):
+            raise UserError(
+                f"config.model.{slot}: not read: arrangement {rows[0].name!r} has no norm there"
+            )
+    for slot, needs in (("query_key_norm", ("head", "full")), ("parallel_norm", ())):
+        insides = [s.arrangement.inside for s in segments]
+        if slot in norms and not any(
+            i.query_key in needs if needs else i.parallel_norm for i in insides
+        ):
+            raise UserError(f"config.model.{slot}: not read: no norm stands there")
+
+
+def _joined(seen: list[Named | None]) -> Named:
+    if seen[0] is None:
+        return {}
+    return jax.tree.map(lambda *parts: jnp.concatenate(parts), *seen) if len(seen) > 1 else seen[0]
+
+
+LAYER_FIELDS = set(TransformerLayer.__dataclass_fields__) - {"parent", "name", "place"}
