@@ -107,13 +107,42 @@ def attention(q, k, v, mask=None):
     return np.einsum("bhts,bshk->bthk", weights, v)
 
 
-def multi_head_attention(p, x, mask=None):
-    """Self-attention; ``p`` has query, key, value ``[D, H, K]`` and out ``[H, K, D]``."""
+def at_head(norms, x):
+    """A layer norm with parameters over all heads at once, or over each, by their shape."""
+    wide = x.reshape(*x.shape[:2], -1)
+    whole = norms["scale"].shape[-1] == wide.shape[-1] != x.shape[-1]
+    out = layer_norm(wide if whole else x, **norms)
+    return out.reshape(x.shape)
+
+
+def multi_head_attention(p, x, mask=None, source=None, values=None):
+    """Attention; ``p`` has query, key, value ``[D, H, K]`` and out ``[H, K, D]``.
+
+    Norms and factors inside it are those that have parameters in ``p``. ``values`` maps the values
+    to those that are attended to, for schemes that mix them.
+    """
+    source = x if source is None else source
     q, k, v = (
-        np.einsum("bld,dhk->blhk", x, p[r]["kernel"]) + p[r]["bias"]
-        for r in ("query", "key", "value")
+        np.einsum("bld,dhk->blhk", z, p[r]["kernel"]) + p[r]["bias"]
+        for r, z in (("query", x), ("key", source), ("value", source))
     )
+    if "query_norm" in p:
+        q, k = at_head(p["query_norm"], q), at_head(p["key_norm"], k)
+    if "value_norm" in p:
+        v = at_head(p["value_norm"], v)
+    if values is not None:
+        v = values(v)
     heads = attention(q, k, v, mask)
+    if "shaped_skip_gate" in p:
+        even = attention(0 * q, 0 * k, v, mask)
+        heads = (
+            p["shaped_skip_gate"] * v + p["shaped_softmax_gate"] * heads
+            - p["shaped_centre_gate"] * even
+        )  # fmt: skip
+    if "head_scale" in p:
+        heads = heads * p["head_scale"]
+    if "heads_norm" in p:
+        heads = layer_norm(heads.reshape(*x.shape[:2], -1), **p["heads_norm"]).reshape(heads.shape)
     return np.einsum("blhk,hkd->bld", heads, p["out"]["kernel"]) + p["out"]["bias"]
 
 
@@ -123,60 +152,11 @@ def gelu(x):
 
 
 def feed_forward(p, x):
-    """``W2 gelu(W1 x + b1) + b2``."""
+    """``W2 gelu(W1 x + b1) + b2``, with a norm before W2 if it has parameters."""
     h = gelu(x @ p["fc1"]["kernel"] + p["fc1"]["bias"])
+    if "mlp_norm" in p:
+        h = layer_norm(h, **p["mlp_norm"])
     return h @ p["fc2"]["kernel"] + p["fc2"]["bias"]
-
-
-def sublayer(name, layers, p, gate, x, branch):
-    """One sublayer of an arrangement, as its paper writes it."""
-
-    def norm(slot, z):
-        return layer_norm(z, p[slot]["scale"], p[slot]["bias"])
-
-    if name == "none":
-        return branch(x)
-    if name == "residual_only":
-        return x + branch(x)
-    if name == "norm_only":
-        return norm("norm_on_stream", branch(x))
-    if name == "post_ln":  # 1706.03762: LayerNorm(x + Sublayer(x))
-        return norm("norm_on_stream", x + branch(x))
-    if name == "pre_ln":  # 2002.04745, table 1
-        return x + branch(norm("norm_before", x))
-    if name in ("sandwich_ln", "peri_ln"):  # 2105.13290; 2502.02732, eq. for Peri-LN
-        return x + norm("norm_after", branch(norm("norm_before", x)))
-    if name == "res_post_norm":  # 2111.09883, section 3.2
-        return x + norm("norm_after", branch(x))
-    if name == "deepnorm":  # 2203.00555: LN(alpha x + G(x)), encoder-only alpha
-        return norm("norm_on_stream", (2 * layers) ** 0.25 * x + branch(x))
-    if name == "rezero":  # 2003.04887, eq. 2: one alpha for both sublayers of a layer
-        return x + gate * branch(x)
-    raise KeyError(name)
-
-
-FINAL_NORM = ("pre_ln", "sandwich_ln", "peri_ln", "res_post_norm")
-
-
-def encode(name, params, x, mask=None, attention_mask=None):
-    """A whole encoder, layer by layer; ``params`` stacks the layers' under ``layers``."""
-    keys = np.ones(x.shape[:2], bool) if mask is None else np.asarray(mask)
-    allowed = keys[:, None, None, :]
-    if attention_mask is not None:
-        allowed = allowed & attention_mask
-    depth = len(params["layers"]["attention"]["branch"]["query"]["bias"])
-    for number in range(depth):
-        layer = tree_map(lambda leaf, n=number: leaf[n], params["layers"])
-        gate = layer.get("gate")
-        p = layer["attention"]
-        x = sublayer(
-            name, depth, p, gate, x, lambda z, p=p: multi_head_attention(p["branch"], z, allowed)
-        )
-        p = layer["feed_forward"]
-        x = sublayer(name, depth, p, gate, x, lambda z, p=p: feed_forward(p["branch"], z))
-    if name in FINAL_NORM:
-        x = layer_norm(x, params["final_norm"]["scale"], params["final_norm"]["bias"])
-    return x
 
 
 # --- Trees and derivatives ---

@@ -6,6 +6,7 @@ import numpy as np
 import oracles
 import pytest
 from oracles import assert_trees_close, quick_jit, worst
+from scheme_oracles import encode
 
 from resnorm_jax import (
     FeatureEmbedding,
@@ -96,7 +97,7 @@ def test_logits_are_the_oracles_and_padding_is_not_seen(pooling, positions):
         h = h + p["positions"]["embedding"][:length]
     if positions == "sinusoidal":
         h = h + sinusoids(length, D)
-    h = oracles.encode("pre_ln", p["encoder"], h, mask)
+    h = encode("pre_ln", p["encoder"], h, mask)
     expected = pool(pooling, h, mask) @ p["head"]["kernel"] + p["head"]["bias"]
 
     dirty = np.where(VALID[..., None], x, np.nan)
@@ -197,7 +198,7 @@ def test_tokens():
     out = model.apply({"params": params}, tokens, VALID)
     p = oracles.tree_map(lambda a: np.asarray(a, float), params)
     h = p["front_end"]["embed"]["embedding"][tokens] + p["positions"]["embedding"][:L]
-    h = oracles.encode("pre_ln", p["encoder"], h, VALID)
+    h = encode("pre_ln", p["encoder"], h, VALID)
     expected = pool("mean", h, VALID) @ p["head"]["kernel"] + p["head"]["bias"]
     assert worst(out, expected) < 2e-6
     # Ids in padding change nothing, not even ids out of range.

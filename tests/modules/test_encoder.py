@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import oracles
 import pytest
+import scheme_oracles
 from oracles import assert_trees_close, quick_jit, worst, x64
 
 from resnorm_jax import (
@@ -97,7 +98,7 @@ def test_outputs_and_all_gradients_are_those_of_the_paper(name):
     tree = {"params": params, "x": x}
 
     def loss(t):
-        out = oracles.encode(name, t["params"], t["x"], VALID, MAY_LOOK)
+        out = scheme_oracles.encode(name, t["params"], t["x"], VALID, MAY_LOOK)
         return (out * cotangent).sum()
 
     expected = oracles.gradients(loss, tree)
@@ -106,7 +107,7 @@ def test_outputs_and_all_gradients_are_those_of_the_paper(name):
         dirty = np.where(VALID[..., None], x, np.nan)  # what stands in padding is not seen
         out, grads, dx = run(model, params, dirty, attention_mask=MAY_LOOK)
         assert out.dtype == jnp.float64
-    want = oracles.encode(name, params, x, VALID, MAY_LOOK)
+    want = scheme_oracles.encode(name, params, x, VALID, MAY_LOOK)
     assert worst(np.asarray(out)[VALID], want[VALID]) <= 1e-6
     assert np.isfinite(out).all()
     assert worst(dx, expected["x"]) <= 1e-6
@@ -124,7 +125,7 @@ def test_arrangements_differ_from_one_another():
         p["layers"][sublayer]["norm_on_stream"] = p["layers"][sublayer]["norm_before"]
     p["layers"]["gate"] = np.array([0.5, -0.3])
     outputs = {
-        name: oracles.encode(name, p, inputs(dtype=np.float64), VALID)
+        name: scheme_oracles.encode(name, p, inputs(dtype=np.float64), VALID)
         for name in arrangements.names()
     }
     names = list(outputs)
@@ -453,14 +454,11 @@ def test_a_block_around_a_dense_layer(name):
     dense = p["branch"]
     out = block.apply({"params": p}, x)
     wide = {k: oracles.tree_map(lambda a: np.asarray(a, float), v) for k, v in p.items()}
-    expected = oracles.sublayer(
-        name,
-        N,
-        wide,
-        wide.get("gate"),
-        x.astype(float),
-        lambda z: z @ dense["kernel"] + dense["bias"],
+    scheme = scheme_oracles.SCHEMES[name]
+    at = scheme_oracles.Spot(
+        N, 1, 1, 0, wide, wide, wide, lambda z: z @ dense["kernel"] + dense["bias"]
     )
+    expected = scheme.view(scheme.sublayer(scheme.open(x.astype(float)), at))
     assert worst(out, expected) < 1e-6
     np.testing.assert_array_equal(out, block.apply({"params": p}, x, deterministic=False))
 
