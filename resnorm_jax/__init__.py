@@ -19,6 +19,7 @@ N      layers
 from resnorm_jax import arrangements, norms
 from resnorm_jax.modules.attention import MultiHeadAttention
 from resnorm_jax.modules.classifier import SequenceClassifier
+from resnorm_jax.modules.decoder import TransformerDecoder, TransformerDecoderLayer
 from resnorm_jax.modules.encoder import (
     TransformerEncoder,
     TransformerEncoderLayer,
@@ -49,6 +50,8 @@ __all__ = [
     "ResidualBlock",
     "SequenceClassifier",
     "TokenEmbedding",
+    "TransformerDecoder",
+    "TransformerDecoderLayer",
     "TransformerEncoder",
     "TransformerEncoderLayer",
     "__version__",

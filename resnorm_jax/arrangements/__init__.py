@@ -7,7 +7,15 @@
 
 from resnorm_jax.arrangements.catalog import DEFAULT, ROWS
 from resnorm_jax.arrangements.depth_rules import DepthRule, Place
-from resnorm_jax.arrangements.plan import SLOTS, Norm, Norms, Segment, check_slots, plan_layers
+from resnorm_jax.arrangements.plan import (
+    SLOTS,
+    Norm,
+    Norms,
+    Segment,
+    check_slots,
+    plan_layers,
+    with_cross_attention,
+)
 from resnorm_jax.arrangements.spec import ORDER, ROLES, Arrangement, Init, Inside, NormSlot
 from resnorm_jax.registry import Registry
 
@@ -37,4 +45,5 @@ __all__ = [
     "plan_layers",
     "register",
     "rows",
+    "with_cross_attention",
 ]

@@ -35,7 +35,11 @@ class Segment:
 
 
 def plan_layers(
-    arrangement: Arrangement, depth: int, norms: Norms, stack: Place | None = None
+    arrangement: Arrangement,
+    depth: int,
+    norms: Norms,
+    stack: Place | None = None,
+    cross_attention: bool = False,
 ) -> tuple[Segment, ...]:
     """Split ``depth`` layers into segments.
 
@@ -46,12 +50,15 @@ def plan_layers(
         of N of them, a text such as ``"layer*2+rms"`` (two layers, then the rest), or a function of
         the place.
       stack: a place whose ``stack`` and ``other`` say what stands beside; None for a stack alone.
+      cross_attention: whether cross-attention follows each group with self-attention.
 
     Raises:
       UserError: for a sequence of another length.
     """
     base = replace(stack or Place(), layers=depth)
     rows = [arrangement.in_layer(replace(base, layer=n + 1)) for n in range(depth)]
+    if cross_attention:
+        rows = [with_cross_attention(row) for row in rows]
     ends = list(accumulate(len(row.order) for row in rows))
     places = [
         replace(base, layer=n + 1, sublayer=end - len(row.order) + 1, sublayers=ends[-1])
@@ -64,6 +71,16 @@ def plan_layers(
     ]
     runs = groupby(layers, key=lambda layer: layer[1:])
     return tuple(Segment(tuple(layer[0] for layer in run), *alike) for alike, run in runs)
+
+
+def with_cross_attention(row: Arrangement) -> Arrangement:
+    """Return the row with cross-attention after each group that has self-attention."""
+    order: list[tuple[str, ...]] = []
+    for group in row.order:
+        order.append(group)
+        if any(name.startswith("attention") for name in group):
+            order.append(("cross_attention",))
+    return replace(row, order=tuple(order))
 
 
 def spread(norm: Norm, places: Sequence[Place], slot: str) -> list[Any]:

@@ -1,18 +1,14 @@
 """The Transformer encoder: one compiled layer body, scanned over any depth."""
 
-from collections.abc import Mapping
-from dataclasses import field
 from typing import Any
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
-from flax.core import FrozenDict
 
-from resnorm_jax.arrangements import DEFAULT, Arrangement, Place
+from resnorm_jax.arrangements import Place
 from resnorm_jax.arrangements import get as get_arrangement
 from resnorm_jax.modules.layer import TransformerLayer
-from resnorm_jax.modules.stack import Pass, run_stack
+from resnorm_jax.modules.stack import Pass, TransformerStack
 from resnorm_jax.ops.masks import attention_mask as join_masks
 from resnorm_jax.ops.masks import masked_row_mean, zero_padding
 from resnorm_jax.ops.streams import STREAMS
@@ -71,7 +67,7 @@ class TransformerEncoderLayer(TransformerLayer):
         return STREAMS.get(get_arrangement(self.arrangement).stream).view(carry)
 
 
-class TransformerEncoder(nn.Module):
+class TransformerEncoder(TransformerStack):
     """A stack of `TransformerEncoderLayer`, then the arrangement's final norm if it has one.
 
     Parameters of like layers are stacked along a first axis under ``layers``, whether the loop is
@@ -96,9 +92,10 @@ class TransformerEncoder(nn.Module):
       query_key: what is done to queries and keys, in place of the arrangement's: a row of
         `resnorm_jax.modules.query_key`.
       axis_name: mapped axis over which the batch is spread, for norms whose statistics run over rows.
-      beside: a `Place` that says which stack of an encoder-decoder this is; None for a stack alone.
       dtype: dtype of the computation; None for that of the input.
       param_dtype: dtype of the parameters.
+      decoder_depth: layers of the decoder that reads this encoder, for constants that depend on both;
+        0 for an encoder alone.
 
     >>> import jax, jax.numpy as jnp
     >>> encoder = TransformerEncoder(depth=3, heads=2, arrangement="deepnorm")
@@ -108,28 +105,12 @@ class TransformerEncoder(nn.Module):
     (3, 8, 32)
     """
 
-    depth: int
-    heads: int
-    mlp_width: int | None = None
-    arrangement: str | Arrangement = DEFAULT
-    norm: Any = "layer"
-    norm_epsilon: float | None = None
-    activation: str = "gelu"
-    dropout: float = 0.0
-    attention_dropout: float = 0.0
-    drop_path: float = 0.0
-    rotary: bool = False
-    use_bias: bool = True
-    unroll: int = 1
-    remat: str = "none"
-    remat_every: int = 1
-    norms: Mapping[str, Any] = field(default_factory=FrozenDict)
-    stream: str | None = None
-    query_key: str | None = None
-    axis_name: str | None = None
-    beside: Place | None = None
-    dtype: Any = None
-    param_dtype: Any = jnp.float32
+    decoder_depth: int = 0
+
+    @property
+    def beside(self) -> Place:
+        """What stands beside this stack."""
+        return Place(stack="encoder", other=self.decoder_depth)
 
     @nn.compact
     def __call__(
@@ -166,7 +147,7 @@ class TransformerEncoder(nn.Module):
             deterministic=deterministic,
             keep=return_intermediates,
         )
-        out, named = run_stack(self, x, given)
+        out, named = self.run(x, given)
         return (out, named) if return_intermediates else out
 
 

@@ -89,6 +89,11 @@ class TransformerLayer(nn.Module):
     dtype: Any = None
     param_dtype: Any = jnp.float32
 
+    @property
+    def row(self) -> Arrangement:
+        """The arrangement, with the sublayers that this layer has."""
+        return get_arrangement(self.arrangement)
+
     @nn.compact
     def update(
         self,
@@ -117,7 +122,7 @@ class TransformerLayer(nn.Module):
         Returns:
           The new flow, and every intermediate by name.
         """
-        arrangement = get_arrangement(self.arrangement)
+        arrangement = self.row
         stream = STREAMS.get(arrangement.stream)
         constants: Any = {**layer_constants(arrangement, self.place, self.drop_path), **varying}
         carry, values = flow

@@ -1,7 +1,7 @@
 """A stack of layers: segments of like layers, each one compiled body scanned over its depth."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -11,8 +11,10 @@ import jax.numpy as jnp
 from flax.core import FrozenDict
 
 from resnorm_jax.arrangements import (
+    DEFAULT,
     Arrangement,
     NormSlot,
+    Place,
     Segment,
     check_slots,
     plan_layers,
@@ -69,16 +71,55 @@ class Pass:
     keep: bool
 
 
-def run_stack(stack: Any, x: jax.Array, given: Pass) -> tuple[jax.Array, Named]:
-    """Run all layers of ``stack``, a module with `TransformerEncoder`'s fields, inside its call.
+class TransformerStack(nn.Module):
+    """What `TransformerEncoder` and `TransformerDecoder` share; the fields are described there."""
 
-    Returns:
-      The stack's output, final norm included, and every intermediate by name, stacked ``[N, ...]``.
-    """
+    depth: int
+    heads: int
+    mlp_width: int | None = None
+    arrangement: str | Arrangement = DEFAULT
+    norm: Any = "layer"
+    norm_epsilon: float | None = None
+    activation: str = "gelu"
+    dropout: float = 0.0
+    attention_dropout: float = 0.0
+    drop_path: float = 0.0
+    rotary: bool = False
+    use_bias: bool = True
+    unroll: int = 1
+    remat: str = "none"
+    remat_every: int = 1
+    norms: Mapping[str, Any] = field(default_factory=FrozenDict)
+    stream: str | None = None
+    query_key: str | None = None
+    axis_name: str | None = None
+    dtype: Any = None
+    param_dtype: Any = jnp.float32
+
+    @property
+    def beside(self) -> Place:
+        """Which stack this is, and how many layers the other has."""
+        return Place()
+
+    @property
+    def cross_attention(self) -> bool:
+        """Whether each layer attends to another sequence too."""
+        return False
+
+    def run(self, x: jax.Array, given: Pass) -> tuple[jax.Array, Named]:
+        """Run all layers on ``x [B, L, D]``, inside a compact call.
+
+        Returns:
+          The output, final norm included, and every intermediate by name, stacked ``[N, ...]``.
+        """
+        return _run(self, x, given)
+
+
+def _run(stack: Any, x: jax.Array, given: Pass) -> tuple[jax.Array, Named]:
     row = choose(stack.arrangement, stack.norms, stack.stream, stack.query_key)
     stream = STREAMS.get(row.stream)
     norms = {"default": stack.norm, **stack.norms}
-    segments = plan_layers(row, stack.depth, norms, stack.beside)
+    segments = plan_layers(row, stack.depth, norms, stack.beside, stack.cross_attention)
     check_read(stack.norms, segments)
     told = {**given.context, "deterministic": given.deterministic}
     if row.embedding_norm is not None:

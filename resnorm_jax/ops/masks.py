@@ -61,3 +61,12 @@ def masked_row_mean(
     count = jnp.maximum(jnp.sum(mask, axis=1, keepdims=True), 1)
     wide = jnp.promote_types(x.dtype, jnp.float32)
     return (jnp.sum(x, axis=1, dtype=wide) / count).astype(x.dtype)
+
+
+def causal_mask(length: int) -> jax.Array:
+    """``[L, L]``: True where the key (last axis) does not come after the query.
+
+    >>> causal_mask(2).tolist()
+    [[True, False], [True, True]]
+    """
+    return jnp.tril(jnp.ones((length, length), bool))

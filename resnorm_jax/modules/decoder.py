@@ -1,0 +1,152 @@
+"""The Transformer decoder: causal self-attention, cross-attention and feed-forward."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from resnorm_jax.arrangements import Arrangement, Place, with_cross_attention
+from resnorm_jax.arrangements import get as get_arrangement
+from resnorm_jax.modules.layer import TransformerLayer
+from resnorm_jax.modules.stack import Pass, TransformerStack
+from resnorm_jax.ops.masks import attention_mask as join_masks
+from resnorm_jax.ops.masks import causal_mask, masked_row_mean, zero_padding
+from resnorm_jax.ops.streams import STREAMS
+
+
+class TransformerDecoderLayer(TransformerLayer):
+    """Causal self-attention, cross-attention and feed-forward, each a residual block.
+
+    Attributes: as `TransformerEncoderLayer`'s. The arrangement's row as it stands holds for all three
+    sublayers: cross-attention follows self-attention. For constants of an encoder-decoder give a
+    ``place`` with ``stack="decoder"`` and the encoder's layers as ``other``.
+
+    Equal to `torch.nn.TransformerDecoderLayer` with ``norm_first=False`` for ``post_ln`` and
+    ``norm_first=True`` for ``pre_ln``.
+
+    Source: Vaswani et al. 2017 (arXiv 1706.03762), section 3.1.
+
+    >>> import jax, jax.numpy as jnp
+    >>> layer = TransformerDecoderLayer(heads=2)
+    >>> x, memory = jnp.ones((1, 5, 8)), jnp.ones((1, 3, 8))
+    >>> layer.apply(layer.init(jax.random.key(0), x, memory), x, memory).shape
+    (1, 5, 8)
+    """
+
+    @property
+    def row(self) -> Arrangement:
+        """The arrangement, with cross-attention."""
+        return with_cross_attention(get_arrangement(self.arrangement))
+
+    def __call__(
+        self,
+        x: jax.Array,
+        memory: jax.Array,
+        mask: jax.Array | None = None,
+        memory_mask: jax.Array | None = None,
+        *,
+        attention_mask: jax.Array | None = None,
+        condition: jax.Array | None = None,
+        deterministic: bool = True,
+    ) -> jax.Array:
+        """Run the layer on ``x [B, T, D]``; arguments as in `TransformerDecoder`."""
+        x = zero_padding(x, mask)
+        given = _given(x, memory, mask, memory_mask, attention_mask, condition, deterministic)
+        (carry, _), _ = self.update(
+            (x, {}), given.arguments, {}, context=given.context, fresh=True,
+            deterministic=deterministic,
+        )  # fmt: skip
+        return STREAMS.get(get_arrangement(self.arrangement).stream).view(carry)
+
+
+class TransformerDecoder(TransformerStack):
+    """A stack of `TransformerDecoderLayer`, then the arrangement's final norm if it has one.
+
+    Attributes: as `TransformerEncoder`'s, and
+
+      encoder_depth: layers of the encoder that is read, for constants that depend on both; 0 for a
+        decoder alone.
+      cross: whether layers attend to an encoder's output; False makes a decoder-only stack.
+
+    Source: Vaswani et al. 2017 (arXiv 1706.03762), section 3.1.
+
+    >>> import jax, jax.numpy as jnp
+    >>> decoder = TransformerDecoder(depth=2, heads=2, arrangement="deepnorm", encoder_depth=6)
+    >>> x, memory = jnp.ones((1, 5, 8)), jnp.ones((1, 3, 8))
+    >>> decoder.apply(decoder.init(jax.random.key(0), x, memory), x, memory).shape
+    (1, 5, 8)
+    """
+
+    encoder_depth: int = 0
+    cross: bool = True
+
+    @property
+    def beside(self) -> Place:
+        """Which stack this is, and how many layers the other has."""
+        return Place(stack="decoder", other=self.encoder_depth)
+
+    @property
+    def cross_attention(self) -> bool:
+        """Whether each layer attends to another sequence too."""
+        return self.cross
+
+    @nn.compact
+    def __call__(
+        self,
+        x: jax.Array,
+        memory: jax.Array | None = None,
+        mask: jax.Array | None = None,
+        memory_mask: jax.Array | None = None,
+        *,
+        attention_mask: jax.Array | None = None,
+        condition: jax.Array | None = None,
+        deterministic: bool = True,
+        return_intermediates: bool = False,
+    ) -> Any:
+        """Decode a batch of sequences: position t sees positions up to t, and all of the memory.
+
+        Args:
+          x: ``[B, T, D]``.
+          memory: ``[B, S, D]``, an encoder's output; None in a decoder-only stack.
+          mask: ``[B, T]``, True where a position of ``x`` is valid.
+          memory_mask: ``[B, S]``, True where a position of ``memory`` is valid.
+          attention_mask: beside the causal one: ``[T, T]``, ``[B, T, T]`` or ``[B, H, T, T]``.
+          condition: ``[B, C]`` that adaptive norms adapt to; None for the mean of the memory, or of
+            the first position of ``x``, which all positions may see.
+          deterministic: True turns dropout off; False needs an rng named ``dropout``.
+          return_intermediates: also return every named intermediate.
+
+        Returns:
+          ``[B, T, D]``; with ``return_intermediates`` a pair, as in `TransformerEncoder`.
+
+        Raises:
+          ValueError: if the stack has cross-attention and there is no memory, or the reverse.
+        """
+        if self.cross != (memory is not None):
+            raise ValueError(
+                f"cross={self.cross}, but memory is {'missing' if memory is None else 'given'}"
+            )
+        x = zero_padding(x, mask)
+        given = _given(
+            x, memory, mask, memory_mask, attention_mask, condition, deterministic,
+            return_intermediates,
+        )  # fmt: skip
+        out, named = self.run(x, given)
+        return (out, named) if return_intermediates else out
+
+
+def _given(
+    x, memory, mask, memory_mask, attention_mask, condition, deterministic, keep=False
+) -> Pass:
+    causal = causal_mask(x.shape[1])
+    if attention_mask is not None:
+        causal = jnp.logical_and(causal, attention_mask)
+    arguments: dict[str, dict[str, Any]] = {"attention": {"mask": join_masks(mask, causal)}}
+    if memory is None:
+        condition = x[:, 0] if condition is None else condition
+    else:
+        memory = zero_padding(memory, memory_mask)
+        condition = masked_row_mean(memory, memory_mask, condition)
+        arguments["cross_attention"] = {"source": memory, "mask": join_masks(memory_mask)}
+    return Pass(arguments, {"mask": mask, "condition": condition}, deterministic, keep)
