@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -75,22 +76,19 @@ def dit(x, condition, p):
     return [out, *(parts[key] for key in MODULATIONS[2:])]
 
 
-class ByHead:
-    """A norm of one head's width, as Qwen 3 calls it."""
+def qwen_3(cls):
+    """A norm of one head's width, called as the model calls it."""
+    from torch import nn
 
-    @staticmethod
-    def wrap(cls):
-        from torch import nn
+    class ByHead(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm = cls(WIDTH // HEADS)
 
-        class Wrapped(nn.Module):
-            def __init__(self):
-                super().__init__()
-                self.norm = cls(WIDTH // HEADS)
+        def forward(self, x):
+            return self.norm(x.view(*x.shape[:-1], HEADS, -1)).view(x.shape)
 
-            def forward(self, x):
-                return self.norm(x.view(*x.shape[:-1], HEADS, -1)).view(x.shape)
-
-        return Wrapped()
+    return ByHead()
 
 
 ROW = (2, 3, WIDTH)
@@ -159,7 +157,7 @@ PEERS = {
     "Qwen 3 queries": hf(
         "qwen3",
         "Qwen3RMSNorm",
-        ByHead.wrap,
+        qwen_3,
         lambda x, p: by_head(x, {"weight": p["norm.weight"]}),
     ),
     "OLMo 2 queries": hf("olmo2", "Olmo2RMSNorm", lambda c: c(WIDTH), jointly),
@@ -262,12 +260,10 @@ def test_voxtrals_factor():
         "transformers.models.voxtral_realtime.modeling_voxtral_realtime"
         ".VoxtralRealtimeTextAdaRmsNorm"
     )
-    import types
-
     import torch
 
     rng = np.random.default_rng(1)
-    network = cls(types.SimpleNamespace(hidden_size=WIDTH))
+    network = cls(SimpleNamespace(hidden_size=WIDTH))
     x, condition = (rng.normal(size=s).astype(np.float32) for s in (ROW, (2, WIDTH)))
     with torch.no_grad():
         scale = network(torch.tensor(condition))
@@ -284,11 +280,9 @@ def test_swins_attention(first):
     holds: the weights are those of a factor of 100, and the parameter has no gradient.
     """
     cls = load("transformers.models.swinv2.modeling_swinv2.Swinv2SelfAttention")
-    import types
-
     import torch
 
-    config = types.SimpleNamespace(qkv_bias=True, attention_probs_dropout_prob=0.0)
+    config = SimpleNamespace(qkv_bias=True, attention_probs_dropout_prob=0.0)
     torch.manual_seed(0)
     attention = cls(config, WIDTH, HEADS, (1, 3)).eval()
     rng = np.random.default_rng(2)
@@ -297,7 +291,7 @@ def test_swins_attention(first):
     with torch.no_grad():
         attention.continuous_position_bias_mlp[-1].weight.zero_()
         attention.logit_scale.copy_(torch.tensor(parameter)[:, None, None])
-    out, probabilities = attention(torch.tensor(x), output_attentions=True)
+    _, probabilities = attention(torch.tensor(x), output_attentions=True)
     weights = rng.normal(size=probabilities.shape).astype(np.float32)
     probabilities.backward(torch.tensor(weights))
 
@@ -321,4 +315,3 @@ def test_swins_attention(first):
     else:
         assert not gradient.any()
         assert not np.asarray(pullback(weights)[0]).any()
-    del out

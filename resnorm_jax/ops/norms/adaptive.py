@@ -88,6 +88,8 @@ def split_modulation(modulation: jax.Array) -> dict[str, jax.Array]:
 
 def _by_sample(value: jax.Array, x: jax.Array, name: str) -> jax.Array:
     """Lay ``[B, D]`` along the first and last axes of ``x``, in ``x``'s dtype."""
+    if x.ndim < 2:
+        raise ValueError(f"x has shape {x.shape}; it must be [B, ..., D]")
     value = jnp.asarray(value, x.dtype)
     wanted = (x.shape[0], x.shape[-1])
     if value.ndim != 2 or value.shape[1] != wanted[1] or value.shape[0] not in (1, wanted[0]):

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from resnorm_jax.ops.norms.core import floating, rms_norm
+from resnorm_jax.ops.norms.core import affine, floating, rms_norm
 from resnorm_jax.ops.statistics import statistics_dtype
 
 
@@ -31,7 +31,7 @@ def seed_norm(
       Array of ``x``'s shape and dtype.
 
     Raises:
-      ValueError: if ``heads`` does not divide D.
+      ValueError: if ``heads`` does not divide D, or a parameter does not fit.
 
     Source: Cai et al. 2025 (arXiv 2510.22777). No official code: formula and first values are
     checked against reviews of the paper and a public implementation.
@@ -45,10 +45,9 @@ def seed_norm(
     width = x.shape[-1]
     if heads < 1 or width % heads:
         raise ValueError(f"heads={heads} does not divide the width {width}")
-    dtype = statistics_dtype(x)
-    wide = x.astype(dtype)
-    scale, alpha, beta = (jnp.asarray(p, dtype) for p in (scale, alpha, beta))
-    products = (wide * beta).reshape((*x.shape[:-1], heads, width // heads))
+    wide, features = x.astype(statistics_dtype(x)), (x.ndim - 1,)
+    products = affine(wide, beta, None, features).reshape((*x.shape[:-1], heads, width // heads))
     rescale = jnp.tanh(jnp.sum(products, axis=-1, keepdims=True))
     rescale = jnp.broadcast_to(rescale, products.shape).reshape(x.shape)
-    return ((rescale * alpha + scale) * rms_norm(wide, epsilon=epsilon)).astype(x.dtype)
+    factor = affine(rescale, alpha, scale, features)
+    return (factor * rms_norm(wide, epsilon=epsilon)).astype(x.dtype)

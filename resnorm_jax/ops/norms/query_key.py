@@ -68,10 +68,9 @@ def cosine_query_key(
     heads, width = query.shape[-2:]
     if scale.shape not in ((), (heads,)):
         raise ValueError(f"scale has shape {scale.shape}; it must be a scalar or {(heads,)}")
-    factor = (scale[:, None] if scale.ndim else scale) * math.sqrt(width)
-    return (l2_norm(wide, epsilon=epsilon) * factor).astype(query.dtype), l2_norm(
-        key, epsilon=epsilon
-    )
+    factor = (scale * math.sqrt(width)).reshape((1,) * (query.ndim - 2) + (scale.size, 1))
+    query = (l2_norm(wide, epsilon=epsilon) * factor).astype(query.dtype)
+    return query, l2_norm(key, epsilon=epsilon)
 
 
 def henry_scale(length: int) -> float:

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from resnorm_jax.ops.norms.core import floating, rms_norm
+from resnorm_jax.ops.norms.core import affine, floating, rms_norm
 from resnorm_jax.ops.statistics import statistics_dtype
 
 
@@ -38,10 +38,9 @@ def taper_norm(
     [ 3.5 -3.5]
     """
     x = floating(x)
-    dtype = statistics_dtype(x)
-    wide = x.astype(dtype)
-    fixed_scale, constant, gate = (jnp.asarray(p, dtype) for p in (fixed_scale, constant, gate))
-    fixed = constant * wide * fixed_scale
+    wide = x.astype(statistics_dtype(x))
+    constant, gate = (jnp.asarray(p, wide.dtype) for p in (constant, gate))
+    fixed = constant * affine(wide, fixed_scale, None, (x.ndim - 1,))
     return (gate * rms_norm(wide, scale, epsilon=epsilon) + (1 - gate) * fixed).astype(x.dtype)
 
 
@@ -95,6 +94,6 @@ def taper_constant(
     """
     x = floating(x)
     wide = x.astype(statistics_dtype(x))
-    square = jnp.sum((wide * jnp.asarray(scale, wide.dtype)) ** 2, axis=-1)
+    square = jnp.sum(affine(wide, scale, None, (x.ndim - 1,)) ** 2, axis=-1)
     rms = jnp.sqrt(jnp.mean(wide * wide, axis=-1) + jnp.asarray(epsilon, wide.dtype))
     return jnp.mean(square / rms), jnp.mean(square)
