@@ -36,7 +36,8 @@ def pre_rms_params(params: Tree) -> tuple[dict[str, Any], jax.Array]:
     Raises:
       ValueError: if the parameters are not those of a Pre-LN encoder.
 
-    Source: Jiang et al. 2023 (arXiv 2305.14858). There the biases stay in the norm.
+    Source: Jiang et al. 2023 (arXiv 2305.14858); ZixuanJiang/pre-rmsnorm-transformer, whose norms have
+    neither scale nor bias, so that nothing is folded there.
 
     >>> import jax, jax.numpy as jnp
     >>> import resnorm_jax as rn
