@@ -6,8 +6,9 @@ complex step; ``.real`` is then exactly a stopped gradient.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
+from math import gcd
 
 import numpy as np
 import oracles
@@ -16,26 +17,46 @@ from scipy.special import erf
 
 @dataclass(frozen=True)
 class Parameter:
-    """Value of every element at first, as a function of the width, and whether it is a vector."""
+    """A parameter of a norm.
 
-    first: Callable[[int], float]
+    ``first``: value of every element at first, as a function of the width; None if it is random.
+    ``vector``: whether it has the width's shape, else it is a scalar; ``axes`` in place of either.
+    ``size``: of the random values that tests give it, so that sums over the width stay near 1.
+    ``decays``: whether weight decay applies.
+    """
+
+    first: Callable[[int], float] | None
     vector: bool = True
+    axes: Callable[[int], tuple[int, ...]] | None = None
+    size: Callable[[int], float] = lambda width: 1.0
+    decays: bool = False
 
     def shape(self, width):
+        if self.axes is not None:
+            return self.axes(width)
         return (width,) if self.vector else ()
+
+    def start(self, width):
+        return 0.0 if self.first is None else self.first(width)
 
 
 @dataclass(frozen=True)
 class Oracle:
-    """``forward(x, **parameters)``, with ``epsilon`` too if the equation has one."""
+    """``forward(x, **parameters)``, with ``epsilon`` too if the equation has one.
+
+    A parameter of an inner projection, ``modulation/kernel``, is passed as ``modulation_kernel``;
+    ``context`` holds what the norm is told at each call, in float64.
+    """
 
     forward: Callable[..., np.ndarray]
     parameters: dict[str, Parameter]
     epsilon: float | None = 1e-6
+    context: dict[str, np.ndarray] = field(default_factory=dict)
 
     def __call__(self, x, parameters, epsilon=None):
         options = {} if self.epsilon is None else {"epsilon": epsilon or self.epsilon}
-        return self.forward(x, **parameters, **options)
+        named = {key.replace("/", "_"): value for key, value in parameters.items()}
+        return self.forward(x, **named, **self.context, **options)
 
     def vjp(self, x, parameters, weights, epsilon=None):
         """Cotangents of x and of the parameters, by name, for the cotangent ``weights``."""
@@ -143,6 +164,43 @@ def l2(x, *, epsilon):
     return x / np.sqrt((x * x).sum(-1, keepdims=True) + epsilon)
 
 
+def silu(x):
+    return x / (1 + np.exp(-x))
+
+
+def rms_grouped(x, scale, *, epsilon, groups=None):
+    """The equation of `rms` in each run of features."""
+    groups = gcd(8, x.shape[-1]) if groups is None else groups
+    runs = np.split(x, groups, axis=-1)
+    return scale * np.concatenate([rms(run, epsilon=epsilon) for run in runs], axis=-1)
+
+
+def rms_gated(x, scale, gate_kernel, *, epsilon):
+    """Mamba-2, ``norm_before_gate=False``: the gate multiplies, then the norm."""
+    return rms(x * silu(x @ gate_kernel), scale, epsilon=epsilon)
+
+
+def seed(x, scale, seed_alpha, seed_beta, *, epsilon):
+    """2510.22777: ``[tanh(x . beta) alpha + gamma] x / RMS(x)``."""
+    dynamic = np.tanh((x * seed_beta).sum(-1, keepdims=True)) * seed_alpha
+    return (dynamic + scale) * rms(x, epsilon=epsilon)
+
+
+# --- Norms for a condition ---
+
+
+def ada_layer(x, modulation_kernel, modulation_bias, *, condition, epsilon):
+    """2212.09748, DiT's final layer: ``shift, scale = Linear(SiLU(c)).chunk(2)``."""
+    shift, scale = np.split(silu(condition) @ modulation_kernel + modulation_bias, 2, axis=-1)
+    return layer(x, epsilon=epsilon) * (1 + scale) + shift
+
+
+def ada_rms(x, modulation_kernel, modulation_bias, *, condition, epsilon):
+    """The same without mean and shift."""
+    scale = silu(condition) @ modulation_kernel + modulation_bias
+    return rms(x, epsilon=epsilon) * (1 + scale)
+
+
 # --- Norms without statistics: zlab-princeton/Derf, file by file ---
 
 POINTWISE = {
@@ -179,6 +237,26 @@ BIAS = {"bias": Parameter(lambda width: 0.0)}
 ZERO_SCALE = {"scale": Parameter(lambda width: 0.0)}
 DYT = {"alpha": Parameter(lambda width: 0.5, vector=False), **SCALE, **BIAS}
 DERF = {"shift": Parameter(lambda width: 0.0, vector=False), **DYT}
+CONDITION = np.array([[0.75, -1.5, 0.25]])  # exact in float32; one row serves all rows
+
+
+def modulation(parts):
+    """A Dense of the condition, zero at first."""
+    return {
+        "modulation/kernel": Parameter(
+            lambda width: 0.0, axes=lambda width: (CONDITION.shape[1], parts * width), decays=True
+        ),
+        "modulation/bias": Parameter(lambda width: 0.0, axes=lambda width: (parts * width,)),
+    }
+
+
+GATE = Parameter(
+    None, axes=lambda width: (width, width), size=lambda width: width**-0.5, decays=True
+)
+SEED = {
+    "seed_alpha": Parameter(lambda width: 1.0, decays=True),
+    "seed_beta": Parameter(lambda width: 0.0, size=lambda width: width**-0.5, decays=True),
+}
 ORACLES = {
     "layer": Oracle(layer, SCALE | BIAS),
     "layer_no_bias": Oracle(layer, SCALE),
@@ -199,4 +277,9 @@ ORACLES = {
     "dyt": Oracle(partial(pointwise, phi=np.tanh), DYT, None),
     "derf": Oracle(partial(pointwise, phi=erf), DERF, None),
     **{n: Oracle(partial(pointwise, phi=phi), DERF, None) for n, phi in POINTWISE.items()},
+    "rms_grouped": Oracle(rms_grouped, SCALE),
+    "rms_gated": Oracle(rms_gated, SCALE | {"gate/kernel": GATE}),
+    "seed": Oracle(seed, SCALE | SEED),
+    "ada_layer": Oracle(ada_layer, modulation(2), context={"condition": CONDITION}),
+    "ada_rms": Oracle(ada_rms, modulation(1), context={"condition": CONDITION}),
 }

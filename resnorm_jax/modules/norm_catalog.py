@@ -6,6 +6,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 
+from resnorm_jax.modules.norm_catalog_more import ROWS as MORE_ROWS
 from resnorm_jax.modules.norm_table import NormParameter, NormSpec, Parameters
 from resnorm_jax.modules.norms import LayerNorm, RMSNorm
 from resnorm_jax.ops.norms import (
@@ -189,4 +190,4 @@ ROWS: tuple[NormSpec, ...] = (
     ),
     *(_pointwise(name, name) for name in POINTWISE if name not in ("tanh", "erf")),
 )
-NORMS: Registry[NormSpec] = Registry("norm", ROWS)
+NORMS: Registry[NormSpec] = Registry("norm", (*ROWS, *MORE_ROWS))

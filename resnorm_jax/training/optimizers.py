@@ -17,6 +17,7 @@ from resnorm_jax.errors import UserError, check_choice
 DECAY = (
     (r"(^|/)(scale|bias|gate|cls|alpha|shift)$", False),
     (r"(^|/)(embed|positions)/embedding$", False),
+    (r"(^|/)seed_(alpha|beta)$", True),  # as the paper of the norm has it: arXiv 2510.22777
     (r"(^|/)kernel$", True),
 )
 

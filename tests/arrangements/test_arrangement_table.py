@@ -154,7 +154,7 @@ def test_nothing_compares_an_arrangement_with_a_name():
 LAYERS = [  # a module may import from its own row and those above it
     {"version", "errors", "registry", "testing"},
     {"arrangements", "data"},
-    {"ops"},
+    {"ops", "interop"},
     {"modules"},
     {"norms", "build", "config", "reporting"},
     {"training"},

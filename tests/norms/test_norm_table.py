@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import norm_oracles
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict, unflatten_dict
 from norm_oracles import ORACLES
 from oracles import quick_jit, worst, x64
 
@@ -26,10 +27,14 @@ GRADIENT_WIDTHS = (2, 64)
 WIDTH_2_EPSILON = 1.0
 # Norms whose gradient is by definition not that of their values.
 STOPPED = ("ada", "detach")
+# Norms that see the size of a row: the gate is a function of it. (So does seed, but not at first.)
+NOT_HOMOGENEOUS = ("rms_gated",)
 # One row of each way in which a gradient is computed.
-SECOND = ("layer", "layer_std", "rms", "rms_outside", "scale", "l2", "derf", "cubsign", "saturlog")
+SECOND = ("layer", "layer_std", "rms", "rms_outside", "scale", "l2", "derf", "cubsign", "saturlog",
+          "rms_gated", "seed")  # fmt: skip
 every_norm = pytest.mark.parametrize("name", NAMES)
-with_scale = [n for n in NAMES if "scale" in ORACLES[n].parameters]
+# The scale of an adaptive norm is the last half of a bias.
+with_scale = [n for n in NAMES if {"scale", "modulation/bias"} & set(ORACLES[n].parameters)]
 
 
 def case(name, width, rows=3):
@@ -39,8 +44,8 @@ def case(name, width, rows=3):
     for key, parameter in ORACLES[name].parameters.items():
         shape = parameter.shape(width)
         most = 0.6 if parameter.vector else 0.3
-        moved = rng.uniform(0.1, most, shape) * rng.choice([-1, 1], shape)
-        parameters[key] = np.asarray(parameter.first(width) + moved, np.float32)
+        moved = rng.uniform(0.1, most, shape) * rng.choice([-1, 1], shape) * parameter.size(width)
+        parameters[key] = np.asarray(parameter.start(width) + moved, np.float32)
     x = rng.normal(0.5, 1.5, (rows, width)).astype(np.float32)
     for kink in norm_oracles.KINKS.get(name, ()):
         near = np.abs(distance(kink, x, parameters)) < 0.1
@@ -60,11 +65,25 @@ def wide(tree):
 def build(name, width=None, **options):
     if width == 2 and ORACLES[name].epsilon is not None:
         options["epsilon"] = WIDTH_2_EPSILON
-    return rn.norms.get(name).build(name="n", **options)
+    return Told(rn.norms.get(name).build(name="n", **options), ORACLES[name].context)
+
+
+class Told:
+    """A row's module that is told its context at each call."""
+
+    def __init__(self, module, context):
+        self.module = module
+        self.context = {key: value.astype(np.float32) for key, value in context.items()}
+
+    def init(self, key, x):
+        return self.module.init(key, x, **self.context)
+
+    def apply(self, variables, x):
+        return self.module.apply(variables, x, **self.context)
 
 
 def apply(module, parameters, x):
-    return module.apply({"params": parameters}, x)
+    return module.apply({"params": unflatten_dict(parameters, sep="/")}, x)
 
 
 @functools.cache
@@ -100,7 +119,11 @@ def test_the_line_for_people_names_what_the_oracle_has(name):
     assert ("eps" in words) == (oracle.epsilon is not None)
     assert row.epsilon == oracle.epsilon
     letters = {"scale": "g", "bias": "b", "alpha": "a", "shift": "s"}
-    assert words & set(letters.values()) == {letters[key] for key in oracle.parameters}
+    letters |= {"seed_alpha": "a", "seed_beta": "b"}
+    own = {key for key in oracle.parameters if "/" not in key}  # not of an inner projection
+    assert words & set(letters.values()) == {letters[key] for key in own}
+    assert ("Dense" in row.equation) == (own != set(oracle.parameters))
+    assert set(row.context) == set(oracle.context)
 
 
 # --- Values ---
@@ -252,13 +275,14 @@ def test_a_zero_row_gives_the_bias_or_phi_of_the_shift(name):
 def test_initial_parameters_are_as_the_equation_says(name):
     for width in (1, 7):
         x = case(name, width)[0]
-        found = build(name).init(jax.random.key(0), x).get("params", {})
+        found = flatten_dict(build(name).init(jax.random.key(0), x).get("params", {}), sep="/")
         oracle = ORACLES[name].parameters
         assert set(found) == set(oracle)
         for key, leaf in found.items():
             assert leaf.shape == oracle[key].shape(width), key
             assert leaf.dtype == jnp.float32
-            np.testing.assert_allclose(leaf, oracle[key].first(width), rtol=1e-7)
+            if oracle[key].first is not None:
+                np.testing.assert_allclose(leaf, oracle[key].first(width), rtol=1e-7)
 
 
 @every_norm
@@ -272,7 +296,7 @@ def test_parameters_take_the_dtype_asked_for(name):
 def test_a_first_scale_of_0_leaves_nothing_but_the_bias(name):
     module = build(name, scale_init=0.0)
     x = case(name, 7)[0]
-    parameters = dict(module.init(jax.random.key(0), x)["params"])
+    parameters = flatten_dict(module.init(jax.random.key(0), x)["params"], sep="/")
     out = apply(module, parameters, x)
     assert not np.asarray(out).any()
     if "bias" in parameters:
@@ -294,9 +318,10 @@ def test_epsilon_for_a_norm_without_is_an_error(name):
 
 
 @every_norm
-def test_no_parameter_decays(name):
-    parameters = {"n": case(name, 3)[1]}
-    assert not any(jax.tree.leaves(decay_mask(parameters)))
+def test_what_decays(name):
+    oracle = ORACLES[name].parameters
+    found = decay_mask({"n": unflatten_dict(case(name, 3)[1], sep="/")})["n"]
+    assert flatten_dict(found, sep="/") == {key: p.decays for key, p in oracle.items()}
     assert decay_mask({"n": {"kernel": 1}}) == {"n": {"kernel": True}}  # the mask can tell
 
 
@@ -326,6 +351,9 @@ def at_first(name, x):
         ("layer_zero_centred", "layer"),
         ("layer_no_bias", "layer"),
         ("layer_plain", "layer"),
+        ("seed", "rms"),
+        ("ada_layer", "layer"),
+        ("ada_rms", "rms"),
     ],
 )
 def test_equal_at_first(name, relative):
@@ -368,8 +396,8 @@ def test_symmetries(name):
     """What subtracts the mean ignores a shift, what divides by a length ignores a factor."""
     x = jnp.asarray(case(name, 16)[0])
     norm = functools.partial(at_first, name)
-    centred = name.startswith("layer") or name in STOPPED
-    statistical = ORACLES[name].epsilon is not None
+    centred = "layer" in name or name in STOPPED
+    statistical = ORACLES[name].epsilon is not None and name not in NOT_HOMOGENEOUS
     kinds = {testing.assert_shift_invariant: centred, testing.assert_scale_invariant: statistical}
     for assertion, holds in kinds.items():
         if holds:

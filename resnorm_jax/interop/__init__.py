@@ -1,0 +1,1 @@
+"""Parameters of one model turned into those of another that computes the same."""
