@@ -17,7 +17,7 @@ from resnorm_jax.modules.front_ends import FeatureEmbedding, PatchEmbedding, Tok
 from resnorm_jax.modules.pooling import POOLING
 from resnorm_jax.modules.positions import POSITIONS
 from resnorm_jax.modules.query_key import QUERY_KEY
-from resnorm_jax.modules.stack import REMAT, check_read, choose
+from resnorm_jax.modules.stack import REMAT, check_blocks, check_read, choose
 from resnorm_jax.ops.streams import STREAMS
 
 PATCH = 2
@@ -87,6 +87,7 @@ def check_names(model: ModelConfig) -> None:
     row = choose(model.arrangement, chosen, model.stream, model.query_key)
     segments = arrangements.plan_layers(row, model.depth, {"default": model.norm, **chosen})
     for segment in segments:
+        check_blocks(len(segment.places), model.remat_every)
         for slot, name in segment.norms.items():
             _check_name("norm" if slot == "default" else slot, norms.get, name)
     check_read(chosen, segments)

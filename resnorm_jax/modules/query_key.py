@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
-from resnorm_jax.ops.norms import l2_norm
+from resnorm_jax.ops.norms import cosine_query_key, henry_scale, l2_norm, swin_scale
+from resnorm_jax.ops.norms.query_key import SWIN_FIRST
+from resnorm_jax.ops.statistics import statistics_dtype
 from resnorm_jax.registry import Registry
 
 Parameters = Mapping[str, jax.Array]
@@ -62,27 +63,20 @@ def _full(q, k, parameters: Parameters, norm: Normalize):
 
 
 def _times(x: jax.Array, factor: Any) -> jax.Array:
-    return (x.astype(jnp.promote_types(x.dtype, jnp.float32)) * factor).astype(x.dtype)
+    return (x.astype(statistics_dtype(x)) * factor).astype(x.dtype)
 
 
 def _cosine(q, k, parameters: Parameters, norm: Normalize):
-    temperature = jnp.exp(jnp.minimum(parameters["log_scale"], jnp.log(100.0)))
-    root = q.shape[-1] ** 0.5
-    return _times(l2_norm(q), temperature[:, None] * root), l2_norm(k)
+    return cosine_query_key(q, k, swin_scale(parameters["log_scale"]))
 
 
 def _cosine_learned(q, k, parameters: Parameters, norm: Normalize):
-    return _times(l2_norm(q), parameters["alpha"] * q.shape[-1] ** 0.5), l2_norm(k)
+    return cosine_query_key(q, k, parameters["alpha"])
 
 
 def _unit_scaled(q, k, parameters: Parameters, norm: Normalize):
     scale = parameters["scale"]
     return _times(l2_norm(q), scale * q.shape[-1]), _times(l2_norm(k), scale)
-
-
-def _pairs(length: int) -> float:
-    """``log2(T^2 - T)``; of a single position, where it is not defined, 1."""
-    return float(jnp.log2(length * length - length)) if length > 1 else 1.0
 
 
 QUERY_KEY: Registry[QueryKey] = Registry(
@@ -108,7 +102,7 @@ QUERY_KEY: Registry[QueryKey] = Registry(
             "exp(min(t, log 100)) cos(q, k), t per head, log 10 at first",
             "Liu et al. 2021 (arXiv 2111.09883), section 3.3; microsoft/Swin-Transformer",
             _cosine,
-            (QueryKeyParameter("log_scale", lambda h, k: (h,), lambda n: 2.302585092994046),),
+            (QueryKeyParameter("log_scale", lambda h, k: (h,), lambda n: SWIN_FIRST),),
             used_by="Swin v2",
         ),
         QueryKey(
@@ -116,7 +110,7 @@ QUERY_KEY: Registry[QueryKey] = Registry(
             "a cos(q, k), scalar a, log2(L^2 - L) at first",
             "Henry et al. 2020 (arXiv 2010.04245)",
             _cosine_learned,
-            (QueryKeyParameter("alpha", lambda h, k: (), _pairs),),
+            (QueryKeyParameter("alpha", lambda h, k: (), lambda n: henry_scale(max(2, n))),),
         ),
         QueryKey(
             "unit_scaled",

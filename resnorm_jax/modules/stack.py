@@ -203,11 +203,7 @@ def _run_segment(
 
 def _run_blocks(step, layer, flow, varying, scanned, policy, count: int, every: int):
     """Scan over blocks of ``every`` layers, each computed again as a whole going backward."""
-    if count % every:
-        near = min((n for n in range(1, count + 1) if count % n == 0), key=lambda n: abs(n - every))
-        raise UserError(
-            f"config.model.remat_every: {every} does not divide {count} layers; try {near}"
-        )
+    check_blocks(count, every)
 
     def cut(tree: Any) -> Any:
         return jax.tree.map(lambda a: a.reshape(-1, every, *a.shape[1:]), tree)
@@ -225,6 +221,15 @@ def _run_blocks(step, layer, flow, varying, scanned, policy, count: int, every: 
     )
     flow, named = mapped(layer, flow, cut(varying))
     return flow, join(named)
+
+
+def check_blocks(count: int, every: int) -> None:
+    """Raise UserError if ``count`` like layers cannot be cut into blocks of ``every``."""
+    if count % every:
+        near = min((n for n in range(1, count + 1) if count % n == 0), key=lambda n: abs(n - every))
+        raise UserError(
+            f"config.model.remat_every: {every} does not divide {count} layers; try {near}"
+        )
 
 
 def check_read(norms: Mapping[str, Any], segments: tuple[Segment, ...]) -> None:
