@@ -18,6 +18,7 @@ N      layers
 
 from resnorm_jax import arrangements, norms
 from resnorm_jax.modules.attention import MultiHeadAttention
+from resnorm_jax.modules.batch_norms import BatchNorm, GroupNorm
 from resnorm_jax.modules.classifier import SequenceClassifier
 from resnorm_jax.modules.encoder import (
     TransformerEncoder,
@@ -40,8 +41,10 @@ from resnorm_jax.ops.residual import drop_path, residual
 from resnorm_jax.version import __version__
 
 __all__ = [
+    "BatchNorm",
     "FeatureEmbedding",
     "FeedForward",
+    "GroupNorm",
     "LayerNorm",
     "MultiHeadAttention",
     "PatchEmbedding",
