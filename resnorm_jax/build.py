@@ -17,10 +17,17 @@ from resnorm_jax.modules.pooling import POOLING
 from resnorm_jax.modules.positions import POSITIONS
 
 PATCH = 2
+DEVICE_AXIS = "devices"  # the mapped axis over which the rows of a batch are spread
 # Fields of the config that are fields of the encoder.
 ENCODER = sorted(
     {f.name for f in fields(ModelConfig)} & {f.name for f in fields(TransformerEncoder)}
 )
+# An encoder whose norms take statistics over rows is told the axis.
+SHARED: dict[str, Any] = {
+    name: value
+    for name, value in {"axis_name": DEVICE_AXIS}.items()
+    if name in {f.name for f in fields(TransformerEncoder)}
+}
 
 
 def build_model(config: Config, meta: dict[str, Any]) -> SequenceClassifier:
@@ -48,6 +55,7 @@ def build_model(config: Config, meta: dict[str, Any]) -> SequenceClassifier:
             **{name: getattr(model, name) for name in ENCODER},
             rotary=positions.rotary,
             dtype=dtype,
+            **SHARED,
         ),
         positions="none" if positions.rotary else model.positions,
         max_length=_max_length(model, meta),
