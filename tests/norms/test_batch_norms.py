@@ -13,7 +13,7 @@ from oracles import quick_jit, worst
 import resnorm_jax as rn
 from resnorm_jax import testing
 from resnorm_jax.ops.norms import batch_norm, group_norm, norm_by_statistics
-from resnorm_jax.training.optimizers import decay_mask
+from resnorm_jax.training.roles import decay_mask
 
 ROWS = [row for row in rn.norms.rows() if row.across_rows]
 TESTED = {"batch"}

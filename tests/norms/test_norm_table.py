@@ -15,7 +15,7 @@ from oracles import quick_jit, worst, x64
 import resnorm_jax as rn
 from resnorm_jax import testing
 from resnorm_jax.errors import UserError
-from resnorm_jax.training.optimizers import decay_mask
+from resnorm_jax.training.roles import decay_mask
 
 # Norms with statistics over rows have a file of their own: test_batch_norms.py.
 NAMES = tuple(row.name for row in rn.norms.rows() if not row.across_rows)
