@@ -28,6 +28,7 @@ from resnorm_jax.modules.encoder import (
 from resnorm_jax.modules.feed_forward import FeedForward
 from resnorm_jax.modules.front_ends import FeatureEmbedding, PatchEmbedding, TokenEmbedding
 from resnorm_jax.modules.norms import LayerNorm, RMSNorm
+from resnorm_jax.modules.power_norm import PowerNorm
 from resnorm_jax.modules.residual_block import ResidualBlock
 from resnorm_jax.ops.attention import masked_attention
 from resnorm_jax.ops.norms import (
@@ -48,6 +49,7 @@ __all__ = [
     "LayerNorm",
     "MultiHeadAttention",
     "PatchEmbedding",
+    "PowerNorm",
     "RMSNorm",
     "ResidualBlock",
     "SequenceClassifier",

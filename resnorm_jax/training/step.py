@@ -22,6 +22,8 @@ Collections = dict[str, Any]
 STATISTICS = "batch_stats"
 # Scalars named "step", float32, set to the number of updates done, for what changes over training:
 SCHEDULE = "schedule"
+# Flax's name for variables whose gradient, of the sum of the losses, is their next value:
+OVERWRITE = "_overwrite_with_gradient"
 
 
 class TrainState(flax.struct.PyTreeNode):
@@ -34,8 +36,8 @@ class TrainState(flax.struct.PyTreeNode):
       opt_state: the optimizer's state.
       ema: averaged parameters, or None.
       sums: metrics summed since the last logged step.
-      collections: the model's variables beside ``params``: `STATISTICS` and `SCHEDULE`, where it has
-        them. Equal on all devices.
+      collections: the model's variables beside ``params``: `STATISTICS`, `SCHEDULE` and
+        `OVERWRITE`, where it has them. Equal on all devices.
     """
 
     step: jax.Array
@@ -84,7 +86,8 @@ def create_state(
     """Return the state before the first update.
 
     Args:
-      variables: what the model's ``init`` gives: ``params`` and, perhaps, `STATISTICS` and `SCHEDULE`.
+      variables: what the model's ``init`` gives: ``params`` and, perhaps, `STATISTICS`,
+        `SCHEDULE` and `OVERWRITE`.
       optimizer: whose state is made.
       seed: of the run's root key.
       ema: whether averages are kept: their decay, or None.
@@ -92,12 +95,12 @@ def create_state(
     Raises:
       ValueError: if the model has a collection that the trainer does not know.
     """
-    collections = {name: tree for name, tree in variables.items() if name != "params"}
-    unknown = sorted(set(collections) - {STATISTICS, SCHEDULE})
+    collections = _without_params(variables)
+    unknown = sorted(set(collections) - {STATISTICS, SCHEDULE, OVERWRITE})
     if unknown:
         raise ValueError(
-            f"the model has the collection {unknown[0]!r}; the trainer knows params, {STATISTICS} "
-            f"and {SCHEDULE}"
+            f"the model has the collection {unknown[0]!r}; the trainer knows params, {STATISTICS}, "
+            f"{SCHEDULE} and {OVERWRITE}"
         )
     params = variables["params"]
     names = ("loss", "correct", "count", "grad_norm", "steps")
@@ -110,6 +113,10 @@ def create_state(
         sums={name: jnp.zeros((), jnp.float32) for name in names},  # each its own: donated
         collections=at_step(collections, 0),
     )
+
+
+def _without_params(variables: Mapping[str, Any]) -> Collections:
+    return {name: tree for name, tree in variables.items() if name != "params"}
 
 
 def at_step(collections: Collections, step: jax.Array | int) -> Collections:
@@ -180,12 +187,19 @@ def _gradient_sums(state, batch, options: StepOptions, axis_name):
     if axis_name is not None:
         key = jax.random.fold_in(key, lax.axis_index(axis_name))
 
-    def loss(params, collections, part, part_key):
+    def loss(learned, collections, part, part_key):
+        params, collections = learned["params"], collections | _without_params(learned)
         logits, collections = _logits(params, collections, part, part_key, options)
         sums = classification_sums(logits, part["y"], part["weight"], options.label_smoothing)
         return sums["loss"], (sums, collections)
 
-    gradient = jax.grad(loss, has_aux=True)
+    def gradient(params, collections, part, part_key):
+        learned = {"params": params} | {k: v for k, v in collections.items() if k == OVERWRITE}
+        grads, (sums, collections) = jax.grad(loss, has_aux=True)(
+            learned, collections, part, part_key
+        )
+        return grads["params"], (sums, collections | _without_params(grads))
+
     collections = at_step(state.collections, state.step)
     if options.accumulate == 1:
         grads, (sums, collections) = gradient(state.params, collections, batch, key)

@@ -130,6 +130,35 @@ def test_loss_curve_does_not_depend_on_the_number_of_devices():
     np.testing.assert_allclose(losses(8), one, rtol=2e-5)
 
 
+class PowerModel(nn.Module):
+    """As `Model`, with power norm."""
+
+    @nn.compact
+    def __call__(self, x, mask=None, *, deterministic=True):
+        h = nn.Dense(4)(jnp.where(mask[..., None], x, 0))
+        norm = rn.PowerNorm(warmup=3, axis_name=DEVICE_AXIS, name="norm")
+        h = norm(h, mask=mask, deterministic=deterministic)
+        return nn.Dense(3)(h.sum(1) / jnp.maximum(mask.sum(1, keepdims=True), 1))
+
+
+def test_what_is_overwritten_with_its_gradient_is_carried_on_any_number_of_devices():
+    data = tiny.dataset()
+    found = []
+    for devices, accumulate in ((1, 1), (8, 1), (2, 2)):
+        parallel, state, _, _ = parts(data, devices, PowerModel(), accumulate=accumulate)
+        batches = TrainBatches(data.train, 16, (5, 8), 0)
+        for index in range(6):
+            state, _ = parallel.train(state, batches.batch_at(index))
+        check_replicated(state)
+        found.append(host((state.params, state.collections)))
+    # Micro-batches are batches of their own: other numbers, as many updates more.
+    assert found[0][1]["batch_stats"]["norm"]["count"] == 6
+    assert found[2][1]["batch_stats"]["norm"]["count"] > 6
+    nu = found[0][1]["_overwrite_with_gradient"]["norm"]["nu"]
+    assert np.abs(nu).max() > 1e-3
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), *found[:2])
+
+
 def test_what_fills_a_batch_changes_nothing():
     data = tiny.dataset()
     batch = TrainBatches(data.train, 16, (8,), 0).batch_at(0)

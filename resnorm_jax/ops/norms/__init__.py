@@ -11,6 +11,7 @@ from resnorm_jax.ops.norms.core import (
 from resnorm_jax.ops.norms.detached import ada_norm, detach_norm
 from resnorm_jax.ops.norms.group import group_norm
 from resnorm_jax.ops.norms.pointwise import POINTWISE, pointwise_norm
+from resnorm_jax.ops.norms.power import power_scale
 from resnorm_jax.ops.norms.scaled import (
     input_scaled_rms_norm,
     l2_norm,
@@ -35,6 +36,7 @@ __all__ = [
     "norm_by_statistics",
     "outside_rms_norm",
     "pointwise_norm",
+    "power_scale",
     "rms_norm",
     "scale_norm",
     "std_layer_norm",
