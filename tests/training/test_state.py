@@ -159,6 +159,54 @@ def test_what_is_overwritten_with_its_gradient_is_carried_on_any_number_of_devic
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), *found[:2])
 
 
+class Layer(nn.Module):
+    """A layer whose norms keep state of every kind."""
+
+    deterministic: bool
+
+    @nn.compact
+    def __call__(self, x, mask):
+        for name in ("batch", "power"):
+            norm = rn.norms.get(name).build(name=name, axis_name=DEVICE_AXIS)
+            x = x + Growing()(norm(x, mask=mask, deterministic=self.deterministic))
+        return x, None
+
+
+class Stack(nn.Module):
+    """Three scanned layers: state stacked by layer, the step shared."""
+
+    @nn.compact
+    def __call__(self, x, mask=None, *, deterministic=True):
+        stack = nn.scan(
+            Layer,
+            variable_axes={"params": 0, "batch_stats": 0, "_overwrite_with_gradient": 0},
+            variable_broadcast="schedule", split_rngs={"params": True},
+            in_axes=nn.broadcast, length=3,
+        )  # fmt: skip
+        h = nn.Dense(4)(jnp.where(mask[..., None], x, 0))
+        h, _ = stack(deterministic, name="layers")(h, mask)
+        return nn.Dense(3)(h.sum(1) / jnp.maximum(mask.sum(1, keepdims=True), 1))
+
+
+def test_a_scanned_stack_keeps_a_state_by_layer():
+    data = tiny.dataset()
+    found = []
+    for devices in (1, 4):
+        parallel, state, _, _ = parts(data, devices, Stack())
+        batches = TrainBatches(data.train, 16, (5, 8), 0)
+        for index in range(4):
+            state, _ = parallel.train(state, batches.batch_at(index))
+        check_replicated(state)
+        found.append(host((state.params, state.collections)))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), *found)
+    collections = found[0][1]
+    mean = collections["batch_stats"]["layers"]["batch"]["mean"]
+    assert mean.shape == (3, 4)
+    assert np.abs(mean[0] - mean[2]).max() > 1e-3
+    assert np.abs(collections["_overwrite_with_gradient"]["layers"]["power"]["nu"]).max() > 1e-4
+    assert {float(s) for s in jax.tree.leaves(collections["schedule"])} == {3.0}
+
+
 def test_what_fills_a_batch_changes_nothing():
     data = tiny.dataset()
     batch = TrainBatches(data.train, 16, (8,), 0).batch_at(0)
