@@ -18,6 +18,7 @@ N      layers
 
 from resnorm_jax import arrangements, norms
 from resnorm_jax.modules.attention import MultiHeadAttention
+from resnorm_jax.modules.batch_norms import BatchNorm, GroupNorm
 from resnorm_jax.modules.classifier import SequenceClassifier
 from resnorm_jax.modules.decoder import TransformerDecoder, TransformerDecoderLayer
 from resnorm_jax.modules.encoder import (
@@ -28,6 +29,7 @@ from resnorm_jax.modules.encoder import (
 from resnorm_jax.modules.feed_forward import FeedForward
 from resnorm_jax.modules.front_ends import FeatureEmbedding, PatchEmbedding, TokenEmbedding
 from resnorm_jax.modules.norms import LayerNorm, RMSNorm
+from resnorm_jax.modules.power_norm import PowerNorm
 from resnorm_jax.modules.residual_block import ResidualBlock
 from resnorm_jax.ops.attention import masked_attention
 from resnorm_jax.ops.norms import (
@@ -41,11 +43,14 @@ from resnorm_jax.ops.residual import drop_path, residual
 from resnorm_jax.version import __version__
 
 __all__ = [
+    "BatchNorm",
     "FeatureEmbedding",
     "FeedForward",
+    "GroupNorm",
     "LayerNorm",
     "MultiHeadAttention",
     "PatchEmbedding",
+    "PowerNorm",
     "RMSNorm",
     "ResidualBlock",
     "SequenceClassifier",

@@ -21,6 +21,7 @@ from resnorm_jax.modules.stack import REMAT, check_blocks, check_read, choose
 from resnorm_jax.ops.streams import STREAMS
 
 PATCH = 2
+DEVICE_AXIS = "devices"  # the mapped axis over which the rows of a batch are spread
 # Fields of the config that are fields of the encoder.
 ENCODER = sorted(
     {f.name for f in fields(ModelConfig)} & {f.name for f in fields(TransformerEncoder)}
@@ -53,6 +54,7 @@ def build_model(config: Config, meta: dict[str, Any]) -> SequenceClassifier:
             norms=slot_norms(model),
             rotary=positions.rotary,
             dtype=dtype,
+            axis_name=DEVICE_AXIS,
         ),
         positions="none" if positions.rotary else model.positions,
         max_length=_max_length(model, meta),

@@ -65,6 +65,7 @@ class OptimizerConfig:
     schedule: str = "cosine"
     warmup: float = 0.0  # share of all steps
     weight_decay: float | None = None
+    decay: str = "kernel"  # roles that decay, by comma or +: see resnorm_jax.training.roles
     b1: float | None = None
     b2: float | None = None
     epsilon: float | None = None

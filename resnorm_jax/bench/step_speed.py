@@ -32,7 +32,7 @@ def our_step(size: Size, dtype: Any, unroll: int) -> Callable[..., Any]:
 
 def our_state(params: Any) -> TrainState:
     """Return the state before the first of `our_step`."""
-    return create_state(params, optimizer(), 0, None)
+    return create_state({"params": params}, optimizer(), 0, None)
 
 
 def jax_steps(size: Size, dtype: Any, params: Any) -> dict[str, tuple[Callable[..., Any], Any]]:

@@ -61,8 +61,8 @@ class SequenceClassifier(nn.Module):
 
         Args:
           x: ``[B, L, C]`` features, ``[B, L]`` tokens or ``[B, H, W, C]`` images.
-          mask: ``[B, L]``, True where a position is valid; None for images and full rows. What
-            stands elsewhere, NaN too, changes nothing.
+          mask: ``[B, L]``, True where a position is valid; ``[B, 1]`` for whole rows, as of images;
+            None for full rows. What stands elsewhere, NaN too, changes nothing.
           deterministic: True turns dropout off; False needs an rng named ``dropout``.
           return_intermediates: also return the encoder's named intermediates.
 
@@ -71,6 +71,8 @@ class SequenceClassifier(nn.Module):
         """
         pooling = POOLING.get(self.pooling)
         h = self.front_end(zero_padding(x, mask))
+        if mask is not None:
+            mask = jnp.broadcast_to(mask, h.shape[:2])
         if pooling.class_token:
             h, mask = self._prepend(h, mask)
         h = self._add_positions(h, int(pooling.class_token))

@@ -6,9 +6,11 @@ from typing import Any
 import flax.linen as nn
 import jax
 
+from resnorm_jax.modules.batch_norms import SequenceBatchNorm
 from resnorm_jax.modules.norm_catalog_more import ROWS as MORE_ROWS
 from resnorm_jax.modules.norm_table import NormParameter, NormSpec, Parameters
 from resnorm_jax.modules.norms import LayerNorm, RMSNorm
+from resnorm_jax.modules.power_norm import PowerNorm
 from resnorm_jax.ops.norms import (
     POINTWISE,
     ada_norm,
@@ -187,6 +189,29 @@ ROWS: tuple[NormSpec, ...] = (
         partial(_point, function="erf"),
         (ALPHA, SHIFT, SCALE, BIAS),
         epsilon=None,
+    ),
+    NormSpec(
+        "batch",
+        "(x - mean_B(x)) / sqrt(var_B(x) + eps) * g + b; mean_B over all valid positions",
+        "Ioffe and Szegedy 2015 (arXiv 1502.03167)",
+        module=SequenceBatchNorm,
+        epsilon=1e-5,
+        context=("mask", "deterministic"),
+        across_rows=True,
+        state="running mean and variance",
+        used_by="PatchTST",
+        since="0.2.0",
+    ),
+    NormSpec(
+        "power",
+        "u / sqrt(m + eps) * g + b, u = x / sqrt(mean(x^2) + eps), m a running mean of u^2",
+        "Shen et al. 2020 (arXiv 2003.07845); sIncerass/powernorm",
+        module=PowerNorm,
+        epsilon=1e-5,
+        context=("mask", "deterministic"),
+        across_rows=True,
+        state="running mean square, running gradient mean",
+        since="0.2.0",
     ),
     *(_pointwise(name, name) for name in POINTWISE if name not in ("tanh", "erf")),
 )

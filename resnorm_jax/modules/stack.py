@@ -32,6 +32,8 @@ REMAT: dict[str, Callable[..., Any] | None] = {
     "full": jax.checkpoint_policies.nothing_saveable,
     "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
 }
+# Collections with a value for each layer: parameters, running statistics, and PowerNorm's state.
+STACKED = ("params", "batch_stats", "_overwrite_with_gradient")
 # Slots that a model may fill although the arrangement leaves them empty.
 FREE_SLOTS = ("embedding_norm", "value_norm", "heads_norm", "mlp_norm")
 
@@ -189,7 +191,7 @@ def _run_segment(
     count, every = len(segment.places), stack.remat_every
     scanned = partial(
         nn.scan,
-        variable_axes={"params": 0, "batch_stats": 0},
+        variable_axes=dict.fromkeys(STACKED, 0),
         variable_broadcast="schedule",
         split_rngs={"params": True, "dropout": True},
     )
@@ -216,9 +218,7 @@ def _run_blocks(step, layer, flow, varying, scanned, policy, count: int, every: 
         return scanned(inner, length=every)(layer, flow, varying)
 
     outer = scanned(nn.remat(block, policy=policy, prevent_cse=False), length=count // every)
-    mapped = nn.map_variables(
-        outer, ("params", "batch_stats"), trans_in_fn=cut, trans_out_fn=join, mutable=True
-    )
+    mapped = nn.map_variables(outer, STACKED, trans_in_fn=cut, trans_out_fn=join, mutable=True)
     flow, named = mapped(layer, flow, cut(varying))
     return flow, join(named)
 

@@ -13,10 +13,9 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from resnorm_jax.build import DEVICE_AXIS
 from resnorm_jax.errors import UserError
 from resnorm_jax.training.step import Batch, StepOptions, TrainState, predict_step, train_step
-
-AXIS = "devices"
 
 
 class NotReplicatedError(RuntimeError):
@@ -35,15 +34,17 @@ class DataParallel:
         self.devices = list(devices)
         self.programs = 0  # traced, hence compiled, so far
         # As pmap's own outputs lie: a state that lies elsewhere would be compiled for once more.
-        self._everywhere = NamedSharding(Mesh(np.array(self.devices), (AXIS,)), PartitionSpec())
+        self._everywhere = NamedSharding(
+            Mesh(np.array(self.devices), (DEVICE_AXIS,)), PartitionSpec()
+        )
         self._train = jax.pmap(
-            self._counted(partial(train_step, options=options, axis_name=AXIS)),
-            axis_name=AXIS, in_axes=(None, 0), out_axes=None, donate_argnums=(0,),
+            self._counted(partial(train_step, options=options, axis_name=DEVICE_AXIS)),
+            axis_name=DEVICE_AXIS, in_axes=(None, 0), out_axes=None, donate_argnums=(0,),
             devices=self.devices,
         )  # fmt: skip
         self._predict = jax.pmap(
             self._counted(partial(predict_step, apply=options.apply)),
-            axis_name=AXIS, in_axes=(None, 0), out_axes=0, devices=self.devices,
+            axis_name=DEVICE_AXIS, in_axes=(None, 0), out_axes=0, devices=self.devices,
         )  # fmt: skip
 
     def replicate(self, tree: Any) -> Any:
@@ -57,10 +58,13 @@ class DataParallel:
         """
         return self._train(state, self._spread(batch))
 
-    def predict(self, params: Any, batch: Mapping[str, Any]) -> np.ndarray:
-        """Return log-probabilities of a global batch, ``[B, K]`` on the host."""
+    def predict(self, variables: Mapping[str, Any], batch: Mapping[str, Any]) -> np.ndarray:
+        """Return log-probabilities of a global batch, ``[B, K]`` on the host.
+
+        ``variables`` are the model's: ``params`` and what it keeps beside them.
+        """
         inputs = {name: batch[name] for name in ("x", "mask") if name in batch}
-        out = np.asarray(self._predict(self.replicate(params), self._spread(inputs)))
+        out = np.asarray(self._predict(self.replicate(variables), self._spread(inputs)))
         return out.reshape(-1, out.shape[-1])
 
     def _counted(self, step: Callable[..., Any]) -> Callable[..., Any]:

@@ -60,6 +60,8 @@ def run_experiment(config: Config, workdir: Path, console: Console) -> dict[str,
     buckets = length_buckets(dataset.train.lengths, config.train.buckets)
     steps = total_steps(config, dataset, buckets)
     optimizer, schedule = make_optimizer(config.optimizer, steps)
+    # Before anything is written: a norm that does not fit its slot is found when it is made.
+    jax.eval_shape(lambda: init_variables(model, dataset, buckets, config.seed))
     open_run(workdir, config, meta, devices)
 
     options = StepOptions(
@@ -79,10 +81,10 @@ def run_experiment(config: Config, workdir: Path, console: Console) -> dict[str,
     seeds = range(config.seed, config.seed + config.seeds)
     scores = []
     for seed in seeds:
-        params = init_params(model, dataset, buckets, seed)
+        variables = init_variables(model, dataset, buckets, seed)
         if seed == config.seed:
-            model_summary(params, console)
-        state = create_state(params, optimizer, seed, config.train.ema)
+            model_summary(variables["params"], console)
+        state = create_state(variables, optimizer, seed, config.train.ema)
         outcome = train_seed(run, seed, state, steps)
         found = {
             "seed": seed,
@@ -94,7 +96,7 @@ def run_experiment(config: Config, workdir: Path, console: Console) -> dict[str,
         rows = dataset.test if config.train.score == "test" else dataset.valid
         assert rows is not None
         found |= evaluate(
-            parallel, outcome.params, rows, dataset.classes, config.train.batch_size, buckets
+            parallel, outcome.variables, rows, dataset.classes, config.train.batch_size, buckets
         )
         scores.append(found)
     report = make_report(config, dataset, scores, parallel.programs)
@@ -125,13 +127,15 @@ def total_steps(config: Config, dataset: Dataset, buckets: tuple[int, ...]) -> i
     return config.train.epochs * batches.steps_per_epoch
 
 
-def init_params(model: Any, dataset: Dataset, buckets: tuple[int, ...], seed: int) -> Any:
-    """Return the parameters before training; they depend on the seed and the shapes only."""
+def init_variables(
+    model: Any, dataset: Dataset, buckets: tuple[int, ...], seed: int
+) -> dict[str, Any]:
+    """Return the variables before training; they depend on the seed and the shapes only."""
     batch = TrainBatches(dataset.train, 1, buckets, 0).batch_at(0)
     key = jax.random.fold_in(jax.random.key(seed), INIT_KEY)
     init = jax.jit(partial(model.init, deterministic=True))
     x, mask = jnp.asarray(batch["x"]), batch.get("mask")
-    return init(key, x, mask)["params"]
+    return init(key, x, mask)
 
 
 def data_line(dataset: Dataset) -> str:

@@ -20,7 +20,7 @@ from resnorm_jax.training.checkpoint import CheckpointStore
 from resnorm_jax.training.devices import DataParallel, check_replicated
 from resnorm_jax.training.evaluation import evaluate
 from resnorm_jax.training.run_directory import seed_directory
-from resnorm_jax.training.step import TrainState
+from resnorm_jax.training.step import TrainState, scored_variables
 
 
 class DivergedError(RuntimeError):
@@ -46,17 +46,22 @@ class Outcome:
     """What a seed's training gave.
 
     Attributes:
-      params: those to be scored: last, averaged or best.
+      variables: those to be scored: last, averaged or best.
       step: updates behind them.
       seconds: spent training, over all sittings.
       examples: rows seen in this sitting, and the seconds that it took without the first step.
     """
 
-    params: Any
+    variables: dict[str, Any]
     step: int
     seconds: float
     examples_per_second: float | None
     best: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def params(self) -> Any:
+        """The parameters of ``variables``."""
+        return self.variables["params"]
 
 
 def train_seed(run: Run, seed: int, state: TrainState, total_steps: int) -> Outcome:
@@ -164,32 +169,38 @@ class _Reporter:
 
 def _validate(run: Run, seed: int, step: int, state: TrainState, reporter, best) -> None:
     assert run.dataset.valid is not None
-    params = evaluated(state)
+    variables = scored_variables(state)
     found = evaluate(
-        run.parallel, params, run.dataset.valid, run.dataset.classes, run.train.batch_size,
+        run.parallel, variables, run.dataset.valid, run.dataset.classes, run.train.batch_size,
         run.buckets,
     )  # fmt: skip
     numbers = {"loss": found["log_loss"], **{k: found[k] for k in ("accuracy", "macro_f1")}}
     reporter.write(step, "valid", **numbers)
     known = best.steps()
     if run.train.select == "best" and (not known or _better(numbers, best.note(known[-1]))):
-        best.save(step, params, numbers)
+        best.save(step, packed(variables), numbers)
 
 
 def _better(new: Mapping[str, float], old: Mapping[str, float]) -> bool:
     return (new["accuracy"], -new["loss"]) > (old["accuracy"], -old["loss"])
 
 
-def evaluated(state: TrainState) -> Any:
-    """Return the parameters that are scored: the averaged ones where there are any."""
-    return state.params if state.ema is None else state.ema
+def packed(variables: dict[str, Any]) -> Any:
+    """Return variables as a checkpoint holds them: parameters alone where there is nothing else."""
+    return variables if len(variables) > 1 else variables["params"]
+
+
+def unpacked(tree: Any, like: dict[str, Any]) -> dict[str, Any]:
+    """Return the variables, of the collections of ``like``, that `packed` made ``tree`` of."""
+    return tree if len(like) > 1 else {"params": tree}
 
 
 def _outcome(run, state, best, last, seconds, speed, total_steps) -> Outcome:
     seconds = last.note(last.steps()[-1])["seconds"]
+    variables = scored_variables(state)
     if run.train.select == "best":
-        found = best.restore_latest(evaluated(state))
+        found = best.restore_latest(packed(variables))
         if found is not None:
-            step, params = found
-            return Outcome(params, step, seconds, speed, best.note(step))
-    return Outcome(evaluated(state), total_steps, seconds, speed)
+            step, tree = found
+            return Outcome(unpacked(tree, variables), step, seconds, speed, best.note(step))
+    return Outcome(variables, total_steps, seconds, speed)

@@ -1,25 +1,17 @@
-"""Optimizers and schedules by name, on optax; which parameters decay, by name."""
+"""Optimizers and schedules by name, on optax."""
 
-import re
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, fields
+from functools import partial
 
-import jax
 import jax.numpy as jnp
 import optax
 
 from resnorm_jax.config import OptimizerConfig
 from resnorm_jax.errors import UserError, check_choice
+from resnorm_jax.training.roles import decay_mask, decay_roles
 
-# First match wins; a parameter that matches none is an error, never a silent default. Names, not
-# ranks: in a scanned stack a norm's scale has two axes (depth, width) and is still a scale.
-DECAY = (
-    (r"(^|/)(scale|bias|gate|cls|alpha|shift)$", False),
-    (r"(^|/)(embed|positions)/embedding$", False),
-    (r"(^|/)seed_(alpha|beta)$", True),  # as the paper of the norm has it: arXiv 2510.22777
-    (r"(^|/)kernel$", True),
-)
+_DEFAULT_DECAY = next(f.default for f in fields(OptimizerConfig) if f.name == "decay")
 
 
 @dataclass(frozen=True)
@@ -111,11 +103,11 @@ def make_optimizer(
 ) -> tuple[optax.GradientTransformation, optax.Schedule]:
     """Return the gradient transform and the learning-rate schedule.
 
-    Clip, then the algorithm's direction, then decoupled weight decay on the parameters that
-    `decay_mask` names, then the learning rate.
+    Clip, then the algorithm's direction, then decoupled weight decay on the parameters whose role
+    ``config.decay`` names (see `resnorm_jax.training.roles`), then the learning rate.
 
     Raises:
-      UserError: for an algorithm that is not known, or an option that it does not read.
+      UserError: for an algorithm or a role that is not known, or an option that is not read.
     """
     row = ALGORITHMS[check_choice("config.optimizer.algorithm", config.algorithm, ALGORITHMS)]
     options = dict(row.defaults)
@@ -129,27 +121,15 @@ def make_optimizer(
                 f"it reads {', '.join(sorted(row.defaults))}"
             )
         options[name] = value
-    decay = options.pop("weight_decay", 0.0)
+    decay, roles = options.pop("weight_decay", 0.0), decay_roles(config.decay)
+    if not decay and config.decay != _DEFAULT_DECAY:
+        raise UserError(
+            f"config.optimizer.decay: not read: {row.name} has no weight decay here; "
+            "set optimizer.weight_decay, or another optimizer.algorithm"
+        )
     schedule = make_schedule(config, steps)
     parts = [optax.clip_by_global_norm(config.clip)] if config.clip is not None else []
     parts.append(row.direction(**options))
     if decay:
-        parts.append(optax.add_decayed_weights(decay, mask=decay_mask))
+        parts.append(optax.add_decayed_weights(decay, mask=partial(decay_mask, roles=roles)))
     return optax.chain(*parts, optax.scale_by_learning_rate(schedule)), schedule
-
-
-def decay_mask(params: Any) -> Any:
-    """Return a tree of booleans: True where weight decay applies.
-
-    Raises:
-      ValueError: naming parameters that no rule of `DECAY` covers.
-    """
-    paths = jax.tree_util.tree_leaves_with_path(params)
-    names = [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in paths]
-    uncovered = [n for n in names if not any(re.search(rule, n) for rule, _ in DECAY)]
-    if uncovered:
-        raise ValueError(
-            f"no weight-decay rule covers {uncovered}; add one to resnorm_jax.training.optimizers.DECAY"
-        )
-    flags = [next(flag for rule, flag in DECAY if re.search(rule, name)) for name in names]
-    return jax.tree.unflatten(jax.tree.structure(params), flags)

@@ -17,30 +17,35 @@ from resnorm_jax.modules.positions import POSITIONS
 from resnorm_jax.training.checkpoint import CheckpointStore, DamagedCheckpointError
 from resnorm_jax.training.devices import DataParallel, choose_devices
 from resnorm_jax.training.evaluation import predict
-from resnorm_jax.training.loop import evaluated
+from resnorm_jax.training.loop import packed, unpacked
 from resnorm_jax.training.optimizers import make_optimizer
 from resnorm_jax.training.run_directory import read_run, seed_directory
-from resnorm_jax.training.step import StepOptions, create_state
+from resnorm_jax.training.step import StepOptions, create_state, scored_variables
 
 
 @dataclass
 class Trained:
-    """A run's model with the parameters of one seed.
+    """A run's model with the variables of one seed.
 
     Attributes:
       config: of the run.
       meta: of its data; `resnorm_jax.data.read_inputs` takes it.
-      params: parameters.
+      variables: ``params``, and what the model keeps beside them.
       step: updates behind them.
       kind: ``"best"`` or ``"last"``.
     """
 
     config: Config
     meta: dict[str, Any]
-    params: Any
+    variables: dict[str, Any]
     step: int
     kind: str
     parallel: DataParallel
+
+    @property
+    def params(self) -> Any:
+        """The parameters of ``variables``."""
+        return self.variables["params"]
 
     def log_probs(self, examples: Examples) -> np.ndarray:
         """Return log-probabilities ``[N, K]`` of rows prepared as the training rows were.
@@ -57,11 +62,12 @@ class Trained:
                 "train with a larger model.max_length, or positions=sinusoidal"
             )
         buckets = (int(examples.lengths.max()),) if len(examples) else (1,)
-        return predict(self.parallel, self.params, examples, self.config.train.batch_size, buckets)
+        size = self.config.train.batch_size
+        return predict(self.parallel, self.variables, examples, size, buckets)
 
 
 def load_trained(workdir: Path, seed: int | None = None, kind: str | None = None) -> Trained:
-    """Load a run's parameters.
+    """Load a run's variables.
 
     Args:
       workdir: the run directory.
@@ -77,29 +83,30 @@ def load_trained(workdir: Path, seed: int | None = None, kind: str | None = None
     model = build_model(config, meta)
     optimizer, _ = make_optimizer(config.optimizer, 10**9)
     like = jax.eval_shape(
-        lambda: create_state(_abstract_params(model, meta), optimizer, seed, config.train.ema)
+        lambda: create_state(_initial(model, meta), optimizer, seed, config.train.ema)
     )
     like = jax.tree.map(lambda s: np.zeros(s.shape, s.dtype), like)
+    wanted = scored_variables(like)
     store = CheckpointStore(seed_directory(workdir, seed, kind))
     if not store.steps():
         seeds = sorted(p.name for p in (workdir / "checkpoints").glob("seed_*"))
         raise UserError(f"{workdir}: no {kind} checkpoint of seed {seed}; it holds {seeds}")
     step = store.steps()[-1]
     try:
-        found = store.restore(step, evaluated(like) if kind == "best" else like)
+        found = store.restore(step, packed(wanted) if kind == "best" else like)
     except DamagedCheckpointError as error:
         raise UserError(f"damaged checkpoint: {error}; run the training command again") from None
     devices = choose_devices(1, config.train.batch_size, 1)
     parallel = DataParallel(StepOptions(model.apply, optax.identity()), devices)
-    params = found if kind == "best" else evaluated(found)
-    return Trained(config, meta, params, step, kind, parallel)
+    variables = unpacked(found, wanted) if kind == "best" else scored_variables(found)
+    return Trained(config, meta, variables, step, kind, parallel)
 
 
-def _abstract_params(model: Any, meta: dict[str, Any]) -> Any:
+def _initial(model: Any, meta: dict[str, Any]) -> dict[str, Any]:
     shapes = {
         "features": (1, meta["max_length"], *meta["shape"]),
         "tokens": (1, meta["max_length"]),
         "images": (1, *meta["shape"]),
     }
     dtype = jnp.int32 if meta["kind"] == "tokens" else jnp.float32
-    return model.init(jax.random.key(0), jnp.zeros(shapes[meta["kind"]], dtype))["params"]
+    return model.init(jax.random.key(0), jnp.zeros(shapes[meta["kind"]], dtype))

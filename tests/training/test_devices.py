@@ -77,11 +77,11 @@ def test_evaluation_counts_every_row_once(devices):
     data = tiny.dataset(rows=46)  # 23 test rows: they divide by neither batch nor devices
     parallel, state, options, _ = tiny.parts(tiny.config(), data, devices)
     rows = data.test
-    log_probs = predict(parallel, state.params, rows, 16, (5, 8))
+    log_probs = predict(parallel, {"params": state.params}, rows, 16, (5, 8))
     mask = np.arange(8) < rows.lengths[:, None]
     logits = options.apply({"params": state.params}, rows.x, mask)
     np.testing.assert_allclose(log_probs, jax.nn.log_softmax(logits), atol=1e-5)
-    found = evaluate(parallel, state.params, rows, data.classes, 16, (5, 8))
+    found = evaluate(parallel, {"params": state.params}, rows, data.classes, 16, (5, 8))
     assert found["accuracy"] == np.mean(np.argmax(logits, -1) == rows.y)
     assert sum(map(sum, found["confusion"])) == len(rows) == 23
 

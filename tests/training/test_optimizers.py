@@ -5,12 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-import tiny
 
 from resnorm_jax.config import OptimizerConfig
 from resnorm_jax.errors import UserError
 from resnorm_jax.training.losses import classification_sums
-from resnorm_jax.training.optimizers import ALGORITHMS, decay_mask, make_optimizer, make_schedule
+from resnorm_jax.training.optimizers import ALGORITHMS, make_optimizer, make_schedule
 
 
 def rates(steps=100, **fields):
@@ -31,26 +30,6 @@ def test_schedules_in_closed_form():
     rsqrt = 0.5 * np.minimum((t + 1) / 10, np.sqrt(10 / (t + 1)))
     np.testing.assert_allclose(rates(schedule="rsqrt", warmup=0.1), rsqrt, rtol=1e-6)
     assert rates(schedule="cosine")[0] == 0.5
-
-
-def test_decay_covers_every_parameter_by_name_in_a_scanned_stack():
-    for arrangement in ("pre_ln", "rezero"):
-        _, state, _, _ = tiny.parts(
-            tiny.config(model={"arrangement": arrangement, "pooling": "cls"}), tiny.dataset()
-        )
-        flags = jax.tree_util.tree_leaves_with_path(decay_mask(state.params))
-        for path, decays in flags:
-            name = jax.tree_util.keystr(path, simple=True, separator="/")
-            assert decays == name.endswith("/kernel"), name
-        names = [jax.tree_util.keystr(p, simple=True, separator="/") for p, _ in flags]
-        scales = [n for n in names if n.endswith(("scale", "gate"))]
-        assert scales  # they have two axes, or one, in the stack: an ndim rule would decay them
-    assert any("gate" in n for n in names)
-
-
-def test_a_parameter_without_a_rule_is_an_error():
-    with pytest.raises(ValueError, match=r"no weight-decay rule covers \['layer/odd'\]"):
-        decay_mask({"layer": {"odd": jnp.ones(3), "kernel": jnp.ones((2, 2))}})
 
 
 @pytest.mark.parametrize("algorithm", ["adamw", "lion", "sgd"])

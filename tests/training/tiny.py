@@ -10,7 +10,7 @@ from resnorm_jax.data import describe
 from resnorm_jax.data.dataset import Dataset, Examples
 from resnorm_jax.reporting.files import MetricsLog
 from resnorm_jax.training.devices import DataParallel
-from resnorm_jax.training.experiment import init_params
+from resnorm_jax.training.experiment import init_variables
 from resnorm_jax.training.loop import Run
 from resnorm_jax.training.optimizers import make_optimizer
 from resnorm_jax.training.step import StepOptions, create_state
@@ -56,8 +56,8 @@ def parts(made, data, devices: int = 1, steps: int = 20):
         made.train.ema,
         made.train.log_every,
     )
-    params = init_params(model, data, (5, 8), 0)
-    state = create_state(params, optimizer, 0, made.train.ema)
+    variables = init_variables(model, data, (5, 8), 0)
+    state = create_state(variables, optimizer, 0, made.train.ema)
     parallel = DataParallel(options, jax.local_devices()[:devices])
     return parallel, parallel.replicate(state), options, schedule
 
