@@ -61,7 +61,7 @@ def compile_times(
       the total at the last depth over that at the first.
     """
     best: dict[int, dict[str, float]] = {}
-    with _no_compilation_cache():
+    with no_compilation_cache():
         for _ in range(repeats):
             for depth in depths:
                 seconds = _compile_seconds(replace(size, depth=depth), dtype_name)
@@ -117,7 +117,8 @@ def _divided(a: float | None, b: float | None) -> float | None:
 
 
 @contextmanager
-def _no_compilation_cache() -> Iterator[None]:
+def no_compilation_cache() -> Iterator[None]:
+    """Compile anew, whatever lies in the cache."""
     option = "jax_enable_compilation_cache"
     before = getattr(jax.config, option)
     jax.config.update(option, False)

@@ -30,12 +30,19 @@ class Size:
     classes: int = 10
 
 
-def our_model(size: Size, dtype: Any = jnp.float32, unroll: int = 1) -> SequenceClassifier:
-    """Return this library's pre-LN classifier; ``unroll=1`` scans the layers, as by default."""
+def our_model(
+    size: Size, dtype: Any = jnp.float32, unroll: int = 1, **encoder: Any
+) -> SequenceClassifier:
+    """Return this library's classifier, pre-LN unless ``encoder`` has another ``arrangement``.
+
+    ``unroll=1`` scans the layers, as by default; ``encoder`` holds further fields of the encoder.
+    """
     return SequenceClassifier(
         size.classes,
         FeatureEmbedding(size.width, dtype=dtype),
-        TransformerEncoder(size.depth, size.heads, size.mlp_width, unroll=unroll, dtype=dtype),
+        TransformerEncoder(
+            size.depth, size.heads, size.mlp_width, unroll=unroll, dtype=dtype, **encoder
+        ),
         max_length=size.length,
     )
 
