@@ -72,6 +72,20 @@ def accuracy_table(rows: Sequence[Row], console: Console) -> None:
     _skipped(rows, console)
 
 
+def digits_table(section: Row, console: Console) -> None:
+    """Print what came of each norm: accuracy, time, and who diverged or failed, with the reason."""
+    table = _table("Digits, one recipe for all", "norm", "test\naccuracy", "step\nms", "status")
+    for row in section["rows"]:
+        accuracy = "-" if row["accuracy"] is None else f"{100 * row['accuracy']:.2f} %"
+        table.add_row(row["norm"], accuracy, _number(row["step_ms"]), row["status"])
+    table.add_section()
+    table.add_row("majority class", f"{100 * section['majority']:.2f} %", "", "")
+    console.print(table)
+    for row in section["rows"]:
+        if row["why"]:
+            console.print(f"{row['norm']}: {row['why']}", markup=False, highlight=False)
+
+
 _COSTS = ("bytes_accessed", "temporary_bytes")
 _TIMES = (
     "", "median\nms", "min\nms", "ours", "ours/\npeer", "of rounds\nq25-q75", "of\nminima",
@@ -81,7 +95,7 @@ _TIMES = (
 def _table(title: str, *columns: str) -> Table:
     table = Table(title=title, title_justify="left")
     for column in columns:
-        left = column in ("", "ours", "dtype")
+        left = column in ("", "ours", "dtype", "norm", "status")
         table.add_column(Text(column), justify="left" if left else "right", no_wrap=True)
     return table
 

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import math
 from itertools import product
@@ -6,8 +7,10 @@ import jax
 import numpy as np
 import pytest
 
+from resnorm_jax import norms
 from resnorm_jax.bench import torch_peer
 from resnorm_jax.bench.accuracy import DTYPES, MEANS, accuracy
+from resnorm_jax.bench.digits import recipe
 from resnorm_jax.bench.flax_peer import from_ours
 from resnorm_jax.bench.model import (
     Size,
@@ -21,6 +24,7 @@ from resnorm_jax.bench.norm_speed import norm_speed
 from resnorm_jax.bench.step_speed import FLAX, SCANNED, jax_steps
 from resnorm_jax.bench.timing import Budget, interleave, ratios
 from resnorm_jax.cli.bench import main
+from resnorm_jax.modules.norm_catalog import NORMS
 
 SIZE = Size(depth=2, width=32, heads=4, mlp_width=48, batch=5, length=11, channels=7, classes=3)
 
@@ -162,3 +166,47 @@ def test_rounds_visit_everyone_once_and_ratios_pair_ours_with_peers():
     assert rows == [
         {"ours": "a", "peer": "b", "median": 1.0, "minimum": 0.5, "q25": 0.75, "q75": 1.25}
     ]
+
+
+def test_digits_trains_each_norm_and_says_who_failed(tmp_path, capsys, monkeypatch):
+    broken = dataclasses.replace(
+        norms.get("rms"), name="broken", module=lambda **options: 1 / 0, aliases=()
+    )
+    explosive = dataclasses.replace(
+        norms.get("rms"), name="explosive", module=None, parameters=(),
+        function=lambda x, p, *, epsilon: x * np.nan, aliases=(),
+    )  # fmt: skip
+    for row in (broken, explosive):
+        monkeypatch.setitem(NORMS._rows, row.name, row)
+    path = tmp_path / "digits.json"
+    command = ["--only=digits", "--quick", f"--output={path}"]
+    assert main([*command, "--norms=layer,dyt,broken,explosive"]) == 0
+    out = capsys.readouterr().out
+    assert "majority class" in out
+    assert "ZeroDivisionError" in out
+    document = json.loads(path.read_text())
+    assert {"date", "backend", "device", "versions"} <= set(document)
+    found = document["digits"]
+    assert found["recipe"]["model"]["arrangement"] == "pre_ln"
+    assert found["majority"] == pytest.approx(0.1, abs=0.01)
+    rows = {row["norm"]: row for row in found["rows"]}
+    status = {name: row["status"] for name, row in rows.items()}
+    assert status == {"layer": "ok", "dyt": "ok", "broken": "failed", "explosive": "diverged"}
+    for name in ("layer", "dyt"):
+        assert 0 <= rows[name]["accuracy"] <= 1
+        assert rows[name]["step_ms"] > 0
+        assert rows[name]["steps"] == 23
+    assert rows["broken"]["accuracy"] is None
+
+
+def test_digits_recipe_is_one_for_all_and_never_sees_test_rows_while_choosing():
+    one, other = recipe("layer"), recipe("dyt")
+    assert dataclasses.replace(other, model=one.model) == one
+    assert recipe("layer", "validate").train.score == "validation"
+    assert one.train.score == "test"
+
+
+def test_norms_without_digits_is_a_usage_error(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(["--norms=layer"])
+    assert "digits" in capsys.readouterr().err
