@@ -31,6 +31,9 @@ QUICK = "model.width=8,model.heads=2,model.depth=1,epochs=1"
 def recipe(norm: str, settings: str = "") -> Config:
     """Return the config that trains ``norm``: that of configs/digits.py, smaller and shorter.
 
+    Learning rate, epochs, dropout and width were chosen on validation rows, by the weakest norms:
+    ``detach``, ``l2`` and ``rms_partial``, which wants a width of which 6.25 % are some features.
+
     Args:
       norm: name of a norm.
       settings: comma-separated presets and settings, as after the colon of ``--config``.
@@ -39,11 +42,11 @@ def recipe(norm: str, settings: str = "") -> Config:
         settings,
         data={"source": "digits", "view": "rows"},
         model={
-            "width": 64, "depth": 2, "heads": 4, "dropout": 0.1, "kernel": 3,
+            "width": 64, "depth": 2, "heads": 4, "dropout": 0.2, "kernel": 3,
             "arrangement": "pre_ln", "norm": norm,
         },
-        optimizer={"learning_rate": 2e-3, "warmup": 0.1, "weight_decay": 0.05},
-        train={"batch_size": 64, "epochs": 20, "scale": False, "checkpoint_every": 10**6},
+        optimizer={"learning_rate": 6e-3, "warmup": 0.1, "weight_decay": 0.0},
+        train={"batch_size": 64, "epochs": 25, "scale": False, "checkpoint_every": 10**6},
     )  # fmt: skip
     config.devices = 1
     return from_dict(config.to_dict())

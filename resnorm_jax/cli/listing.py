@@ -3,6 +3,7 @@
 import ast
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -69,7 +70,7 @@ _WIDTH, _CONDITION = 192, 83  # a width that groups of the usual sizes divide
 
 def _parameter_shapes(spec: norms.NormSpec, width: int) -> dict[str, tuple[int, ...]]:
     """Return the shapes of a norm's parameters by path; nothing is computed."""
-    context = {
+    context: dict[str, Any] = {
         "mask": None,
         "condition": jnp.zeros((2, _CONDITION)),
         "deterministic": True,
