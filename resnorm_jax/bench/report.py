@@ -57,17 +57,33 @@ def cost_tables(section: Row, console: Console) -> None:
 def accuracy_table(rows: Sequence[Row], console: Console) -> None:
     """Print the largest errors; a star marks the best, and who equals it but for rounding."""
     names = list(rows[0]["errors"])
-    table = _table("Largest error of layer norm against float64 (* best)", "dtype", "mean", *names)
+    heads = [name.replace(" ", "\n") for name in names]
+    title = f"Largest error of layer norm against float64, {rows[0]['draws']} draws (* best)"
+    table = _table(title, "dtype", "mean", *heads)
     for row in rows:
         cells = [
-            f"[bold]{row['errors'][name]:.1e} *[/bold]"
+            f"[bold]{_power(row['errors'][name])}*[/bold]"
             if name in row["best"]
-            else f"{row['errors'][name]:.1e}  "
+            else f"{_power(row['errors'][name])} "
             for name in names
         ]
-        table.add_row(row["dtype"], f"{row['mean']:g}", *cells)
+        table.add_row(row["dtype"], _power(row["mean"], 0), *cells)
     console.print(table)
     _skipped(rows, console)
+
+
+def digits_table(section: Row, console: Console) -> None:
+    """Print what came of each norm: accuracy, time, and who diverged or failed, with the reason."""
+    table = _table("Digits, one recipe for all", "norm", "test\naccuracy", "step\nms", "status")
+    for row in section["rows"]:
+        accuracy = "-" if row["accuracy"] is None else f"{100 * row['accuracy']:.2f} %"
+        table.add_row(row["norm"], accuracy, _number(row["step_ms"]), row["status"])
+    table.add_section()
+    table.add_row("majority class", f"{100 * section['majority']:.2f} %", "", "")
+    console.print(table)
+    for row in section["rows"]:
+        if row["why"]:
+            console.print(f"{row['norm']}: {row['why']}", markup=False, highlight=False)
 
 
 _COSTS = ("bytes_accessed", "temporary_bytes")
@@ -79,7 +95,7 @@ _TIMES = (
 def _table(title: str, *columns: str) -> Table:
     table = Table(title=title, title_justify="left")
     for column in columns:
-        left = column in ("", "ours", "dtype")
+        left = column in ("", "ours", "dtype", "norm", "status")
         table.add_column(Text(column), justify="left" if left else "right", no_wrap=True)
     return table
 
@@ -123,6 +139,11 @@ def _milliseconds(seconds: float) -> str:
 
 def _number(value: float | None, factor: float = 1.0) -> str:
     return "-" if value is None else f"{value * factor:.2f}"
+
+
+def _power(value: float, digits: int = 1) -> str:
+    """Format as 5.8e-7: room for six peers in eighty columns."""
+    return f"{value:.{digits}e}".replace("e-0", "e-").replace("e+0", "e") if value else "0"
 
 
 def _shape(shape: Sequence[int]) -> str:

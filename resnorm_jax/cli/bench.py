@@ -10,11 +10,17 @@ from rich.console import Console
 
 from resnorm_jax.cli.errors import guarded
 
+DIGITS = "digits"
+
 
 def main(argv: list[str]) -> int:
     """Run ``resnorm bench`` with these arguments (the command's own name left out)."""
-    arguments = _parser().parse_args(argv)
-    return guarded(lambda: _bench(arguments))
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    if arguments.norms and arguments.only != DIGITS:
+        parser.error("--norms goes with --only=digits")
+    command = _digits if arguments.only == DIGITS else _bench
+    return guarded(lambda: command(arguments))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -28,14 +34,20 @@ def _parser() -> argparse.ArgumentParser:
         help="of the norms' input and of the model's computation (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument(
-        "--only", choices=("norm", "step", "accuracy", "memory"), help="measure only this"
-    )
+        "--only", choices=("norm", "step", "accuracy", "memory", DIGITS),
+        help="measure only this; digits, which is not measured otherwise, trains a small classifier "
+        "with every norm: about ten seconds each",
+    )  # fmt: skip
+    parser.add_argument(
+        "--norms", type=lambda text: text.split(","), metavar="A,B",
+        help="with --only=digits: these norms (default: all of `resnorm list norms`)",
+    )  # fmt: skip
     parser.add_argument(
         "--quick", action="store_true", help="tiny sizes: shows that all runs, times mean nothing"
     )
     parser.add_argument(
         "--output", type=Path, metavar="FILE",
-        help="file of the results (default: resnorm-bench-<backend>.json)",
+        help="file of the results (default: resnorm-bench-<backend>.json, or resnorm-digits-...)",
     )  # fmt: skip
     return parser
 
@@ -54,10 +66,7 @@ def _bench(arguments: argparse.Namespace) -> None:
         "memory": report.cost_tables,
     }
     console = Console()
-    console.print(runtime_line(), markup=False, highlight=False, soft_wrap=True)
-    busy = busy_note()
-    if busy:
-        console.print(busy, markup=False, highlight=False, soft_wrap=True)
+    _say(console, runtime_line(), busy_note())
     settings = quick_settings(arguments.dtype) if arguments.quick else Settings(arguments.dtype)
     with console.status("starting") as status:
 
@@ -73,7 +82,32 @@ def _bench(arguments: argparse.Namespace) -> None:
         document = measure_all(settings, sections, note, done)
     output = arguments.output or Path(f"resnorm-bench-{document['backend']}.json")
     write_json(output, document)
-    console.print(f"results  {output}", markup=False, highlight=False, soft_wrap=True)
+    _say(console, f"results  {output}")
+
+
+def _digits(arguments: argparse.Namespace) -> None:
+    from resnorm_jax import norms
+    from resnorm_jax.bench.digits import QUICK, digits
+    from resnorm_jax.bench.report import digits_table
+    from resnorm_jax.bench.run import busy_note, environment
+    from resnorm_jax.reporting.files import write_json
+    from resnorm_jax.reporting.tables import runtime_line
+
+    names = [norms.get(name).name for name in arguments.norms or norms.names()]
+    console = Console()
+    _say(console, runtime_line(), busy_note())
+    settings = f"precision={arguments.dtype}" + (f",{QUICK}" if arguments.quick else "")
+    found = digits(names, settings, console)
+    document = {**environment(), DIGITS: found}
+    digits_table(found, console)
+    output = arguments.output or Path(f"resnorm-digits-{document['backend']}.json")
+    write_json(output, document)
+    _say(console, f"results  {output}")
+
+
+def _say(console: Console, *lines: str | None) -> None:
+    for line in filter(None, lines):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,10 @@
 import ast
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
+import jax
+import jax.numpy as jnp
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -35,14 +38,60 @@ def _streams() -> tuple[tuple[str, ...], Rows]:
 def _norms() -> tuple[tuple[str, ...], Rows]:
     rows: Rows = [
         (
-            r.name,
+            r.name + "".join(f"\n= {a}" for a in r.aliases),
             r.equation,
+            "; ".join(filter(None, [norm_parameters(r), r.state and f"state: {r.state}"])),
             "" if r.epsilon is None else f"{r.epsilon:g}",
-            r.source + (f"; used by {r.used_by}" if r.used_by else ""),
+            r.source,
+            r.used_by,
+            r.since,
         )
         for r in norms.rows()
     ]
-    return ("norm", "equation", "epsilon", "source"), rows
+    return ("norm", "equation", "parameters", "epsilon", "source", "used by", "since"), rows
+
+
+def norm_parameters(spec: norms.NormSpec) -> str:
+    """Return a norm's parameters with their shapes, as its module makes them: ``"scale [D]"``.
+
+    ``D`` is the width of ``x``, ``C`` that of the condition, for norms that are given one. A size
+    that does not change with the width is shown as a number.
+    """
+    wide = _parameter_shapes(spec, 2 * _WIDTH)
+    shown = []
+    for name, shape in _parameter_shapes(spec, _WIDTH).items():
+        sizes = [_size(*pair) for pair in zip(shape, wide[name], strict=True)]
+        shown.append(f"{name} [{', '.join(sizes)}]" if sizes else f"{name} (scalar)")
+    return ", ".join(sorted(shown, key=lambda text: text.startswith("bias")))
+
+
+_WIDTH, _CONDITION = 192, 83  # a width that groups of the usual sizes divide
+
+
+def _parameter_shapes(spec: norms.NormSpec, width: int) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of a norm's parameters by path; nothing is computed."""
+    context: dict[str, Any] = {
+        "mask": None,
+        "condition": jnp.zeros((2, _CONDITION)),
+        "deterministic": True,
+    }
+    module = spec.build(name="norm")
+    given = {name: context[name] for name in spec.context}
+    variables = jax.eval_shape(
+        lambda x: module.init(jax.random.key(0), x, **given),
+        jax.ShapeDtypeStruct((2, 3, width), jnp.float32),
+    )
+    leaves = jax.tree_util.tree_leaves_with_path(variables.get("params", {}))
+    return {"/".join(str(entry.key) for entry in path): leaf.shape for path, leaf in leaves}
+
+
+def _size(size: int, at_twice_the_width: int) -> str:
+    if size == at_twice_the_width:
+        return "C" if size == _CONDITION else str(size)
+    factor = size / _WIDTH
+    if factor >= 1:
+        return "D" if factor == 1 else f"{factor:g} D"
+    return f"D / {1 / factor:g}"
 
 
 def _data() -> tuple[tuple[str, ...], Rows]:
@@ -92,12 +141,16 @@ TABLES: dict[str, Callable[[], tuple[tuple[str, ...], Rows]]] = {
 }
 
 
+NOT_IN_MARKDOWN = ("since",)
+
+
 def markdown_table(what: str, names: Iterable[str]) -> str:
     """Return a table as Markdown, with the rows of these names: the README's is made by this."""
     columns, rows = TABLES[what]()
+    shown = [i for i, column in enumerate(columns) if column not in NOT_IN_MARKDOWN]
     wanted = set(names)
-    lines = [" | ".join(columns), " | ".join("---" for _ in columns)]
-    for first, *rest in rows:
+    lines = [" | ".join(columns[i] for i in shown), " | ".join("---" for _ in shown)]
+    for first, *rest in ([row[i] for i in shown] for row in rows):
         if first.partition("\n")[0] in wanted:
             name = "`" + first.replace("\n= ", "`, `") + "`"
             lines.append(" | ".join([name, *(cell.replace("|", "\\|") for cell in rest)]))

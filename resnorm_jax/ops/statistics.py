@@ -5,6 +5,9 @@ Statistics are in float32 at least, whatever the input (float64 stays float64). 
 (1983), eq. 1.7: the rows are centred by a first mean, whose own rounding error is measured in the
 second pass and taken out. The usual two-pass form keeps that error, ``E[x^2] - E[x]^2`` squares it.
 
+What rounding takes from the inverse deviation and from the centred row is carried along as a small
+second part: these are numbers of a row, or of an element at hand, so that no pass is added.
+
 The derivative is given as a ``custom_jvp``: it works in forward and in reverse mode, to any order,
 and its transpose is the short backward pass that needs only the normalized rows.
 """
@@ -72,15 +75,18 @@ def standardize(
       groups: ``axis_index_groups`` of that axis, or None.
     """
     mean = partial(masked_mean, mask=mask, axes=axes, axis_name=axis_name, groups=groups)
+    residue = None
     if subtract_mean:
-        x = x - mean(x)
-        correction = mean(x)  # the rounding error of the first mean
-        variance = jnp.maximum(mean(x * x) - correction * correction, 0)
-        x = x - correction
+        near = x - mean(x)
+        correction = mean(near)  # the rounding error of the first mean
+        variance = jnp.maximum(mean(near * near) - correction * correction, 0)
+        x = near - correction
+        residue = (near - x) - correction  # what this subtraction lost
     else:
         variance = mean(x * x)
-    inverse = lax.rsqrt(variance + jnp.asarray(epsilon, x.dtype))
-    normed = x * inverse
+    inverse, rest = _rsqrt(variance + jnp.asarray(epsilon, x.dtype))
+    small = x * rest if residue is None else x * rest + residue * inverse
+    normed = x * inverse + small
     return (normed if mask is None else jnp.where(mask, normed, 0)), inverse
 
 
@@ -102,3 +108,27 @@ def _standardize_jvp(axes, epsilon, subtract_mean, axis_name, groups, primals, t
     if mask is not None:
         d_normed = jnp.where(mask, d_normed, 0)
     return out, (d_normed, -inverse * inverse * projection)
+
+
+def _rsqrt(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Return ``r`` and ``e`` with ``r + e = 1 / sqrt(x)`` to twice the digits of ``r``, or nearly.
+
+    One Newton step, ``e = r (1 - x r r) / 2``, whose difference is taken from products of halves of
+    the digits: these are exact, so that it makes no difference whether XLA fuses them with a sum.
+    """
+    root = lax.rsqrt(x)
+    x1, x2 = _halves(x)
+    r1, r2 = _halves(root)
+    p1, p2 = _halves(x1 * r1)  # x r = p1 + p2 + p3; the order keeps x r r from under- and overflow
+    p3 = x1 * r2 + x2 * r1 + x2 * r2
+    error = (1 - p1 * r1) - p1 * r2 - p2 * r1 - (p2 * r2 + p3 * root)
+    limits = jnp.finfo(x.dtype)
+    halves_are_exact = (x > limits.tiny / limits.eps) & (x < limits.max / 2)
+    return root, jnp.where(halves_are_exact, 0.5 * root * error, 0)
+
+
+def _halves(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Split ``x`` into the upper half of its digits and the rest."""
+    limits = jnp.finfo(x.dtype)
+    upper = lax.reduce_precision(x, limits.nexp, (limits.nmant + 1) // 2 - 1)
+    return upper, x - upper

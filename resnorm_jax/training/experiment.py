@@ -1,6 +1,6 @@
 """A whole run: data, model, every seed, scores, files."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -43,8 +43,19 @@ from resnorm_jax.training.step import StepOptions, create_state
 INIT_KEY = 2**31 - 1  # folded into the root key; steps are far below it
 
 
-def run_experiment(config: Config, workdir: Path, console: Console) -> dict[str, Any]:
+def run_experiment(
+    config: Config,
+    workdir: Path,
+    console: Console,
+    parallel: Callable[[StepOptions, list[Any]], DataParallel] = DataParallel,
+) -> dict[str, Any]:
     """Train and score every seed of a config; return the report that is also written.
+
+    Args:
+      config: of the run.
+      workdir: its directory.
+      console: where to print.
+      parallel: makes what runs the steps, e.g. one that also times them.
 
     Raises:
       UserError: for a mistake in the config, the data or the work directory. Nothing is
@@ -72,9 +83,9 @@ def run_experiment(config: Config, workdir: Path, console: Console) -> dict[str,
         ema=config.train.ema,
         log_every=config.train.log_every,
     )
-    parallel = DataParallel(options, devices)
+    runner = parallel(options, devices)
     run = Run(
-        config.train, dataset, parallel, schedule, buckets, workdir,
+        config.train, dataset, runner, schedule, buckets, workdir,
         MetricsLog(workdir / "metrics.jsonl"), console,
     )  # fmt: skip
     console.print(data_line(dataset), highlight=False)
@@ -96,10 +107,10 @@ def run_experiment(config: Config, workdir: Path, console: Console) -> dict[str,
         rows = dataset.test if config.train.score == "test" else dataset.valid
         assert rows is not None
         found |= evaluate(
-            parallel, outcome.variables, rows, dataset.classes, config.train.batch_size, buckets
+            runner, outcome.variables, rows, dataset.classes, config.train.batch_size, buckets
         )
         scores.append(found)
-    report = make_report(config, dataset, scores, parallel.programs)
+    report = make_report(config, dataset, scores, runner.programs)
     write_report(report, run)
     return report
 

@@ -13,6 +13,7 @@ from jax.test_util import check_grads
 from oracles import quick_jit, worst, x64
 
 from resnorm_jax import add_layer_norm, add_rms_norm, layer_norm, rms_norm, std_layer_norm
+from resnorm_jax.ops.statistics import _rsqrt
 
 FLOAT32 = 5e-7  # of the largest element: a few roundings of 2^-24 = 6e-8
 NORMS = {
@@ -553,3 +554,23 @@ def test_no_warnings():
         warnings.simplefilter("error")
         for name, (norm, *_) in NORMS.items():
             norm(*case(name))
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_inverse_root_has_a_second_part_that_survives_compilation(compiled):
+    x = (10.0 ** np.random.default_rng(0).uniform(-28, 37, 2001)).astype(np.float32)
+    root, rest = (jax.jit(_rsqrt) if compiled else _rsqrt)(x)
+    both = np.asarray(root, np.float64) + np.asarray(rest, np.float64)
+    np.testing.assert_allclose(both * np.sqrt(x.astype(np.float64)), 1, rtol=0, atol=1e-10)
+
+
+def test_inverse_root_has_no_second_part_where_its_products_are_not_exact():
+    root, rest = _rsqrt(jnp.array([0, 1e-38, 3e38, jnp.inf], jnp.float32))
+    np.testing.assert_array_equal(rest, 0)
+    np.testing.assert_array_equal(root, jax.lax.rsqrt(jnp.array([0, 1e-38, 3e38, jnp.inf])))
+
+
+@pytest.mark.parametrize("value", [0.0, 1.2345, 98765.4])
+def test_constant_rows_of_two_to_a_power_give_exactly_zero(value):
+    out = jax.jit(layer_norm)(jnp.full((3, 64), value, jnp.float32))
+    np.testing.assert_array_equal(out, 0)

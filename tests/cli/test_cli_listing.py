@@ -1,0 +1,59 @@
+"""What `resnorm list norms` says of parameters: read off the modules, not written by hand."""
+
+import flax.linen as nn
+import pytest
+
+from resnorm_jax import norms
+from resnorm_jax.cli import listing
+from resnorm_jax.cli.listing import norm_parameters
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("layer", "scale [D], bias [D]"),
+        ("layer_plain", ""),
+        ("rms", "scale [D]"),
+        ("scale", "scale (scalar)"),
+        ("dyt", "alpha (scalar), scale [D], bias [D]"),
+    ],
+)
+def test_parameters_with_their_shapes(name, expected):
+    assert norm_parameters(norms.get(name)) == expected
+
+
+class Odd(nn.Module):
+    """Parameters of every kind of shape."""
+
+    epsilon: float
+    dtype: object
+    param_dtype: object
+
+    @nn.compact
+    def __call__(self, x, *, mask, condition, deterministic):
+        width = x.shape[-1]
+        self.variable("batch_stats", "mean", lambda: x.mean())
+        self.param("bias", nn.initializers.zeros, (width,))
+        self.param("groups", nn.initializers.zeros, (4, width // 4))
+        nn.Dense(2 * width, name="adapt")(condition)
+        assert deterministic is True
+        return x
+
+
+def test_shapes_of_any_module_and_its_state(monkeypatch):
+    odd = norms.NormSpec(
+        "odd", "x", "this test", module=Odd, state="mean", used_by="nobody", since="9.9.9",
+        context=("mask", "condition", "deterministic"),
+    )  # fmt: skip
+    shapes = "adapt/bias [2 D], adapt/kernel [C, 2 D], groups [4, D / 4], bias [D]"
+    assert norm_parameters(odd) == shapes
+    monkeypatch.setattr(listing.norms, "rows", lambda: [odd])
+    columns, (row,) = listing.TABLES["norms"]()
+    named = dict(zip(columns, row, strict=True))
+    assert named["parameters"] == f"{shapes}; state: mean"
+    assert (named["epsilon"], named["used by"], named["since"]) == ("1e-06", "nobody", "9.9.9")
+    assert "9.9.9" not in listing.markdown_table("norms", ["odd"])
+
+
+def test_every_norm_of_the_table_can_be_described():
+    assert all(isinstance(norm_parameters(spec), str) for spec in norms.rows())
