@@ -34,14 +34,14 @@ def test_schedules_in_closed_form():
 
 
 def test_decay_covers_every_parameter_by_name_in_a_scanned_stack():
-    for arrangement in ("pre_ln", "rezero"):
+    for arrangement in ("pre_ln", "gtrxl", "affine_residual", "rezero"):
         _, state, _, _ = tiny.parts(
             tiny.config(model={"arrangement": arrangement, "pooling": "cls"}), tiny.dataset()
         )
         flags = jax.tree_util.tree_leaves_with_path(decay_mask(state.params))
         for path, decays in flags:
             name = jax.tree_util.keystr(path, simple=True, separator="/")
-            assert decays == name.endswith("/kernel"), name
+            assert decays == name.endswith(("/kernel", "_kernel")), name
         names = [jax.tree_util.keystr(p, simple=True, separator="/") for p, _ in flags]
         scales = [n for n in names if n.endswith(("scale", "gate"))]
         assert scales  # they have two axes, or one, in the stack: an ndim rule would decay them
