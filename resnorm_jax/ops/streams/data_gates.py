@@ -1,5 +1,6 @@
 """Streams of one array whose factors are computed from the stream, the branch or a condition."""
 
+from collections.abc import Callable
 from math import sqrt
 
 import jax
@@ -22,16 +23,9 @@ LARGEST_RANK = 64  # transformers models/gemma3n (laurel_rank)
 # --- Shapes and first values ---
 
 
-def _square(site: Site) -> tuple[int, ...]:
-    return site.width, site.width
-
-
-def _twice(site: Site) -> tuple[int, ...]:
-    return site.width, 2 * site.width
-
-
-def _thrice(site: Site) -> tuple[int, ...]:
-    return site.width, 3 * site.width
+def _widths(count: int) -> Callable[[Site], tuple[int, ...]]:
+    """Shape of a kernel from one width to ``count`` widths."""
+    return lambda site: (site.width, count * site.width)
 
 
 def _column(site: Site) -> tuple[int, ...]:
@@ -168,28 +162,28 @@ ROWS = (
         "T b f + (1 - T) a x, T = sigmoid(W a x + c), c -3 at first",
         "Srivastava et al. 2015 (arXiv 1505.00387): a negative bias; -3 is ours",
         written(_highway),
-        parameters=(_kernel("kernel", _square), StreamParameter("bias", vector, -3.0)),
+        parameters=(_kernel("kernel", _widths(1)), StreamParameter("bias", vector, -3.0)),
     ),
     Stream(
         "input_gate",
         "sigmoid(W a x) a x + relu(b f)",
         GTRXL,
         written(_input),
-        parameters=(_kernel("kernel", _square),),
+        parameters=(_kernel("kernel", _widths(1)),),
     ),
     Stream(
         "output_gate",
         "a x + sigmoid(W a x - c) relu(b f), c 2 at first",
         GTRXL,
         written(_output),
-        parameters=(_kernel("kernel", _square), StreamParameter("bias", vector, 2.0)),
+        parameters=(_kernel("kernel", _widths(1)), StreamParameter("bias", vector, 2.0)),
     ),
     Stream(
         "sig_tanh_gate",
         "a x + sigmoid(W y - c) tanh(U y), y = relu(b f), c 2 at first",
         GTRXL,
         written(_sig_tanh),
-        parameters=(_kernel("kernel", _twice), StreamParameter("bias", vector, 2.0)),
+        parameters=(_kernel("kernel", _widths(2)), StreamParameter("bias", vector, 2.0)),
     ),
     Stream(
         "gru_gate",
@@ -198,9 +192,9 @@ ROWS = (
         GTRXL,
         written(_gru),
         parameters=(
-            _kernel("branch_kernel", _thrice),
-            _kernel("skip_kernel", _twice),
-            _kernel("candidate_kernel", _square),
+            _kernel("branch_kernel", _widths(3)),
+            _kernel("skip_kernel", _widths(2)),
+            _kernel("candidate_kernel", _widths(1)),
             StreamParameter("bias", vector, 2.0),
         ),
     ),
