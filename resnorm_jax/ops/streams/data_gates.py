@@ -107,6 +107,7 @@ def _low_rank(x: jax.Array, y: jax.Array, site: Site) -> jax.Array:
 
 
 def _orthogonal(x: jax.Array, y: jax.Array, site: Site) -> jax.Array:
+    # Token by token: x-transformers 2.31.10 projects over all tokens of a row at once, padding too.
     along = (x * y).sum(-1, keepdims=True) / ((x * x).sum(-1, keepdims=True) + ORTHOGONAL_EPSILON)
     return x + y - along * x
 

@@ -21,8 +21,13 @@ LEAST_SKIP = 1e-3
 def written(rule: Rule) -> Rule:
     """Make a rule the ``write`` of a stream: in float32 at least, rounded to the stream's dtype once.
 
-    The rule is given the stream and the branch with the arrangement's scales already on them, and a
-    site whose parameters are as wide.
+    Args:
+      rule: ``(x, y, site) -> x``; it is given the stream and the branch with the arrangement's scales
+        already on them, and a site whose parameters are as wide.
+
+    Returns:
+      Function of a stream and a branch of one shape ``[B, L, D]``, in any dtypes, and a site. It
+      raises ValueError for two shapes.
     """
 
     def write(x: jax.Array, y: jax.Array, site: Site) -> jax.Array:
