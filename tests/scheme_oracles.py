@@ -136,3 +136,8 @@ def encode(name, params, x, mask=None, attention_mask=None):
             )
             carry = scheme.sublayer(carry, spot)
     return scheme.finish(carry, params)
+
+
+import scheme_oracles_gates  # noqa: E402  (it needs Scheme)
+
+SCHEMES |= scheme_oracles_gates.SCHEMES

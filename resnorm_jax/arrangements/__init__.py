@@ -5,7 +5,8 @@
 'sandwich_ln'
 """
 
-from resnorm_jax.arrangements.catalog import DEFAULT, ROWS
+from resnorm_jax.arrangements import catalog, catalog_gates
+from resnorm_jax.arrangements.catalog import DEFAULT
 from resnorm_jax.arrangements.depth_rules import DepthRule, Place
 from resnorm_jax.arrangements.plan import (
     SLOTS,
@@ -19,7 +20,7 @@ from resnorm_jax.arrangements.plan import (
 from resnorm_jax.arrangements.spec import ORDER, ROLES, Arrangement, Init, Inside, NormSlot
 from resnorm_jax.registry import Registry
 
-_REGISTRY: Registry[Arrangement] = Registry("arrangement", ROWS)
+_REGISTRY: Registry[Arrangement] = Registry("arrangement", (*catalog.ROWS, *catalog_gates.ROWS))
 get = _REGISTRY.get
 names = _REGISTRY.names
 register = _REGISTRY.register

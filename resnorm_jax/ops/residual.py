@@ -31,10 +31,7 @@ def residual(
     >>> residual(jnp.array([1.0, 2.0]), jnp.array([0.5, -1.0])).tolist()
     [1.5, 1.0]
     """
-    if x.shape != branch.shape:
-        raise ValueError(
-            f"the stream has shape {x.shape}, its branch {branch.shape}: must be equal"
-        )
+    check_shapes(x, branch)
     return scaled(x, skip_scale) + scaled(branch, branch_scale).astype(x.dtype)
 
 
@@ -73,6 +70,14 @@ def drop_path(branch: jax.Array, rate: float | jax.Array, key: jax.Array | None)
     shape = branch.shape[:1] + (1,) * (branch.ndim - 1)
     kept = jax.random.bernoulli(key, keep, shape)
     return jnp.where(kept, branch / keep.astype(branch.dtype), 0).astype(branch.dtype)
+
+
+def check_shapes(x: jax.Array, branch: jax.Array) -> None:
+    """Raise ValueError if a stream and its branch have different shapes."""
+    if x.shape != branch.shape:
+        raise ValueError(
+            f"the stream has shape {x.shape}, its branch {branch.shape}: must be equal"
+        )
 
 
 def scaled(x: jax.Array, scale: float | jax.Array) -> jax.Array:

@@ -1,5 +1,6 @@
 """The encoder: every arrangement against its paper's equations, every way to run it alike."""
 
+import zlib
 from dataclasses import replace
 from functools import cache, partial
 
@@ -47,8 +48,8 @@ def random_params(model, dtype=np.float32, seed=0):
     rng = np.random.default_rng(seed)
 
     def draw(path, leaf):
-        name = str(path[-1].key)
-        centre = {"scale": 1.0, "gate": 0.7}.get(name, 0.0)
+        ending = str(path[-1].key).rpartition("_")[2]
+        centre = {"scale": 1.0, "gate": 0.7}.get(ending, 0.0)
         return (centre + rng.normal(0, 0.4, leaf.shape)).astype(dtype)
 
     return jax.tree_util.tree_map_with_path(draw, shapes(model))
@@ -117,21 +118,25 @@ def test_outputs_and_all_gradients_are_those_of_the_paper(name):
         assert np.abs(leaf).max() > 1e-4 or path[-2:] == ("key", "bias"), path
 
 
+# Streams that differ by a factor alone, which every norm takes out; see test_facts_gates.py.
+ONE_OUTPUT = ({"variance_preserving", "sandwich_ln"},)
+
+
 def test_arrangements_differ_from_one_another():
     """Or the comparison above could not tell them apart."""
-    model = encoder("sandwich_ln")
-    p = random_params(model, np.float64)
-    for sublayer in ("attention", "feed_forward"):
-        p["layers"][sublayer]["norm_on_stream"] = p["layers"][sublayer]["norm_before"]
-    p["layers"]["gate"] = np.array([0.5, -0.3])
-    outputs = {
-        name: scheme_oracles.encode(name, p, inputs(dtype=np.float64), VALID)
-        for name in arrangements.names()
-    }
+
+    def draw(path, leaf):  # parameters of one name and shape have one value in all arrangements
+        seed = zlib.crc32(f"{jax.tree_util.keystr(path)}{leaf.shape}".encode())
+        return np.random.default_rng(seed).normal(0.5, 0.5, leaf.shape)
+
+    outputs = {}
+    for name in arrangements.names():  # constants such as 1.4 / sqrt(N) are 1 at two layers
+        p = jax.tree_util.tree_map_with_path(draw, shapes(encoder(name, depth=3)))
+        outputs[name] = scheme_oracles.encode(name, p, inputs(dtype=np.float64), VALID)
     names = list(outputs)
     for i, a in enumerate(names):
         for b in names[:i]:
-            assert worst(outputs[a], outputs[b]) > 1e-2, (a, b)
+            assert {a, b} in ONE_OUTPUT or worst(outputs[a], outputs[b]) > 1e-2, (a, b)
 
 
 def test_peri_ln_is_another_name_of_sandwich_ln():

@@ -55,11 +55,12 @@ def test_a_missing_sum_over_devices_is_found(monkeypatch):
     assert step_module.lax.psum is lax.psum
 
 
-def test_dropout_masks_differ_between_devices_and_agree_between_restarts():
+@pytest.mark.parametrize("kind", ["dropout", "drop_path"])
+def test_masks_differ_between_devices_and_agree_between_restarts(kind):
     # The same two rows on each device: equal masks would give equal gradients, hence a loss curve
     # that is that of one device with two rows.
     data = tiny.dataset()
-    made = tiny.config(model={"dropout": 0.5})
+    made = tiny.config(model={kind: 0.5})
     batch = TrainBatches(data.train, 2, (8,), 0).batch_at(0)
     twice = {name: np.concatenate([value, value]) for name, value in batch.items()}
 
