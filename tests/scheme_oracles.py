@@ -136,3 +136,14 @@ def encode(name, params, x, mask=None, attention_mask=None):
             )
             carry = scheme.sublayer(carry, spot)
     return scheme.finish(carry, params)
+
+
+def _merge():
+    """Add the schemes of the other files, which import this one."""
+    import scheme_oracles_multi
+
+    for other in (scheme_oracles_multi,):
+        SCHEMES.update(other.SCHEMES)
+
+
+_merge()

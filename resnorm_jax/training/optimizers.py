@@ -15,9 +15,9 @@ from resnorm_jax.errors import UserError, check_choice
 # First match wins; a parameter that matches none is an error, never a silent default. Names, not
 # ranks: in a scanned stack a norm's scale has two axes (depth, width) and is still a scale.
 DECAY = (
-    (r"(^|/)(scale|bias|gate|cls|alpha|shift)$", False),
+    (r"(^|[/_])(scale|bias|gate|cls|alpha|shift)$", False),
     (r"(^|/)(embed|positions)/embedding$", False),
-    (r"(^|/)kernel$", True),
+    (r"(^|[/_])kernel$", True),
 )
 
 
