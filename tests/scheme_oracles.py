@@ -138,6 +138,13 @@ def encode(name, params, x, mask=None, attention_mask=None):
     return scheme.finish(carry, params)
 
 
-import scheme_oracles_gates  # noqa: E402  (it needs Scheme)
+def _merge():
+    """Add the schemes of the other files, which import this one."""
+    import scheme_oracles_gates
+    import scheme_oracles_multi
 
-SCHEMES |= scheme_oracles_gates.SCHEMES
+    for other in (scheme_oracles_gates, scheme_oracles_multi):
+        SCHEMES.update(other.SCHEMES)
+
+
+_merge()

@@ -5,7 +5,7 @@
 'sandwich_ln'
 """
 
-from resnorm_jax.arrangements import catalog, catalog_gates
+from resnorm_jax.arrangements import catalog, catalog_gates, catalog_multi
 from resnorm_jax.arrangements.catalog import DEFAULT
 from resnorm_jax.arrangements.depth_rules import DepthRule, Place
 from resnorm_jax.arrangements.plan import (
@@ -20,7 +20,10 @@ from resnorm_jax.arrangements.plan import (
 from resnorm_jax.arrangements.spec import ORDER, ROLES, Arrangement, Init, Inside, NormSlot
 from resnorm_jax.registry import Registry
 
-_REGISTRY: Registry[Arrangement] = Registry("arrangement", (*catalog.ROWS, *catalog_gates.ROWS))
+_REGISTRY: Registry[Arrangement] = Registry(
+    "arrangement",
+    (*catalog.ROWS, *catalog_gates.ROWS, *catalog_multi.ROWS),
+)
 get = _REGISTRY.get
 names = _REGISTRY.names
 register = _REGISTRY.register
