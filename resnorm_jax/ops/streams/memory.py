@@ -1,0 +1,191 @@
+"""Streams that look back at all earlier layers.
+
+Were the earlier outputs kept in a buffer that each layer reads, a scanned backward pass would save
+that whole buffer at every layer: memory would grow with the square of depth. Here each output is
+*pushed*: at the moment it is written it is added, weighted, to the running sums of all places that
+will read it. A sum's derivative does not depend on the sum, so going backward only the outputs
+themselves are needed, as in any Transformer, and one more buffer.
+"""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from resnorm_jax.ops.norms import rms_norm
+from resnorm_jax.ops.residual import scaled
+from resnorm_jax.ops.statistics import statistics_dtype
+from resnorm_jax.ops.streams.single import add
+from resnorm_jax.ops.streams.spec import Carry, Site, Stream, StreamParameter
+
+BLOCKS = 8  # arXiv 2603.15031, section 3.2: about eight blocks keep most of the gain
+
+
+def _view(carry: Carry) -> jax.Array:
+    return carry["x"]
+
+
+def _read(carry: Carry, site: Site) -> jax.Array:
+    return carry["x"]
+
+
+def _on_stream(norm: Any, carry: Carry) -> Carry:
+    return {**carry, "x": norm(carry["x"])}
+
+
+def _at(array: jax.Array, index: int | jax.Array, axis: int = 0) -> jax.Array:
+    return lax.dynamic_index_in_dim(array, index, axis, keepdims=False)
+
+
+def _beside(weights: jax.Array, x: jax.Array) -> jax.Array:
+    """Weights ``[T]`` or ``[T, B, L]`` so that they broadcast to ``[T, *x.shape]``."""
+    return weights.reshape(*weights.shape, *(1,) * (x.ndim + 1 - weights.ndim))
+
+
+# --- Depth-weighted average ---
+
+
+def _averages(site: Site) -> tuple[int, ...]:
+    return (site.layers, site.layers + 1)
+
+
+def _newest_alone(key: jax.Array, shape: tuple[int, ...], dtype: Any, site: Site) -> jax.Array:
+    return jnp.eye(*shape, k=1, dtype=dtype)
+
+
+def _open_average(x: jax.Array, site: Site) -> Carry:
+    weights = site.parameters["depth_alpha"][:, 0]
+    wide = x.astype(statistics_dtype(x))
+    return {"x": x, "sums": _beside(weights.astype(wide.dtype), x) * wide}
+
+
+def _write_average(carry: Carry, y: jax.Array, site: Site) -> Carry:
+    x = add(carry["x"], y, site)
+    if not site.last:
+        return {**carry, "x": x}
+    weights = _at(site.parameters["depth_alpha"], site.layer + 1, axis=1)
+    sums = carry["sums"]
+    # Rows of earlier layers are done with; what stands in their weights is never read.
+    weights = jnp.where(jnp.arange(site.layers) >= site.layer, weights, 0).astype(sums.dtype)
+    sums = sums + _beside(weights, x) * x.astype(sums.dtype)
+    return {"x": _at(sums, site.layer).astype(x.dtype), "sums": sums}
+
+
+# --- Attention over depth ---
+
+
+def _queries(site: Site) -> tuple[int, ...]:
+    return (site.sublayers + 1, site.width)
+
+
+def _logits(queries: jax.Array, source: jax.Array) -> jax.Array:
+    """``w . RMS(v)`` of each query ``[..., D]`` and position: ``[..., B, L]``."""
+    keys = rms_norm(source)
+    return jnp.tensordot(queries.astype(keys.dtype), keys, ((-1,), (-1,)), precision="highest")
+
+
+@jax.checkpoint  # what is as long as depth is computed again going backward
+def _push(state: Carry, source: jax.Array, queries: jax.Array, ahead: jax.Array) -> Carry:
+    """Add a source to the softmax of every place ``ahead [T]``, in the manner of online softmax."""
+    logits = jnp.where(_beside(ahead, source[..., 0]), _logits(queries, source), -jnp.inf)
+    # The largest logit so far cancels out of the ratio: nothing flows through it.
+    top = lax.stop_gradient(jnp.maximum(state["top"], logits))
+    kept, new = lax.stop_gradient(jnp.exp(state["top"] - top)), jnp.exp(logits - top)
+    return {
+        "sums": state["sums"] * _beside(kept, source) + _beside(new, source) * source,
+        "total": state["total"] * kept + new,
+        "top": top,
+    }
+
+
+def _merged(state: Carry, part: jax.Array, query: jax.Array, absent: Any) -> jax.Array:
+    """Weighted mean of what was pushed to one place and of ``part``, unless that is absent."""
+    logit = jnp.where(absent, -jnp.inf, _logits(query, part))
+    top = lax.stop_gradient(jnp.maximum(state["top"], logit))
+    kept, new = lax.stop_gradient(jnp.exp(state["top"] - top)), jnp.exp(logit - top)
+    total = state["total"] * kept + new
+    return (state["sums"] * kept[..., None] + part * new[..., None]) / total[..., None]
+
+
+def _open_attention(x: jax.Array, site: Site) -> Carry:
+    queries = site.parameters["query_kernel"]
+    wide = x.astype(statistics_dtype(x))
+    some = jnp.zeros((len(queries), *x.shape), wide.dtype)
+    state = {"sums": some, "total": some[..., 0], "top": jnp.full_like(some[..., 0], -jnp.inf)}
+    return {"x": x, "state": _push(state, wide, queries, jnp.ones(len(queries), bool))}
+
+
+def _write_attention(carry: Carry, y: jax.Array, site: Site) -> Carry:
+    queries, state = site.parameters["query_kernel"], carry["state"]
+    ahead = jnp.arange(len(queries)) > site.sublayer
+    source = scaled(y, site.branch_scale).astype(state["sums"].dtype)
+    state = _push(state, source, queries, ahead)
+    x = _at(state["sums"], site.sublayer + 1) / _at(state["total"], site.sublayer + 1)[..., None]
+    return {"x": x.astype(carry["x"].dtype), "state": state}
+
+
+def _open_blocks(x: jax.Array, site: Site) -> Carry:
+    carry = _open_attention(x, site)
+    return {**carry, "part": jnp.zeros_like(carry["state"]["sums"][0])}
+
+
+def _write_blocks(carry: Carry, y: jax.Array, site: Site) -> Carry:
+    queries, state = site.parameters["query_kernel"], carry["state"]
+    part = carry["part"] + scaled(y, site.branch_scale).astype(carry["part"].dtype)
+    size = -(-site.layers // BLOCKS)
+    full = jnp.asarray(site.last & ((site.layer + 1) % size == 0))
+    ahead = jnp.arange(len(queries)) > site.sublayer
+    push = partial(_push, source=part, queries=queries, ahead=ahead)
+    state = lax.cond(full, push, lambda state: state, state) if site.last else state
+    here = {name: _at(array, site.sublayer + 1) for name, array in state.items()}
+    x = _merged(here, part, _at(queries, site.sublayer + 1), full)
+    return {
+        "x": x.astype(carry["x"].dtype),
+        "state": state,
+        "part": jnp.where(full, 0, part),
+    }
+
+
+_ATTENTION = (StreamParameter("query_kernel", _queries, 0.0, "stack"),)
+
+ROWS = (
+    Stream(
+        "depth_average",
+        "x = sum_j a_lj x_j after each layer l, over the embedding and all layers' outputs x_j = x + f;"
+        " a one-hot at j = l at first",
+        "Pagliardini et al. 2024 (arXiv 2402.02622), dilation and period 1; epfml/DenseFormer "
+        "denseformer/denseformer.py. There the weights decay, here they do not",
+        _write_average,
+        open=_open_average,
+        read=_read,
+        view=_view,
+        on_stream=_on_stream,
+        parameters=(StreamParameter("depth_alpha", _averages, _newest_alone, "stack"),),
+    ),
+    Stream(
+        "depth_attention",
+        "h_s = sum_i softmax_i(w_s . RMS(v_i)) v_i over the embedding v_0 and all earlier branches' "
+        "outputs v_i, also for the output; w = 0 at first",
+        "Kimi Team 2026 (arXiv 2603.15031), eq. 2-4; RMS has no scale of its own, as w has one",
+        _write_attention,
+        open=_open_attention,
+        read=_read,
+        view=_view,
+        on_stream=_on_stream,
+        parameters=_ATTENTION,
+    ),
+    Stream(
+        "depth_attention_blocks",
+        "h_s = sum_n softmax_n(w_s . RMS(b_n)) b_n over the embedding b_0, the sums b_n of the branches "
+        "of each block of layers, and the part of this block so far; up to 8 blocks; w = 0 at first",
+        "Kimi Team 2026 (arXiv 2603.15031), eq. 5-6 and figure 2; RMS has no scale, as above",
+        _write_blocks,
+        open=_open_blocks,
+        read=_read,
+        view=_view,
+        on_stream=_on_stream,
+        parameters=_ATTENTION,
+    ),
+)
