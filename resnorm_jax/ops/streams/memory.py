@@ -7,7 +7,6 @@ will read it. A sum's derivative does not depend on the sum, so going backward o
 themselves are needed, as in any Transformer, and one more buffer.
 """
 
-from functools import partial
 from typing import Any
 
 import jax
@@ -52,7 +51,7 @@ def _averages(site: Site) -> tuple[int, ...]:
 
 
 def _newest_alone(key: jax.Array, shape: tuple[int, ...], dtype: Any, site: Site) -> jax.Array:
-    return jnp.eye(*shape, k=1, dtype=dtype)
+    return jnp.eye(shape[0], shape[1], k=1, dtype=dtype)
 
 
 def _open_average(x: jax.Array, site: Site) -> Carry:
@@ -100,13 +99,27 @@ def _push(state: Carry, source: jax.Array, queries: jax.Array, ahead: jax.Array)
     }
 
 
-def _merged(state: Carry, part: jax.Array, query: jax.Array, absent: Any) -> jax.Array:
-    """Weighted mean of what was pushed to one place and of ``part``, unless that is absent."""
-    logit = jnp.where(absent, -jnp.inf, _logits(query, part))
-    top = lax.stop_gradient(jnp.maximum(state["top"], logit))
-    kept, new = lax.stop_gradient(jnp.exp(state["top"] - top)), jnp.exp(logit - top)
-    total = state["total"] * kept + new
-    return (state["sums"] * kept[..., None] + part * new[..., None]) / total[..., None]
+@jax.checkpoint
+def _mean(state: Carry, source: jax.Array, query: jax.Array) -> jax.Array:
+    """Weighted mean of all that was pushed to one place, and of one source more."""
+    alone = jax.tree.map(lambda array: array[None], state)
+    pushed = _push(alone, source, query[None], jnp.ones(1, bool))
+    return pushed["sums"][0] / pushed["total"][0, ..., None]
+
+
+def _rows(arrays: Any, start: int | jax.Array, count: int) -> Any:
+    """Rows from ``start`` on; beyond the last, that one."""
+    return jax.tree.map(lambda a: jnp.stack([_at(a, start + k) for k in range(count)]), arrays)
+
+
+def _near(site: Site) -> int:
+    """How many places are kept apart: those that the sublayers of one layer write to.
+
+    What they read is not linear; read from among all places, it would have all of them saved when a
+    layer is computed again going backward. A layer of more sublayers than the others finds the rest
+    there nevertheless.
+    """
+    return -(-site.sublayers // site.layers)
 
 
 def _open_attention(x: jax.Array, site: Site) -> Carry:
@@ -114,38 +127,42 @@ def _open_attention(x: jax.Array, site: Site) -> Carry:
     wide = x.astype(statistics_dtype(x))
     some = jnp.zeros((len(queries), *x.shape), wide.dtype)
     state = {"sums": some, "total": some[..., 0], "top": jnp.full_like(some[..., 0], -jnp.inf)}
-    return {"x": x, "state": _push(state, wide, queries, jnp.ones(len(queries), bool))}
+    far = _push(state, wide, queries, jnp.ones(len(queries), bool))
+    return {"x": x, "far": far, "near": _rows(far, 1, _near(site)), "part": jnp.zeros_like(wide)}
+
+
+def _next(carry: Carry, source: jax.Array, site: Site) -> jax.Array:
+    """The next sublayer's input, or the output."""
+    place, near = site.sublayer + 1, site.position < _near(site)
+    found, index = (carry["near"], site.position) if near else (carry["far"], place)
+    state = jax.tree.map(lambda array: _at(array, index), found)
+    mean = _mean(state, source, _at(site.parameters["query_kernel"], place))
+    return mean.astype(carry["x"].dtype)
 
 
 def _write_attention(carry: Carry, y: jax.Array, site: Site) -> Carry:
-    queries, state = site.parameters["query_kernel"], carry["state"]
-    ahead = jnp.arange(len(queries)) > site.sublayer
-    source = scaled(y, site.branch_scale).astype(state["sums"].dtype)
-    state = _push(state, source, queries, ahead)
-    x = _at(state["sums"], site.sublayer + 1) / _at(state["total"], site.sublayer + 1)[..., None]
-    return {"x": x.astype(carry["x"].dtype), "state": state}
-
-
-def _open_blocks(x: jax.Array, site: Site) -> Carry:
-    carry = _open_attention(x, site)
-    return {**carry, "part": jnp.zeros_like(carry["state"]["sums"][0])}
+    queries, count = site.parameters["query_kernel"], _near(site)
+    source = scaled(y, site.branch_scale).astype(carry["part"].dtype)
+    far = _push(carry["far"], source, queries, jnp.arange(len(queries)) > site.sublayer)
+    if site.last:
+        near = _rows(far, site.sublayer + 2, count)
+    else:
+        own = _rows(queries, site.sublayer - site.position + 1, count)
+        near = _push(carry["near"], source, own, jnp.arange(count) > site.position)
+    return {**carry, "x": _next(carry, source, site), "far": far, "near": near}
 
 
 def _write_blocks(carry: Carry, y: jax.Array, site: Site) -> Carry:
-    queries, state = site.parameters["query_kernel"], carry["state"]
+    queries, far = site.parameters["query_kernel"], carry["far"]
     part = carry["part"] + scaled(y, site.branch_scale).astype(carry["part"].dtype)
-    size = -(-site.layers // BLOCKS)
-    full = jnp.asarray(site.last & ((site.layer + 1) % size == 0))
+    x = _next(carry, part, site)
+    if not site.last:
+        return {**carry, "x": x, "part": part}
+    full = jnp.asarray((site.layer + 1) % -(-site.layers // BLOCKS) == 0)
     ahead = jnp.arange(len(queries)) > site.sublayer
-    push = partial(_push, source=part, queries=queries, ahead=ahead)
-    state = lax.cond(full, push, lambda state: state, state) if site.last else state
-    here = {name: _at(array, site.sublayer + 1) for name, array in state.items()}
-    x = _merged(here, part, _at(queries, site.sublayer + 1), full)
-    return {
-        "x": x.astype(carry["x"].dtype),
-        "state": state,
-        "part": jnp.where(full, 0, part),
-    }
+    far = lax.cond(full, _push, lambda far, *_: far, far, part, queries, ahead)
+    near = _rows(far, site.sublayer + 2, _near(site))
+    return {"x": x, "far": far, "near": near, "part": jnp.where(full, 0, part)}
 
 
 _ATTENTION = (StreamParameter("query_kernel", _queries, 0.0, "stack"),)
@@ -178,11 +195,11 @@ ROWS = (
     ),
     Stream(
         "depth_attention_blocks",
-        "h_s = sum_n softmax_n(w_s . RMS(b_n)) b_n over the embedding b_0, the sums b_n of the branches "
-        "of each block of layers, and the part of this block so far; up to 8 blocks; w = 0 at first",
+        "h_s = sum_n softmax_n(w_s . RMS(b_n)) b_n over the embedding b_0 and the sums b_n of the "
+        "branches of each block of layers, the last one so far; up to 8 blocks; w = 0 at first",
         "Kimi Team 2026 (arXiv 2603.15031), eq. 5-6 and figure 2; RMS has no scale, as above",
         _write_blocks,
-        open=_open_blocks,
+        open=_open_attention,
         read=_read,
         view=_view,
         on_stream=_on_stream,
