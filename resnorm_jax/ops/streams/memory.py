@@ -4,7 +4,8 @@ Were the earlier outputs kept in a buffer that each layer reads, a scanned backw
 that whole buffer at every layer: memory would grow with the square of depth. Here each output is
 *pushed*: at the moment it is written it is added, weighted, to the running sums of all places that
 will read it. A sum's derivative does not depend on the sum, so going backward only the outputs
-themselves are needed, as in any Transformer, and one more buffer.
+themselves are needed, as in any Transformer, and one more buffer. Sums of places that have been read
+get what comes later too; nobody reads them again.
 """
 
 from typing import Any
@@ -64,10 +65,8 @@ def _write_average(carry: Carry, y: jax.Array, site: Site) -> Carry:
     x = add(carry["x"], y, site)
     if not site.last:
         return {**carry, "x": x}
-    weights = _at(site.parameters["depth_alpha"], site.layer + 1, axis=1)
     sums = carry["sums"]
-    # Rows of earlier layers are done with; what stands in their weights is never read.
-    weights = jnp.where(jnp.arange(site.layers) >= site.layer, weights, 0).astype(sums.dtype)
+    weights = _at(site.parameters["depth_alpha"], site.layer + 1, axis=1).astype(sums.dtype)
     sums = sums + _beside(weights, x) * x.astype(sums.dtype)
     return {"x": _at(sums, site.layer).astype(x.dtype), "sums": sums}
 
@@ -86,9 +85,9 @@ def _logits(queries: jax.Array, source: jax.Array) -> jax.Array:
 
 
 @jax.checkpoint  # what is as long as depth is computed again going backward
-def _push(state: Carry, source: jax.Array, queries: jax.Array, ahead: jax.Array) -> Carry:
-    """Add a source to the softmax of every place ``ahead [T]``, in the manner of online softmax."""
-    logits = jnp.where(_beside(ahead, source[..., 0]), _logits(queries, source), -jnp.inf)
+def _push(state: Carry, source: jax.Array, queries: jax.Array) -> Carry:
+    """Add a source to the softmax of every place ``[T]``, in the manner of online softmax."""
+    logits = _logits(queries, source)
     # The largest logit so far cancels out of the ratio: nothing flows through it.
     top = lax.stop_gradient(jnp.maximum(state["top"], logits))
     kept, new = lax.stop_gradient(jnp.exp(state["top"] - top)), jnp.exp(logits - top)
@@ -103,7 +102,7 @@ def _push(state: Carry, source: jax.Array, queries: jax.Array, ahead: jax.Array)
 def _mean(state: Carry, source: jax.Array, query: jax.Array) -> jax.Array:
     """Weighted mean of all that was pushed to one place, and of one source more."""
     alone = jax.tree.map(lambda array: array[None], state)
-    pushed = _push(alone, source, query[None], jnp.ones(1, bool))
+    pushed = _push(alone, source, query[None])
     return pushed["sums"][0] / pushed["total"][0, ..., None]
 
 
@@ -127,7 +126,7 @@ def _open_attention(x: jax.Array, site: Site) -> Carry:
     wide = x.astype(statistics_dtype(x))
     some = jnp.zeros((len(queries), *x.shape), wide.dtype)
     state = {"sums": some, "total": some[..., 0], "top": jnp.full_like(some[..., 0], -jnp.inf)}
-    far = _push(state, wide, queries, jnp.ones(len(queries), bool))
+    far = _push(state, wide, queries)
     return {"x": x, "far": far, "near": _rows(far, 1, _near(site)), "part": jnp.zeros_like(wide)}
 
 
@@ -143,12 +142,12 @@ def _next(carry: Carry, source: jax.Array, site: Site) -> jax.Array:
 def _write_attention(carry: Carry, y: jax.Array, site: Site) -> Carry:
     queries, count = site.parameters["query_kernel"], _near(site)
     source = scaled(y, site.branch_scale).astype(carry["part"].dtype)
-    far = _push(carry["far"], source, queries, jnp.arange(len(queries)) > site.sublayer)
+    far = _push(carry["far"], source, queries)
     if site.last:
         near = _rows(far, site.sublayer + 2, count)
     else:
         own = _rows(queries, site.sublayer - site.position + 1, count)
-        near = _push(carry["near"], source, own, jnp.arange(count) > site.position)
+        near = _push(carry["near"], source, own)
     return {**carry, "x": _next(carry, source, site), "far": far, "near": near}
 
 
@@ -159,8 +158,7 @@ def _write_blocks(carry: Carry, y: jax.Array, site: Site) -> Carry:
     if not site.last:
         return {**carry, "x": x, "part": part}
     full = jnp.asarray((site.layer + 1) % -(-site.layers // BLOCKS) == 0)
-    ahead = jnp.arange(len(queries)) > site.sublayer
-    far = lax.cond(full, _push, lambda far, *_: far, far, part, queries, ahead)
+    far = lax.cond(full, _push, lambda far, *_: far, far, part, queries)
     near = _rows(far, site.sublayer + 2, _near(site))
     return {"x": x, "far": far, "near": near, "part": jnp.where(full, 0, part)}
 
