@@ -36,7 +36,8 @@ class Spot:
 class Scheme:
     """``sublayer(carry, spot) -> carry``; ``close(carry, parameters of the encoder) -> output``.
 
-    ``order`` holds the names of a layer's blocks, or is a function of (layer, layers) to them.
+    ``order`` holds the names of a layer's blocks, or is a function of (layer, layers) to them;
+    ``values(v, first)`` the values that are attended to, of a layer's own and the first layer's.
     """
 
     sublayer: Callable[[Any, Spot], Any]
@@ -45,6 +46,7 @@ class Scheme:
     close: Callable[[Any, Mapping[str, Any]], np.ndarray] | None = None
     final_norm: bool = False
     order: tuple[str, ...] | Callable[[int, int], tuple[str, ...]] = ("attention", "feed_forward")
+    values: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None
 
     def finish(self, carry, params):
         """The output of the stack."""
@@ -104,11 +106,18 @@ def layer_trees(params):
             yield tree_map(lambda a, n=number: a[n], params[name])
 
 
-def branch_of(name, p, allowed):
+def values_of(scheme, name, kept):
+    """What a scheme does to the values of a block; the first ones are ``kept`` by its name."""
+    if scheme.values is None:
+        return None
+    return lambda v: scheme.values(v, kept.setdefault(name, v))
+
+
+def branch_of(name, p, allowed, values=None):
     """The branch of a block with these parameters."""
     if name.startswith("feed_forward"):
         return lambda z: feed_forward(p, z)
-    return lambda z: multi_head_attention(p, z, allowed)
+    return lambda z: multi_head_attention(p, z, allowed, values=values)
 
 
 def encode(name, params, x, mask=None, attention_mask=None):
@@ -123,14 +132,14 @@ def encode(name, params, x, mask=None, attention_mask=None):
     if "embedding_norm" in params:
         x = layer_norm(x, **params["embedding_norm"])
     layers = list(layer_trees(params))
-    carry, count = scheme.open(x), 0
+    carry, count, kept = scheme.open(x), 0, {}
     for number, shared in enumerate(layers, 1):
         order = scheme.order
         order = order(number, len(layers)) if callable(order) else order
         for position, block in enumerate(order):
             count += 1
             p = shared[block]
-            branch = branch_of(block, p["branch"], allowed)
+            branch = branch_of(block, p["branch"], allowed, values_of(scheme, block, kept))
             spot = Spot(
                 len(layers), number, count, position, p, shared, params, branch, mask, condition
             )
@@ -141,9 +150,10 @@ def encode(name, params, x, mask=None, attention_mask=None):
 def _merge():
     """Add the schemes of the other files, which import this one."""
     import scheme_oracles_gates
+    import scheme_oracles_memory
     import scheme_oracles_multi
 
-    for other in (scheme_oracles_gates, scheme_oracles_multi):
+    for other in (scheme_oracles_gates, scheme_oracles_memory, scheme_oracles_multi):
         SCHEMES.update(other.SCHEMES)
 
 

@@ -1,4 +1,4 @@
-"""The arrangements, one row each. This is the only file that knows a scheme by its name."""
+"""The arrangements, one row each. Only the files `catalog*.py` know a scheme by its name."""
 
 from resnorm_jax.arrangements.depth_rules import deepnorm_alpha, deepnorm_beta
 from resnorm_jax.arrangements.spec import Arrangement, Init, NormSlot

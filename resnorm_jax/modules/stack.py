@@ -161,7 +161,7 @@ def _first_values(row: Arrangement, stack: Any, x: jax.Array, given: Pass) -> di
         return {}
     names = [g[0] for g in row.order if len(g) == 1 and "attention" in kind_of(g[0])]
     shape = (stack.heads, x.shape[-1] // stack.heads)
-    dtype = x.dtype if stack.dtype is None else jnp.dtype(stack.dtype)
+    dtype = jnp.promote_types(x.dtype, stack.param_dtype) if stack.dtype is None else stack.dtype
     sources = {n: given.arguments.get(kind_of(n), {}).get("source", x) for n in names}
     return {name: jnp.zeros((*z.shape[:2], *shape), dtype) for name, z in sources.items()}
 

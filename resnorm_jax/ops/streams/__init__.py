@@ -5,13 +5,31 @@ the branch's output in, ``close`` gives the stack's output. Parameters are decla
 runs the stream creates them and hands them in by name.
 """
 
-from resnorm_jax.ops.streams import data_gates, gates, hyper, manifold, multi, single
+from resnorm_jax.ops.streams import (
+    data_gates,
+    gates,
+    hyper,
+    manifold,
+    memory,
+    multi,
+    scheduled,
+    single,
+)
 from resnorm_jax.ops.streams.spec import Carry, Scale, Site, Stream, StreamParameter
 from resnorm_jax.registry import Registry
 
 STREAMS: Registry[Stream] = Registry(
     "stream",
-    (*single.ROWS, *data_gates.ROWS, *gates.ROWS, *hyper.ROWS, *manifold.ROWS, *multi.ROWS),
+    (
+        *single.ROWS,
+        *data_gates.ROWS,
+        *gates.ROWS,
+        *hyper.ROWS,
+        *manifold.ROWS,
+        *memory.ROWS,
+        *multi.ROWS,
+        *scheduled.ROWS,
+    ),
 )
 
 __all__ = ["STREAMS", "Carry", "Scale", "Site", "Stream", "StreamParameter"]
