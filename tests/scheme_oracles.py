@@ -26,6 +26,7 @@ class Spot:
     branch: Callable[[np.ndarray], np.ndarray]
     mask: np.ndarray | None = None
     condition: np.ndarray | None = None
+    block: str = ""  # name of the block in its layer; empty for a block that stands alone
 
     def norm(self, slot, z):
         """The layer norm of a slot, with this block's parameters."""
@@ -40,6 +41,7 @@ class Scheme:
     """
 
     sublayer: Callable[[Any, Spot], Any]
+    embed: Callable[[np.ndarray], np.ndarray] = lambda x: x  # a norm without parameters, of the input
     open: Callable[..., Any] = lambda x: x
     view: Callable[[Any], np.ndarray] = lambda carry: carry
     close: Callable[[Any, Mapping[str, Any]], np.ndarray] | None = None
@@ -106,6 +108,13 @@ def layer_trees(params):
 
 def branch_of(name, p, allowed):
     """The branch of a block with these parameters."""
+    if name == "parallel":  # the sum of branches, each behind a norm of its own if it has one
+        each = [n.removeprefix("branches_") for n in p if n.startswith("branches_")]
+        parts = {n: branch_of(n, p[f"branches_{n}"], allowed) for n in each}
+        norms = {n: p.get(f"{n}_norm") for n in each}
+        return lambda z: sum(
+            parts[n](z if norms[n] is None else layer_norm(z, **norms[n])) for n in each
+        )
     if name.startswith("feed_forward"):
         return lambda z: feed_forward(p, z)
     return lambda z: multi_head_attention(p, z, allowed)
@@ -123,7 +132,7 @@ def encode(name, params, x, mask=None, attention_mask=None):
     if "embedding_norm" in params:
         x = layer_norm(x, **params["embedding_norm"])
     layers = list(layer_trees(params))
-    carry, count = scheme.open(x), 0
+    carry, count = scheme.open(scheme.embed(x)), 0
     for number, shared in enumerate(layers, 1):
         order = scheme.order
         order = order(number, len(layers)) if callable(order) else order
@@ -132,7 +141,13 @@ def encode(name, params, x, mask=None, attention_mask=None):
             p = shared[block]
             branch = branch_of(block, p["branch"], allowed)
             spot = Spot(
-                len(layers), number, count, position, p, shared, params, branch, mask, condition
-            )
+                len(layers), number, count, position, p, shared, params, branch, mask, condition,
+                block,
+            )  # fmt: skip
             carry = scheme.sublayer(carry, spot)
     return scheme.finish(carry, params)
+
+
+import scheme_oracles_rows  # noqa: E402  (it needs what is above)
+
+SCHEMES |= scheme_oracles_rows.SCHEMES

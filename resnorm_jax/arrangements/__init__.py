@@ -5,13 +5,14 @@
 'sandwich_ln'
 """
 
-from resnorm_jax.arrangements.catalog import DEFAULT, ROWS
+from resnorm_jax.arrangements import catalog, catalog_rows
+from resnorm_jax.arrangements.catalog import DEFAULT
 from resnorm_jax.arrangements.depth_rules import DepthRule, Place
 from resnorm_jax.arrangements.plan import SLOTS, Norm, Norms, Segment, check_slots, plan_layers
 from resnorm_jax.arrangements.spec import ORDER, ROLES, Arrangement, Init, Inside, NormSlot
 from resnorm_jax.registry import Registry
 
-_REGISTRY: Registry[Arrangement] = Registry("arrangement", ROWS)
+_REGISTRY: Registry[Arrangement] = Registry("arrangement", (*catalog.ROWS, *catalog_rows.ROWS))
 get = _REGISTRY.get
 names = _REGISTRY.names
 register = _REGISTRY.register

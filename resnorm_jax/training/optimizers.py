@@ -11,11 +11,12 @@ import optax
 
 from resnorm_jax.config import OptimizerConfig
 from resnorm_jax.errors import UserError, check_choice
+from resnorm_jax.training.unit_weights import unit_weights
 
 # First match wins; a parameter that matches none is an error, never a silent default. Names, not
 # ranks: in a scanned stack a norm's scale has two axes (depth, width) and is still a scale.
 DECAY = (
-    (r"(^|/)(scale|bias|gate|cls|alpha|shift)$", False),
+    (r"(^|[/_])(scale|bias|gate|cls|alpha|shift)$", False),
     (r"(^|/)(embed|positions)/embedding$", False),
     (r"(^|/)kernel$", True),
 )
@@ -111,7 +112,7 @@ def make_optimizer(
     """Return the gradient transform and the learning-rate schedule.
 
     Clip, then the algorithm's direction, then decoupled weight decay on the parameters that
-    `decay_mask` names, then the learning rate.
+    `decay_mask` names, then the learning rate, then unit kernels where the config asks for them.
 
     Raises:
       UserError: for an algorithm that is not known, or an option that it does not read.
@@ -134,7 +135,10 @@ def make_optimizer(
     parts.append(row.direction(**options))
     if decay:
         parts.append(optax.add_decayed_weights(decay, mask=decay_mask))
-    return optax.chain(*parts, optax.scale_by_learning_rate(schedule)), schedule
+    parts.append(optax.scale_by_learning_rate(schedule))
+    if config.unit_weights:
+        parts.append(unit_weights())
+    return optax.chain(*parts), schedule
 
 
 def decay_mask(params: Any) -> Any:

@@ -5,10 +5,10 @@ the branch's output in, ``close`` gives the stack's output. Parameters are decla
 runs the stream creates them and hands them in by name.
 """
 
-from resnorm_jax.ops.streams import single
+from resnorm_jax.ops.streams import single, weighted
 from resnorm_jax.ops.streams.spec import Carry, Scale, Site, Stream, StreamParameter
 from resnorm_jax.registry import Registry
 
-STREAMS: Registry[Stream] = Registry("stream", single.ROWS)
+STREAMS: Registry[Stream] = Registry("stream", (*single.ROWS, *weighted.ROWS))
 
 __all__ = ["STREAMS", "Carry", "Scale", "Site", "Stream", "StreamParameter"]
