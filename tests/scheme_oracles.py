@@ -41,7 +41,9 @@ class Scheme:
     """
 
     sublayer: Callable[[Any, Spot], Any]
-    embed: Callable[[np.ndarray], np.ndarray] = lambda x: x  # a norm without parameters, of the input
+    embed: Callable[[np.ndarray], np.ndarray] = lambda x: (
+        x
+    )  # a norm without parameters, of the input
     open: Callable[..., Any] = lambda x: x
     view: Callable[[Any], np.ndarray] = lambda carry: carry
     close: Callable[[Any, Mapping[str, Any]], np.ndarray] | None = None

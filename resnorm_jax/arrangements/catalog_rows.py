@@ -80,7 +80,7 @@ ROWS = (
     Arrangement(
         name="res_post_norm_cosine",
         equation="x + LN(f(x)), LN's scale 0 at first, attention by t cos(q, k); final LN",
-        source="Liu et al. 2021 (arXiv 2111.09883), section 3.2-3.3; microsoft/Swin-Transformer",
+        source="Liu et al. 2021 (arXiv 2111.09883); microsoft/Swin-Transformer",
         norm_after=NormSlot(scale_init=0.0),
         final_norm=NORM,
         inside=Inside(query_key="cosine"),
@@ -138,7 +138,7 @@ ROWS = (
     Arrangement(
         name="parallel_one_norm",
         equation="x + f(LN(x)) + g(LN(x)), one LN for both; final LN",
-        source="Wang and Komatsuzaki 2021 (GPT-J); PaLM (arXiv 2204.02311), section 2; GPTJBlock of "
+        source="Wang and Komatsuzaki 2021 (GPT-J); PaLM (arXiv 2204.02311); GPTJBlock of "
         "huggingface/transformers",
         norm_before=NORM,
         final_norm=NORM,
@@ -148,8 +148,7 @@ ROWS = (
     Arrangement(
         name="parallel_two_norms",
         equation="x + f(LN(x)) + g(LN'(x)); final LN",
-        source="Black et al. 2022 (arXiv 2204.06745), section 2.1; GPTNeoXLayer of "
-        "huggingface/transformers",
+        source="Black et al. 2022 (arXiv 2204.06745); GPTNeoXLayer of huggingface/transformers",
         final_norm=NORM,
         inside=Inside(parallel_norm=NORM),
         order=(("attention", "feed_forward"),),
@@ -192,7 +191,7 @@ ROWS = (
     Arrangement(
         name="embedding_norm_pre_ln",
         equation="x + f(LN(x)), x LN of the embedding at first; final LN",
-        source="BLOOM (arXiv 2211.05100), section 3.2; BloomModel of huggingface/transformers",
+        source="BLOOM (arXiv 2211.05100); BloomModel of huggingface/transformers",
         embedding_norm=NORM,
         norm_before=NORM,
         final_norm=NORM,

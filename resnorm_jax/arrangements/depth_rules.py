@@ -102,7 +102,7 @@ def magneto_gain(place: Place) -> float:
 def t_fixup_gain(place: Place) -> float:
     """T-Fixup's init gain: ``0.67 N**(-1/4)`` in an encoder, ``(9 M)**(-1/4)`` in a decoder.
 
-    Source: Huang et al. 2020 (ICML), section 3.3; fixup_initialization of layer6ai-labs/T-Fixup.
+    Source: Huang et al. 2020 (ICML); fixup_initialization of layer6ai-labs/T-Fixup.
     """
     if place.stack == "decoder":
         return (9 * place.layers) ** -0.25

@@ -32,7 +32,7 @@ def admin_profile(
     Raises:
       ValueError: if there is no such parameter.
 
-    Source: Liu et al. 2020 (arXiv 2004.08249), section 4. The official code (Transformer-Clinic,
+    Source: Liu et al. 2020 (arXiv 2004.08249). The official code (Transformer-Clinic,
     fairseq/modules/transformer_layer.py) sets each weight before it goes on to the next sublayer; here
     all variances are those of the pass with the weights given. Its first term too is the variance of
     the stack's input, which is 1 where that is normalized.

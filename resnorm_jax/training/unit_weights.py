@@ -4,6 +4,7 @@ import re
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from resnorm_jax.ops.norms import l2_norm
@@ -21,7 +22,7 @@ AXES = (
 def normalize_weights(params: Any) -> Any:
     """Return parameters with every kernel of `AXES` over its length along the stream's axis.
 
-    Source: Loshchilov et al. 2024 (arXiv 2410.01131), section 2.3; normalize_matrices in train.py of
+    Source: Loshchilov et al. 2024 (arXiv 2410.01131); normalize_matrices in train.py of
     NVIDIA/ngpt, called once before training and after every update.
 
     >>> import jax.numpy as jnp
@@ -49,4 +50,6 @@ def unit_weights() -> optax.GradientTransformation:
 def _normalized(path: Any, leaf: jax.Array) -> jax.Array:
     name = jax.tree_util.keystr(path, simple=True, separator="/")
     axis = next((axis for rule, axis in AXES if re.search(rule, name)), None)
-    return leaf if axis is None else l2_norm(leaf, axis=axis)
+    if axis is None:
+        return leaf
+    return jnp.moveaxis(l2_norm(jnp.moveaxis(leaf, axis, -1)), -1, axis)
