@@ -51,7 +51,7 @@ def measured(row, depth, width=WIDTH):
     (grads, dx), out, streams = run(jax.random.key(0))
     for leaf in jax.tree.leaves((grads, dx, out, streams)):
         assert np.isfinite(leaf).all()
-    return grads["layers"] if "layers" in grads else grads, jax.tree.map(np.asarray, streams)
+    return grads["layers"], jax.tree.map(np.asarray, streams)
 
 
 def first_to_last(row, depth):
@@ -259,6 +259,10 @@ def test_a_thousand_layers_are_finite(name):
 # --- Faults of other code ---
 
 
+def _wrong_sign(place):
+    return (8 * place.layers) ** 0.25
+
+
 def test_fault_0_4_deepnorms_gain_is_a_negative_power():
     """Two public baselines have (8 N)^(+1/4): branches that grow with depth instead of shrinking."""
     row = arrangements.get("deepnorm")
@@ -266,9 +270,7 @@ def test_fault_0_4_deepnorms_gain_is_a_negative_power():
         gains = {rule(Place(depth)) for rule in row.init.gains.values()}
         assert gains == {(8 * depth) ** -0.25}
         assert row.skip_scale(Place(depth)) == (2 * depth) ** 0.25  # and not 2.828 at every depth
-    wrong = replace(
-        row, name="wrong", init=Init("normal", dict.fromkeys(CARRIERS, lambda p: (8 * p.layers) ** 0.25))
-    )  # fmt: skip
+    wrong = replace(row, name="wrong", init=Init("normal", dict.fromkeys(CARRIERS, _wrong_sign)))
     assert not 0.8 <= first_to_last(wrong, 64) <= 1.25
 
 
@@ -305,7 +307,8 @@ def test_fault_0_7_swin_v2_is_the_identity_at_first():
 
 def test_normformer_has_all_its_three_parts_and_shaped_attention_is_the_identity_at_first():
     x = jax.random.normal(jax.random.key(0), (2, 4, WIDTH))
-    params = encoder("normformer", 2).init(jax.random.key(0), x)["params"]["layers"]
+    init = quick_jit(encoder("normformer", 2).init)
+    params = init(jax.random.key(0), x)["params"]["layers"]
     assert {"norm_before", "norm_after"} <= set(params["attention"])
     assert "norm_after" not in params["feed_forward"]
     assert "mlp_norm" in params["feed_forward"]["branch"]
@@ -347,12 +350,13 @@ def test_ngpt_steps_five_hundredths_at_first_on_the_sphere():
 def test_unit_kernels_after_every_update_and_before_the_first():
     """2410.01131: along the stream's axis, whatever the optimizer does."""
     x = jax.random.normal(jax.random.key(0), (2, 4, WIDTH))
-    params = normalize_weights(encoder("ngpt", 3).init(jax.random.key(1), x)["params"])
+    made = quick_jit(encoder("ngpt", 3).init)(jax.random.key(1), x)["params"]
+    params = normalize_weights(made)
     config = OptimizerConfig(unit_weights=True, weight_decay=0.0, learning_rate=0.1)
     optimizer, _ = make_optimizer(config, 10)
     state = optimizer.init(params)
     noise = jax.tree.map(lambda p: jnp.sin(7 * p + 1), params)
-    updates, _ = optimizer.update(noise, state, params)
+    updates, _ = quick_jit(optimizer.update)(noise, state, params)
     moved = optax.apply_updates(params, updates)
     for tree in (params, moved):
         layers = tree["layers"]
@@ -366,7 +370,7 @@ def test_unit_kernels_after_every_update_and_before_the_first():
     for path, leaf in jax.tree_util.tree_leaves_with_path(moved):
         assert np.abs(leaf - _at(params, path)).max() > 1e-3, path  # it did move
     plain, _ = make_optimizer(replace(config, unit_weights=False), 10)
-    free, _ = plain.update(noise, plain.init(params), params)
+    free, _ = quick_jit(plain.update)(noise, plain.init(params), params)
     np.testing.assert_allclose(  # nothing else is touched
         updates["layers"]["attention"]["gate"], free["layers"]["attention"]["gate"], atol=1e-6
     )
@@ -390,8 +394,8 @@ def test_admins_profile(masked):
     model = encoder("admin", depth)
     x = 3 * jax.random.normal(jax.random.key(0), (2, 4, WIDTH))
     mask = np.array([[True] * 4, [True, True, False, False]]) if masked else None
-    variables = model.init(jax.random.key(1), x, mask)
-    _, named = model.apply(variables, x, mask, return_intermediates=True)
+    run = quick_jit(partial(model.init_with_output, return_intermediates=True))
+    (_, named), variables = run(jax.random.key(1), x, mask)
     valid = np.ones((2, 4), bool) if mask is None else mask
     total, want = np.asarray(x, float)[valid].var(), [1.0]
     for layer in range(depth):
@@ -437,6 +441,6 @@ def test_post_ln_in_the_last_layer_only():
         ),
     )
     x = jax.random.normal(jax.random.key(0), (2, 4, WIDTH))
-    params = encoder(row, 3).init(jax.random.key(1), x)["params"]
+    params = jax.eval_shape(encoder(row, 3).init, jax.random.key(1), x)["params"]
     assert "norm_on_stream" in params["layers_1"]["attention"]
     assert "norm_before" in params["layers_0"]["attention"]

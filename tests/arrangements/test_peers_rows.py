@@ -353,15 +353,11 @@ def x_encoder(**options):
     params = {
         block: {
             "branch": branch,
-            **{
-                slot: {"scale": array(n.gamma)}
-                for slot, n in zip(slots, norms, strict=True)
-                if n is not None
-            },
+            **{slot: factor(n) for slot, n in zip(slots, norms, strict=True) if n is not None},
         }
         for block, (norms, branch) in blocks.items()
     }
-    final = {} if options.get("pre_norm") is False else {"final_norm": norm(Gamma(m.final_norm))}
+    final = {} if options.get("pre_norm") is False else {"final_norm": factor(m.final_norm)}
 
     def call(x, mask):
         return m(x, attn_mask=torch.tensor(mask))
@@ -369,11 +365,9 @@ def x_encoder(**options):
     return call, {"norm": "layer_no_bias", "norm_epsilon": 1e-5}, {"layers": params, **final}
 
 
-class Gamma:
-    """x-transformers' name of the factor."""
-
-    def __init__(self, module):
-        self.weight = module.gamma
+def factor(norm):
+    """Its encoders' norms may be zero-centred."""
+    return {"scale": array(norm.gamma) + float(norm.unit_offset)}
 
 
 @peer
