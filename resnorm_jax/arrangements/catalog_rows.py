@@ -51,7 +51,8 @@ ROWS = (
         name="normformer",
         equation="x + LN(f(LN(x))), f attention with a factor for each head; x + f(LN(x)), f with LN "
         "after its activation; final LN",
-        source="Shleifer et al. 2021 (arXiv 2110.09456), without its optional scaled residual",
+        source="Shleifer et al. 2021 (arXiv 2110.09456), without its optional scaled residual; "
+        "fairseq/modules/transformer_layer.py of fairseq scales heads after the projection",
         norm_before=NORM,
         final_norm=NORM,
         inside=Inside(head_scale=True, mlp_norm=NORM),

@@ -14,7 +14,7 @@ from resnorm_jax.ops.norms import l2_norm
 AXES = (
     (r"(^|/)(query|key|value)/kernel$", -3),
     (r"(^|/)(out|fc2)/kernel$", -1),
-    (r"(^|/)(fc1|gate|head)/kernel$", -2),
+    (r"(^|/)(fc1|gate)/kernel$", -2),
     (r"(^|/)embed/embedding$", -1),
 )
 
@@ -23,7 +23,8 @@ def normalize_weights(params: Any) -> Any:
     """Return parameters with every kernel of `AXES` over its length along the stream's axis.
 
     Source: Loshchilov et al. 2024 (arXiv 2410.01131); normalize_matrices in train.py of
-    NVIDIA/ngpt, called once before training and after every update.
+    NVIDIA/ngpt, called once before training and after every update. There the head's kernel is of unit
+    length too, with a learned scale of the logits; here the head stays free, in place of that scale.
 
     >>> import jax.numpy as jnp
     >>> normalize_weights({"fc1": {"kernel": jnp.array([[3.0], [4.0]])}})["fc1"]["kernel"].tolist()
