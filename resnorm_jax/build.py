@@ -104,11 +104,18 @@ def _check_name(field: str, get: Callable[[str], Any], name: str) -> None:
 
 def _front_end(model: ModelConfig, meta: dict[str, Any], dtype: Any) -> nn.Module:
     makers = {
-        "tokens": lambda: TokenEmbedding(model.width, len(meta["vocabulary"]), dtype=dtype),
+        "tokens": lambda: TokenEmbedding(
+            model.width, len(meta["vocabulary"]), _embedding_gain(model), dtype=dtype
+        ),
         "features": lambda: FeatureEmbedding(model.width, model.kernel or 1, dtype=dtype),
         "images": lambda: PatchEmbedding(model.width, model.patch or PATCH, dtype=dtype),
     }
     return makers[meta["kind"]]()
+
+
+def _embedding_gain(model: ModelConfig) -> float:
+    init = arrangements.get(model.arrangement).init
+    return init.embedding(arrangements.Place(layers=model.depth))
 
 
 def _max_length(model: ModelConfig, meta: dict[str, Any]) -> int:

@@ -71,6 +71,7 @@ class OptimizerConfig:
     epsilon: float | None = None
     momentum: float | None = None
     clip: float | None = 1.0  # largest global norm of the gradient
+    unit_weights: bool = False  # kernels of unit length after every update, as nGPT's
 
 
 @dataclass(frozen=True)

@@ -42,6 +42,11 @@ def rms_norm(x, scale=1.0, axis=-1, epsilon=1e-6):
     return x / np.sqrt((x * x).mean(axis, keepdims=True) + epsilon) * scale
 
 
+def l2_norm(x, axis=-1, epsilon=1e-12):
+    """x over its length, Loshchilov et al. 2024; epsilon inside the root."""
+    return x / np.sqrt((x * x).sum(axis, keepdims=True) + epsilon)
+
+
 def std_layer_norm(x, scale=1.0, bias=0.0, axis=-1, epsilon=1e-6):
     """The tutorial form: unbiased deviation, epsilon outside the root; one element gives bias."""
     centred = x - x.mean(axis, keepdims=True)
@@ -128,6 +133,13 @@ def multi_head_attention(p, x, mask=None, source=None, values=None):
     )
     if "query_norm" in p:
         q, k = at_head(p["query_norm"], q), at_head(p["key_norm"], k)
+    if "query_key_scale" in p:  # 2410.01131, eq. 15-16; `attention` divides by the root of K
+        s = p["query_key_scale"]
+        q, k = l2_norm(q) * s * q.shape[-1], l2_norm(k) * s
+    if "query_key_log_scale" in p:  # 2111.09883, section 3.3
+        t = p["query_key_log_scale"][:, None]
+        t = np.exp(np.where(t.real < np.log(100), t, np.log(100)))
+        q, k = l2_norm(q) * t * np.sqrt(q.shape[-1]), l2_norm(k)
     if "value_norm" in p:
         v = at_head(p["value_norm"], v)
     if values is not None:
@@ -153,7 +165,10 @@ def gelu(x):
 
 def feed_forward(p, x):
     """``W2 gelu(W1 x + b1) + b2``, with a norm before W2 if it has parameters."""
-    h = gelu(x @ p["fc1"]["kernel"] + p["fc1"]["bias"])
+    h = x @ p["fc1"]["kernel"] + p["fc1"]["bias"]
+    if "fc1_scale" in p:  # 2410.01131, eq. 20-21
+        h = h * p["fc1_scale"] * np.sqrt(x.shape[-1])
+    h = gelu(h)
     if "mlp_norm" in p:
         h = layer_norm(h, **p["mlp_norm"])
     return h @ p["fc2"]["kernel"] + p["fc2"]["bias"]

@@ -4,6 +4,7 @@ All take complex numbers (no absolute value, no conjugate), for `oracles.gradien
 function of what it finds in a `Spot`; one that carries more than the stream also opens and closes.
 """
 
+import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +27,7 @@ class Spot:
     branch: Callable[[np.ndarray], np.ndarray]
     mask: np.ndarray | None = None
     condition: np.ndarray | None = None
+    block: str = ""  # name of the block in its layer; empty for a block that stands alone
 
     def norm(self, slot, z):
         """The layer norm of a slot, with this block's parameters."""
@@ -41,6 +43,9 @@ class Scheme:
     """
 
     sublayer: Callable[[Any, Spot], Any]
+    embed: Callable[[np.ndarray], np.ndarray] = lambda x: (
+        x
+    )  # a norm without parameters, of the input
     open: Callable[..., Any] = lambda x: x
     view: Callable[[Any], np.ndarray] = lambda carry: carry
     close: Callable[[Any, Mapping[str, Any]], np.ndarray] | None = None
@@ -115,6 +120,13 @@ def values_of(scheme, name, kept):
 
 def branch_of(name, p, allowed, values=None):
     """The branch of a block with these parameters."""
+    if name == "parallel":  # the sum of branches, each behind a norm of its own if it has one
+        each = [n.removeprefix("branches_") for n in p if n.startswith("branches_")]
+        parts = {n: branch_of(n, p[f"branches_{n}"], allowed) for n in each}
+        norms = {n: p.get(f"{n}_norm") for n in each}
+        return lambda z: sum(
+            parts[n](z if norms[n] is None else layer_norm(z, **norms[n])) for n in each
+        )
     if name.startswith("feed_forward"):
         return lambda z: feed_forward(p, z)
     return lambda z: multi_head_attention(p, z, allowed, values=values)
@@ -132,7 +144,7 @@ def encode(name, params, x, mask=None, attention_mask=None):
     if "embedding_norm" in params:
         x = layer_norm(x, **params["embedding_norm"])
     layers = list(layer_trees(params))
-    carry, count, kept = scheme.open(x), 0, {}
+    carry, count, kept = scheme.open(scheme.embed(x)), 0, {}
     for number, shared in enumerate(layers, 1):
         order = scheme.order
         order = order(number, len(layers)) if callable(order) else order
@@ -141,20 +153,17 @@ def encode(name, params, x, mask=None, attention_mask=None):
             p = shared[block]
             branch = branch_of(block, p["branch"], allowed, values_of(scheme, block, kept))
             spot = Spot(
-                len(layers), number, count, position, p, shared, params, branch, mask, condition
-            )
+                len(layers), number, count, position, p, shared, params, branch, mask, condition,
+                block,
+            )  # fmt: skip
             carry = scheme.sublayer(carry, spot)
     return scheme.finish(carry, params)
 
 
 def _merge():
     """Add the schemes of the other files, which import this one."""
-    import scheme_oracles_gates
-    import scheme_oracles_memory
-    import scheme_oracles_multi
-
-    for other in (scheme_oracles_gates, scheme_oracles_memory, scheme_oracles_multi):
-        SCHEMES.update(other.SCHEMES)
+    for topic in ("gates", "memory", "multi", "rows"):
+        SCHEMES.update(importlib.import_module(f"scheme_oracles_{topic}").SCHEMES)
 
 
 _merge()

@@ -5,7 +5,13 @@
 'sandwich_ln'
 """
 
-from resnorm_jax.arrangements import catalog, catalog_gates, catalog_memory, catalog_multi
+from resnorm_jax.arrangements import (
+    catalog,
+    catalog_gates,
+    catalog_memory,
+    catalog_multi,
+    catalog_rows,
+)
 from resnorm_jax.arrangements.catalog import DEFAULT
 from resnorm_jax.arrangements.depth_rules import DepthRule, Place
 from resnorm_jax.arrangements.plan import (
@@ -22,7 +28,13 @@ from resnorm_jax.registry import Registry
 
 _REGISTRY: Registry[Arrangement] = Registry(
     "arrangement",
-    (*catalog.ROWS, *catalog_gates.ROWS, *catalog_memory.ROWS, *catalog_multi.ROWS),
+    (
+        *catalog.ROWS,
+        *catalog_gates.ROWS,
+        *catalog_memory.ROWS,
+        *catalog_multi.ROWS,
+        *catalog_rows.ROWS,
+    ),
 )
 get = _REGISTRY.get
 names = _REGISTRY.names

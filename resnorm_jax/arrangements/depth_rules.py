@@ -4,6 +4,7 @@ A depth rule takes a `Place` and returns a float. Rules are plain functions, so 
 catalog reads like the table of its paper.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -68,3 +69,66 @@ def deepnorm_beta(place: Place) -> float:
     if place.stack == "decoder":
         return (12 * place.layers) ** -0.25
     return 0.87 * (place.layers**4 * place.other) ** -0.0625
+
+
+def half(place: Place) -> float:
+    """1/2 at every depth."""
+    return 0.5
+
+
+def inverse_root_of_layer(place: Place) -> float:
+    """``1 / sqrt(l)``, l the layer (not the sublayer)."""
+    return place.layer**-0.5
+
+
+def count_of_sublayers(place: Place) -> float:
+    """The sublayers of the whole stack, 2 N as a rule."""
+    return float(place.sublayers)
+
+
+def magneto_gain(place: Place) -> float:
+    """Sub-LN's init gain (arXiv 2210.06423; architecture/encoder.py and decoder.py of torchscale).
+
+    ``sqrt(log(2 N))`` for a stack alone; beside a decoder of M layers the encoder has
+    ``sqrt(log(3 M) log(2 N) / 3)``, and that decoder ``sqrt(log(3 M))``.
+    """
+    if not place.other:
+        return math.log(2 * place.layers) ** 0.5
+    if place.stack == "decoder":
+        return math.log(3 * place.layers) ** 0.5
+    return (math.log(3 * place.other) * math.log(2 * place.layers) / 3) ** 0.5
+
+
+def t_fixup_gain(place: Place) -> float:
+    """T-Fixup's init gain: ``0.67 N**(-1/4)`` in an encoder, ``(9 M)**(-1/4)`` in a decoder.
+
+    Source: Huang et al. 2020 (ICML); fixup_initialization of layer6ai-labs/T-Fixup.
+    """
+    if place.stack == "decoder":
+        return (9 * place.layers) ** -0.25
+    return 0.67 * place.layers**-0.25
+
+
+def t_fixup_embedding(place: Place) -> float:
+    """T-Fixup's gain of token embeddings, ``(9 N)**(-1/4)``; same source as `t_fixup_gain`."""
+    return (9 * place.layers) ** -0.25
+
+
+def shaped_branch(place: Place) -> float:
+    """``0.1 sqrt(18 / N)``: O(1 / sqrt(N)) as arXiv 2311.01906 asks, and 0.1 at N = 18 as its code."""
+    return 0.1 * (18 / place.layers) ** 0.5
+
+
+def sandwich_sublayers(place: Place) -> tuple[str, str]:
+    """The kinds of a layer's two sublayers in ``s^k (s f)^(N - k) f^k``, k the whole number near 5N/24.
+
+    s is attention, f feed-forward. Cut into pairs from the start, so that N layers still have 2 N
+    sublayers. The coefficient is that of 24 layers in experiments/enwik8_large.sh of
+    ofirpress/sandwich_transformer (its text8 run has 3 of 24).
+    """
+    layers = place.layers
+    k = round(5 * layers / 24)
+    whole = "s" * k + "sf" * (layers - k) + "f" * k
+    kinds = {"s": "attention", "f": "feed_forward"}
+    first, second = (kinds[letter] for letter in whole[2 * place.layer - 2 : 2 * place.layer])
+    return first, second

@@ -13,12 +13,14 @@ class TokenEmbedding(nn.Module):
     Attributes:
       width: D.
       vocabulary: number of tokens; ids lie below it.
+      gain: standard deviation at first: an arrangement's `resnorm_jax.arrangements.Init.embedding`.
       dtype: dtype of the result; None for the parameters'.
       param_dtype: dtype of the parameters.
     """
 
     width: int
     vocabulary: int
+    gain: float = 1.0
     dtype: Any = None
     param_dtype: Any = jnp.float32
 
@@ -27,7 +29,7 @@ class TokenEmbedding(nn.Module):
         """Embed ``x [B, L]``."""
         return nn.Embed(
             self.vocabulary, self.width, dtype=self.dtype, param_dtype=self.param_dtype,
-            embedding_init=nn.initializers.normal(1.0), name="embed",
+            embedding_init=nn.initializers.normal(self.gain), name="embed",
         )(x)  # fmt: skip
 
 

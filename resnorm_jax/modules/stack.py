@@ -252,7 +252,10 @@ def check_read(norms: Mapping[str, Any], segments: tuple[Segment, ...]) -> None:
 def _joined(seen: list[Named | None]) -> Named:
     if seen[0] is None:
         return {}
-    return jax.tree.map(lambda *parts: jnp.concatenate(parts), *seen) if len(seen) > 1 else seen[0]
+    parts = [named for named in seen if named is not None]
+    # Layers with other sublayers have other names: each has an entry for the layers that have it.
+    names = dict.fromkeys(name for named in parts for name in named)
+    return {name: jnp.concatenate([n[name] for n in parts if name in n]) for name in names}
 
 
 LAYER_FIELDS = set(TransformerLayer.__dataclass_fields__) - {"parent", "name", "place"}

@@ -39,6 +39,7 @@ from resnorm_jax.training.loop import Run, train_seed
 from resnorm_jax.training.optimizers import make_optimizer
 from resnorm_jax.training.run_directory import open_run
 from resnorm_jax.training.step import StepOptions, create_state
+from resnorm_jax.training.unit_weights import normalize_weights
 
 INIT_KEY = 2**31 - 1  # folded into the root key; steps are far below it
 
@@ -93,6 +94,8 @@ def run_experiment(
     scores = []
     for seed in seeds:
         variables = init_variables(model, dataset, buckets, seed)
+        if config.optimizer.unit_weights:
+            variables = {**variables, "params": normalize_weights(variables["params"])}
         if seed == config.seed:
             model_summary(variables["params"], console)
         state = create_state(variables, optimizer, seed, config.train.ema)

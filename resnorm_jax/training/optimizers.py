@@ -10,6 +10,7 @@ import optax
 from resnorm_jax.config import OptimizerConfig
 from resnorm_jax.errors import UserError, check_choice
 from resnorm_jax.training.roles import decay_mask, decay_roles
+from resnorm_jax.training.unit_weights import unit_weights
 
 _DEFAULT_DECAY = next(f.default for f in fields(OptimizerConfig) if f.name == "decay")
 
@@ -104,7 +105,8 @@ def make_optimizer(
     """Return the gradient transform and the learning-rate schedule.
 
     Clip, then the algorithm's direction, then decoupled weight decay on the parameters whose role
-    ``config.decay`` names (see `resnorm_jax.training.roles`), then the learning rate.
+    ``config.decay`` names (see `resnorm_jax.training.roles`), then the learning rate, then unit
+    kernels if the config asks for them.
 
     Raises:
       UserError: for an algorithm or a role that is not known, or an option that is not read.
@@ -132,4 +134,7 @@ def make_optimizer(
     parts.append(row.direction(**options))
     if decay:
         parts.append(optax.add_decayed_weights(decay, mask=partial(decay_mask, roles=roles)))
-    return optax.chain(*parts, optax.scale_by_learning_rate(schedule)), schedule
+    parts.append(optax.scale_by_learning_rate(schedule))
+    if config.unit_weights:
+        parts.append(unit_weights())
+    return optax.chain(*parts), schedule

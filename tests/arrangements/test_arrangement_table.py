@@ -51,7 +51,7 @@ def test_the_table_is_complete():
 
 @pytest.mark.parametrize("row", arrangements.rows(), ids=lambda row: row.name)
 def test_a_row_says_what_it_is_and_where_it_comes_from(row):
-    assert re.fullmatch(r"[a-z][a-z_]*", row.name)
+    assert re.fullmatch(r"[a-z][a-z0-9_]*", row.name)
     assert "f(" in row.equation
     assert "\n" not in row.equation
     # A paper; or, where none was published, the official code.

@@ -7,7 +7,7 @@ import optax
 import pytest
 import tiny
 
-from resnorm_jax import arrangements
+from resnorm_jax import TransformerEncoder, arrangements, norms
 from resnorm_jax.config import OptimizerConfig
 from resnorm_jax.errors import UserError
 from resnorm_jax.training.optimizers import make_optimizer
@@ -135,3 +135,16 @@ def test_mistakes_are_one_line():
         ):
             make_optimizer(OptimizerConfig(algorithm=algorithm, decay="bias"), 10)
     assert decay_roles("kernel,gate") == decay_roles("gate + kernel") == {"gate", "kernel"}
+
+
+@pytest.mark.parametrize("name", [*arrangements.names(), *(f"norm={n}" for n in norms.names())])
+def test_every_scheme_and_norm_is_covered_and_only_kernels_decay(name):
+    chosen = {"norm": name[5:]} if name.startswith("norm=") else {"arrangement": name}
+    encoder = TransformerEncoder(depth=4, heads=2, **chosen)
+    x = jax.ShapeDtypeStruct((2, 5, 8), jnp.float32)
+    params = jax.eval_shape(encoder.init, jax.random.key(0), x)["params"]
+    decaying = {path.split("/")[-1] for path, decays in named(decay_mask(params)).items() if decays}
+    assert "kernel" in decaying
+    assert all(
+        last.endswith("kernel") or last in ("seed_alpha", "seed_beta") for last in decaying
+    ), decaying

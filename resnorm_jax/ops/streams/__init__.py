@@ -14,6 +14,7 @@ from resnorm_jax.ops.streams import (
     multi,
     scheduled,
     single,
+    weighted,
 )
 from resnorm_jax.ops.streams.spec import Carry, Scale, Site, Stream, StreamParameter
 from resnorm_jax.registry import Registry
@@ -22,13 +23,14 @@ STREAMS: Registry[Stream] = Registry(
     "stream",
     (
         *single.ROWS,
-        *data_gates.ROWS,
+        *weighted.ROWS,
         *gates.ROWS,
-        *hyper.ROWS,
-        *manifold.ROWS,
+        *data_gates.ROWS,
+        *scheduled.ROWS,
         *memory.ROWS,
         *multi.ROWS,
-        *scheduled.ROWS,
+        *hyper.ROWS,
+        *manifold.ROWS,
     ),
 )
 
