@@ -43,15 +43,13 @@ class Scheme:
     """
 
     sublayer: Callable[[Any, Spot], Any]
-    embed: Callable[[np.ndarray], np.ndarray] = lambda x: (
-        x
-    )  # a norm without parameters, of the input
     open: Callable[..., Any] = lambda x: x
     view: Callable[[Any], np.ndarray] = lambda carry: carry
     close: Callable[[Any, Mapping[str, Any]], np.ndarray] | None = None
     final_norm: bool = False
     order: tuple[str, ...] | Callable[[int, int], tuple[str, ...]] = ("attention", "feed_forward")
     values: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None
+    embed: Callable[[np.ndarray], np.ndarray] = lambda x: x  # a norm of the input, no parameters
 
     def finish(self, carry, params):
         """The output of the stack."""
