@@ -96,7 +96,10 @@ def assert_same(found, expected, tolerance=1e-6):
 
 @every_arrangement
 def test_outputs_and_all_gradients_are_those_of_the_paper(name):
-    model = encoder(name)
+    inside = arrangements.get(name).inside
+    # A norm over a head of two features is little more than a sign: its gradients are tiny.
+    by_head = inside.query_key == "head" or inside.value_norm is not None
+    model = encoder(name, heads=1 if by_head else H)
     params = random_params(model, np.float64)
     x, cotangent = inputs(dtype=np.float64), weights()
     tree = {"params": params, "x": x}
