@@ -138,12 +138,7 @@ def encode(name, params, x, mask=None, attention_mask=None):
     return scheme.finish(carry, params)
 
 
-def _merge():
-    """Add the schemes of the other files, which import this one."""
-    import scheme_oracles_multi
+# At the end, as they build upon what is above.
+import scheme_oracles_multi  # noqa: E402
 
-    for other in (scheme_oracles_multi,):
-        SCHEMES.update(other.SCHEMES)
-
-
-_merge()
+SCHEMES |= scheme_oracles_multi.SCHEMES
