@@ -110,15 +110,19 @@ def sinkhorn(logits, steps=20, epsilon=EPSILON):
     return m
 
 
+def permutation(order):
+    matrix = np.zeros((N, N))
+    for j, i in enumerate(order):
+        matrix[j, i] = 1
+    return matrix
+
+
+PERMUTATIONS = np.stack([permutation(order) for order in permutations(range(N))])
+
+
 def birkhoff(logits):
     """2601.05732: the permutation matrices under a softmax."""
-    weights = softmax(logits)
-    total = 0
-    for k, order in enumerate(permutations(range(N))):
-        matrix = np.zeros((N, N))
-        matrix[np.arange(N), order] = 1
-        total = total + weights[..., k, None, None] * matrix
-    return total
+    return np.tensordot(softmax(logits), PERMUTATIONS, 1)
 
 
 def tilde(streams, p):
@@ -141,7 +145,8 @@ def manifold(project, floor_before=0.0, floor_after=0.0, **ends):
         kept = streams
         if project is not None:
             r = project(z[..., 2 * N :])
-            kept = [sum(r[..., j, i, None] * streams[j] for j in range(N)) for i in range(N)]
+            rows = np.stack(streams, -2)
+            kept = [(r[..., :, i, None] * rows).sum(-2) for i in range(N)]  # over j, of r[j, i]
         return [kept[i] + after[..., i, None] * y for i in range(N)]
 
     return Scheme(sublayer, **{"open": copies, "view": sum_of, "final_norm": True} | ends)

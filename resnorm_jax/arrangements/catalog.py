@@ -63,6 +63,7 @@ ROWS = (
         norm_on_stream=NORM,
         skip_scale=deepnorm_alpha,
         init=Init("normal", dict.fromkeys(("value", "out", "fc1", "fc2"), deepnorm_beta)),
+        deep=True,
     ),
     Arrangement(
         name="rezero",

@@ -173,6 +173,7 @@ ROWS = (
         norm_before=NORM,
         norm_on_stream=NORM,
         skip_scale=count_of_sublayers,
+        deep=True,
     ),
     Arrangement(
         name="shaped_attention",

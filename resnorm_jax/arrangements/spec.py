@@ -113,6 +113,7 @@ class Arrangement:
       order: the sublayers of a layer.
       by_sublayer: sublayer to fields of this row that differ there.
       by_layer: function of the place to fields of this row that differ in that layer.
+      deep: whether its source trains a thousand layers with it.
       aliases: other names of the same thing.
     """
 
@@ -133,6 +134,7 @@ class Arrangement:
     order: Order = ORDER
     by_sublayer: Mapping[str, Changes] = field(default_factory=dict, hash=False)
     by_layer: Callable[[Place], Changes] = _same
+    deep: bool = False
     aliases: tuple[str, ...] = ()
 
     def in_layer(self, place: Place) -> "Arrangement":

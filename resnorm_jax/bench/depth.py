@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from resnorm_jax.arrangements import DEFAULT, rows
 from resnorm_jax.bench.memory import no_compilation_cache, program_cost
 from resnorm_jax.bench.model import Size, optimizer, our_model, random_batch
 from resnorm_jax.bench.step_speed import our_state
@@ -29,19 +30,19 @@ class Depths:
     Attributes:
       size: of the model; its depth is not read.
       depths: numbers of layers.
-      arrangements: by name.
+      arrangements: by name; those whose sources train a thousand layers if not given.
       steps: updates that are timed after the first.
       repeats: how often each program is compiled; the shortest time counts.
     """
 
     size: Size = SIZE
     depths: tuple[int, ...] = (10, 100, 1000)
-    arrangements: tuple[str, ...] = ("deepnorm", "keel")
+    arrangements: tuple[str, ...] = tuple(row.name for row in rows() if row.deep)
     steps: int = 2
     repeats: int = 2
 
 
-QUICK = Depths(Size(1, 8, 2, 16, 4, 8, 3), (2, 4), ("deepnorm",), 1, 1)
+QUICK = Depths(Size(1, 8, 2, 16, 4, 8, 3), (2, 4), (DEFAULT,), 1, 1)
 
 
 def policies(depth: int) -> dict[str, dict[str, Any]]:

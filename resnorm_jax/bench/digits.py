@@ -18,6 +18,7 @@ import numpy as np
 from rich.console import Console
 
 from resnorm_jax import norms
+from resnorm_jax.arrangements import DEFAULT
 from resnorm_jax.config import Config, experiment, from_dict
 from resnorm_jax.data import length_buckets, majority_accuracy
 from resnorm_jax.reporting.progress import Progress
@@ -43,7 +44,7 @@ def recipe(norm: str, settings: str = "") -> Config:
         data={"source": "digits", "view": "rows"},
         model={
             "width": 64, "depth": 2, "heads": 4, "dropout": 0.2, "kernel": 3,
-            "arrangement": "pre_ln", "norm": norm,
+            "arrangement": DEFAULT, "norm": norm,
         },
         optimizer={"learning_rate": 6e-3, "warmup": 0.1, "weight_decay": 0.0},
         train={"batch_size": 64, "epochs": 25, "scale": False, "checkpoint_every": 10**6},

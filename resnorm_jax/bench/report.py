@@ -86,6 +86,21 @@ def digits_table(section: Row, console: Console) -> None:
             console.print(f"{row['norm']}: {row['why']}", markup=False, highlight=False)
 
 
+def depth_table(rows: Sequence[Row], console: Console) -> None:
+    """Print what depth costs: a line for each arrangement, policy and depth."""
+    table = _table(
+        "Training step by depth", "", "remat", "layers", "compile\ns", "of the\nleast", "step\ns",
+        "MB of\nactivations", "finite",
+    )  # fmt: skip
+    for row in rows:
+        table.add_row(
+            row["arrangement"], row["remat"], str(row["depth"]), f"{row['compile']:.2f}",
+            f"{row['ratio']:.2f}", f"{row['step']:.3g}", _number(row["activation_bytes"], 1e-6),
+            "yes" if row["finite"] else "NO",
+        )  # fmt: skip
+    console.print(table)
+
+
 _COSTS = ("bytes_accessed", "temporary_bytes")
 _TIMES = (
     "", "median\nms", "min\nms", "ours", "ours/\npeer", "of rounds\nq25-q75", "of\nminima",

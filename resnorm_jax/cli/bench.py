@@ -10,7 +10,7 @@ from rich.console import Console
 
 from resnorm_jax.cli.errors import guarded
 
-DIGITS = "digits"
+DIGITS, DEPTH = "digits", "depth"
 
 
 def main(argv: list[str]) -> int:
@@ -19,7 +19,9 @@ def main(argv: list[str]) -> int:
     arguments = parser.parse_args(argv)
     if arguments.norms and arguments.only != DIGITS:
         parser.error("--norms goes with --only=digits")
-    command = _digits if arguments.only == DIGITS else _bench
+    if arguments.arrangements and arguments.only != DEPTH:
+        parser.error("--arrangements goes with --only=depth")
+    command = {DIGITS: _digits, DEPTH: _depth}.get(arguments.only, _bench)
     return guarded(lambda: command(arguments))
 
 
@@ -34,13 +36,18 @@ def _parser() -> argparse.ArgumentParser:
         help="of the norms' input and of the model's computation (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument(
-        "--only", choices=("norm", "step", "accuracy", "memory", DIGITS),
+        "--only", choices=("norm", "step", "accuracy", "memory", DIGITS, DEPTH),
         help="measure only this; digits, which is not measured otherwise, trains a small classifier "
-        "with every norm: about ten seconds each",
+        "with every norm: about ten seconds each; nor depth: compile time, step time and memory at 10, "
+        "100 and 1000 layers, about ten minutes",
     )  # fmt: skip
     parser.add_argument(
         "--norms", type=lambda text: text.split(","), metavar="A,B",
         help="with --only=digits: these norms (default: all of `resnorm list norms`)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--arrangements", type=lambda text: tuple(text.split(",")), metavar="A,B",
+        help="with --only=depth: these arrangements (default: those made for a thousand layers)",
     )  # fmt: skip
     parser.add_argument(
         "--quick", action="store_true", help="tiny sizes: shows that all runs, times mean nothing"
@@ -101,6 +108,34 @@ def _digits(arguments: argparse.Namespace) -> None:
     document = {**environment(), DIGITS: found}
     digits_table(found, console)
     output = arguments.output or Path(f"resnorm-digits-{document['backend']}.json")
+    write_json(output, document)
+    _say(console, f"results  {output}")
+
+
+def _depth(arguments: argparse.Namespace) -> None:
+    from dataclasses import replace
+
+    from resnorm_jax import arrangements
+    from resnorm_jax.bench.depth import QUICK, Depths, depth_costs
+    from resnorm_jax.bench.report import depth_table
+    from resnorm_jax.bench.run import busy_note, environment
+    from resnorm_jax.reporting.files import write_json
+    from resnorm_jax.reporting.tables import runtime_line
+
+    settings = QUICK if arguments.quick else Depths()
+    if arguments.arrangements:
+        names = tuple(arrangements.get(name).name for name in arguments.arrangements)
+        settings = replace(settings, arrangements=names)
+    console = Console()
+    _say(console, runtime_line(), busy_note())
+    found: list[dict[str, Any]] = []
+    with console.status("starting") as status:
+        for row in depth_costs(settings, status.update):
+            found.append(row)
+            _say(console, None if console.is_terminal else f"{row['arrangement']} {row['depth']}")
+    document = {**environment(), DEPTH: found}
+    depth_table(found, console)
+    output = arguments.output or Path(f"resnorm-depth-{document['backend']}.json")
     write_json(output, document)
     _say(console, f"results  {output}")
 

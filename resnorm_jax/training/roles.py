@@ -35,10 +35,8 @@ ROLES: tuple[tuple[str, str], ...] = (
     # SeeDNorm's two vectors decay as in its paper (arXiv 2510.22777).
     ("kernel", r"(^|/)(kernel|\w+_kernel|seed_alpha|seed_beta)$"),
     ("bias", r"(^|/)(\w+_)?bias$"),
-    (
-        "gate",
-        r"(^|/)(\w+_)?gate$",
-    ),  # a factor of the residual; the kernel of a gated MLP is gate/kernel
+    # A factor of the residual; the kernel of a gated feed-forward network is gate/kernel.
+    ("gate", r"(^|/)(\w+_)?gate$"),
     ("norm_shape", r"(^|/)(\w+_)?(alpha|shift)$"),  # inside a norm's point-wise function
     ("factor", r"(^|/)\w+_scale$"),  # of heads, of queries and keys, inside the MLP, of a stream
     (
@@ -48,12 +46,13 @@ ROLES: tuple[tuple[str, str], ...] = (
             "value_norm",
             "heads_norm",
             "mlp_norm",
+            "pre_norm",
             "attention_norm",
             "feed_forward_norm",
         ),
     ),
     ("output_norm_scale", _scale("norm_after")),
-    ("stream_norm_scale", _scale("norm_on_stream", "embedding_norm")),
+    ("stream_norm_scale", _scale("norm_on_stream", "embedding_norm", "post_norm")),
     ("query_key_norm_scale", _scale("query_norm", "key_norm")),
     ("final_norm_scale", _scale("final_norm")),
     ("norm_scale", r"(^|/)scale$"),  # of a norm in no slot of this library

@@ -112,8 +112,9 @@ def test_weights_are_computed_in_float32_and_cast_once(stream):
         both(*jax.tree.map(lambda a: a.astype(jnp.float32), (carry, y))),
     )
     for got, want in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
-        # One rounding, of the sum of two rounded products at most.
-        assert worst(got.astype(jnp.float32), want) < 2**-7
+        assert worst(got.astype(jnp.float32), want) <= 2 * 2**-8
+        if not isinstance(carry, tuple):  # a pair's arrays may be rounded, then added to
+            assert np.mean(got != want.astype(jnp.bfloat16)) < 0.02
 
 
 @every_stream
@@ -393,6 +394,16 @@ def test_lambdas_fall_from_the_first_layer_to_the_last():
     np.testing.assert_allclose(layers["resid_gate"], [1.15, 1.13, 1.11, 1.09, 1.07, 1.05], 1e-6)
     np.testing.assert_allclose(layers["input_gate"], [0.2, 0.17, 0.14, 0.11, 0.08, 0.05], 1e-6)
     assert initial("input_lambdas", 1)["layers"]["resid_gate"] == np.float32(1.15)
+
+
+def test_lambdas_mix_before_each_layer():
+    """With branches that write nothing: x <- l x + m x0, once a layer and not once a sublayer."""
+    x, end = through_depth("input_lambdas", lambda params: params, depth=6)
+    gain = 1.0
+    for layer in range(6):
+        gain = (1.15 - 0.02 * layer) * gain + (0.2 - 0.03 * layer)
+    normed = (x - x.mean(-1, keepdims=True)) / x.std(-1, keepdims=True)
+    assert worst(end, gain * normed) < 1e-5
 
 
 # --- Against transformers ---

@@ -78,6 +78,8 @@ def _write_bottom(carry: Pair, y: jax.Array, site: Site) -> Pair:
 
 
 # --- x0: each layer starts from its own mixture of the stream and the embedded input ---
+# At first the stream grows by 1.1 a layer on average: for tens of layers, as in nanochat. Float32
+# overflows at about 900.
 
 
 def _mixture(carry: Pair, site: Site) -> jax.Array:
