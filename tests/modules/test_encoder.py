@@ -138,13 +138,17 @@ def test_arrangements_differ_from_one_another():
     outputs = {}
     # A scheme that changes over training ends as another.
     schemes = [r.name for r in arrangements.rows() if not STREAMS.get(r.stream).scheduled]
-    for name in schemes:  # constants such as 1.4 / sqrt(N) are 1 at two layers
-        p = jax.tree_util.tree_map_with_path(draw, shapes(encoder(name, depth=3)))
+    for name in schemes:  # constants such as 1.4 / sqrt(N) are 1 at two layers; Mix-LN needs four
+        p = jax.tree_util.tree_map_with_path(draw, shapes(encoder(name, depth=4)))
         outputs[name] = scheme_oracles.encode(name, p, inputs(dtype=np.float64), VALID)
+    words = {"name": "", "equation": "", "source": "", "aliases": (), "deep": False}
+    forward = {n: replace(arrangements.get(n), init=Init(), **words) for n in outputs}
     names = list(outputs)
     for i, a in enumerate(names):
         for b in names[:i]:
-            assert {a, b} in ONE_OUTPUT or worst(outputs[a], outputs[b]) > 1e-2, (a, b)
+            # Some rows are another initialization of the same function.
+            alike = {a, b} in ONE_OUTPUT or forward[a] == forward[b]
+            assert alike or worst(outputs[a], outputs[b]) > 1e-2, (a, b)
 
 
 def test_peri_ln_is_another_name_of_sandwich_ln():
