@@ -16,7 +16,7 @@ N      layers
 ====== ==========================================
 """
 
-from resnorm_jax import arrangements, norms
+from resnorm_jax import arrangements, norms, streams
 from resnorm_jax.modules.attention import MultiHeadAttention
 from resnorm_jax.modules.batch_norms import BatchNorm, GroupNorm
 from resnorm_jax.modules.classifier import SequenceClassifier
@@ -71,4 +71,5 @@ __all__ = [
     "residual",
     "rms_norm",
     "std_layer_norm",
+    "streams",
 ]

@@ -5,7 +5,7 @@
 'x / sqrt(mean(x^2) + eps) * g'
 """
 
-from resnorm_jax.modules.norm_catalog import NORMS
+from resnorm_jax.modules.norm_catalog import DYT_LLAMA, NORMS
 from resnorm_jax.modules.norm_table import NormParameter, NormSpec
 
 get = NORMS.get
@@ -13,4 +13,4 @@ names = NORMS.names
 register = NORMS.register
 rows = NORMS.rows
 
-__all__ = ["NormParameter", "NormSpec", "get", "names", "register", "rows"]
+__all__ = ["DYT_LLAMA", "NormParameter", "NormSpec", "get", "names", "register", "rows"]

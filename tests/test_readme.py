@@ -10,6 +10,7 @@ import pytest
 from resnorm_jax import arrangements, norms
 from resnorm_jax.cli.listing import markdown_table
 from resnorm_jax.modules.norm_catalog import NORMS
+from resnorm_jax.ops.streams import STREAMS
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -19,7 +20,7 @@ BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 @pytest.fixture(autouse=True)
 def _tables_as_before():
     """Blocks register rows of their own: other tests in this process must not see them."""
-    tables = (arrangements._REGISTRY, NORMS)
+    tables = (arrangements._REGISTRY, NORMS, STREAMS)
     kept = [(dict(t._rows), dict(t._aliases)) for t in tables]
     yield
     for table, (rows, aliases) in zip(tables, kept, strict=True):
@@ -57,6 +58,11 @@ def test_the_table_of_arrangements_is_the_packages():
 def test_the_table_of_norms_is_the_packages():
     table = README.partition("<!-- norms -->\n")[2].partition("<!-- end norms -->")[0]
     assert table == markdown_table("norms", norms.names())
+
+
+def test_the_table_of_streams_is_the_packages():
+    table = README.partition("<!-- streams -->\n")[2].partition("<!-- end streams -->")[0]
+    assert table == markdown_table("streams", STREAMS.names())
 
 
 def test_the_two_commands_stand_on_lines_of_their_own():

@@ -123,7 +123,8 @@ def _field(slot: str) -> str:
 
 
 def check_slots(norms: Norms) -> None:
-    """Raise UserError for a slot that is not known."""
+    """Raise UserError for a slot that is not known; ``"attention/norm_before"`` names a block's."""
     for slot in norms:
-        if slot not in (*SLOTS, "default"):
-            raise UserError(f"norms: unknown slot {slot!r}; {nearest(slot, SLOTS)}")
+        _, _, last = slot.rpartition("/")
+        if last not in (*SLOTS, "default"):
+            raise UserError(f"norms: unknown slot {slot!r}; {nearest(last, SLOTS)}")

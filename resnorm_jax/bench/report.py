@@ -72,18 +72,27 @@ def accuracy_table(rows: Sequence[Row], console: Console) -> None:
     _skipped(rows, console)
 
 
-def digits_table(section: Row, console: Console) -> None:
-    """Print what came of each norm: accuracy, time, and who diverged or failed, with the reason."""
-    table = _table("Digits, one recipe for all", "norm", "test\naccuracy", "step\nms", "status")
+def trained_table(section: Row, console: Console) -> None:
+    """Print what came of each row: accuracy, time, and who diverged or failed, with the reason."""
+    table = _table(
+        f"{section['data']}, one recipe for all", section["menu"], "layers", "test\naccuracy", "sd",
+        "least", "step\nms", "status",
+    )  # fmt: skip
     for row in section["rows"]:
-        accuracy = "-" if row["accuracy"] is None else f"{100 * row['accuracy']:.2f} %"
-        table.add_row(row["norm"], accuracy, _number(row["step_ms"]), row["status"])
+        shares = [_percent(row[key]) for key in ("accuracy", "sd", "least")]
+        table.add_row(
+            row["name"], str(row["depth"]), *shares, _number(row["step_ms"]), row["status"]
+        )
     table.add_section()
-    table.add_row("majority class", f"{100 * section['majority']:.2f} %", "", "")
+    table.add_row("majority class", "", _percent(section["majority"]))
     console.print(table)
     for row in section["rows"]:
         if row["why"]:
-            console.print(f"{row['norm']}: {row['why']}", markup=False, highlight=False)
+            console.print(f"{row['name']}: {row['why']}", markup=False, highlight=False)
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.2f}"
 
 
 def depth_table(rows: Sequence[Row], console: Console) -> None:

@@ -10,18 +10,18 @@ from rich.console import Console
 
 from resnorm_jax.cli.errors import guarded
 
-DIGITS, DEPTH = "digits", "depth"
+TABLES, DEPTH = ("digits", "vowels"), "depth"
+MENUS = ("norm", "arrangement", "stream")
 
 
 def main(argv: list[str]) -> int:
     """Run ``resnorm bench`` with these arguments (the command's own name left out)."""
     parser = _parser()
     arguments = parser.parse_args(argv)
-    if arguments.norms and arguments.only != DIGITS:
-        parser.error("--norms goes with --only=digits")
-    if arguments.arrangements and arguments.only != DEPTH:
-        parser.error("--arrangements goes with --only=depth")
-    command = {DIGITS: _digits, DEPTH: _depth}.get(arguments.only, _bench)
+    if arguments.names and arguments.only not in (*TABLES, DEPTH):
+        parser.error("--names goes with --only=digits, vowels or depth")
+    commands = {DEPTH: _depth, **dict.fromkeys(TABLES, _trained)}
+    command = commands.get(arguments.only, _bench)
     return guarded(lambda: command(arguments))
 
 
@@ -36,25 +36,27 @@ def _parser() -> argparse.ArgumentParser:
         help="of the norms' input and of the model's computation (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument(
-        "--only", choices=("norm", "step", "accuracy", "memory", DIGITS, DEPTH),
-        help="measure only this; digits, which is not measured otherwise, trains a small classifier "
-        "with every norm: about ten seconds each; nor depth: compile time, step time and memory at 10, "
-        "100 and 1000 layers, about ten minutes",
+        "--only", choices=("norm", "step", "accuracy", "memory", *TABLES, DEPTH),
+        help="measure only this. Not measured otherwise: digits and vowels, which train a small "
+        "classifier with every norm, arrangement or stream, ten seconds to a minute each; and depth, "
+        "the cost of 10, 100 and 1000 layers, about ten minutes",
     )  # fmt: skip
     parser.add_argument(
-        "--norms", type=lambda text: text.split(","), metavar="A,B",
-        help="with --only=digits: these norms (default: all of `resnorm list norms`)",
+        "--over", choices=MENUS,
+        help="with --only=digits or vowels: what is compared (default: norm for digits, arrangement "
+        "for vowels)",
     )  # fmt: skip
     parser.add_argument(
-        "--arrangements", type=lambda text: tuple(text.split(",")), metavar="A,B",
-        help="with --only=depth: these arrangements (default: those made for a thousand layers)",
+        "--names", type=lambda text: tuple(text.split(",")), metavar="A,B",
+        help="with --only=digits or vowels: only these; with --only=depth: these arrangements "
+        "(default: those made for a thousand layers)",
     )  # fmt: skip
     parser.add_argument(
         "--quick", action="store_true", help="tiny sizes: shows that all runs, times mean nothing"
     )
     parser.add_argument(
         "--output", type=Path, metavar="FILE",
-        help="file of the results (default: resnorm-bench-<backend>.json, or resnorm-digits-...)",
+        help="file of the results (default: resnorm-bench-<backend>.json)",
     )  # fmt: skip
     return parser
 
@@ -92,22 +94,25 @@ def _bench(arguments: argparse.Namespace) -> None:
     _say(console, f"results  {output}")
 
 
-def _digits(arguments: argparse.Namespace) -> None:
-    from resnorm_jax import norms
-    from resnorm_jax.bench.digits import QUICK, digits
-    from resnorm_jax.bench.report import digits_table
+def _trained(arguments: argparse.Namespace) -> None:
+    from resnorm_jax.bench.report import trained_table
     from resnorm_jax.bench.run import busy_note, environment
+    from resnorm_jax.bench.trained import MENUS, QUICK, train_table
+    from resnorm_jax.errors import check_choice
     from resnorm_jax.reporting.files import write_json
     from resnorm_jax.reporting.tables import runtime_line
 
-    names = [norms.get(name).name for name in arguments.norms or norms.names()]
+    data = arguments.only
+    menu = arguments.over or ("norm" if data == TABLES[0] else "arrangement")
+    known = MENUS[menu]()
+    names = [check_choice("--names", name, known) for name in arguments.names or known]
     console = Console()
     _say(console, runtime_line(), busy_note())
     settings = f"precision={arguments.dtype}" + (f",{QUICK}" if arguments.quick else "")
-    found = digits(names, settings, console)
-    document = {**environment(), DIGITS: found}
-    digits_table(found, console)
-    output = arguments.output or Path(f"resnorm-digits-{document['backend']}.json")
+    found = train_table(data, menu, names, settings, console)
+    document = {**environment(), data: found}
+    trained_table(found, console)
+    output = arguments.output or Path(f"resnorm-{data}-{menu}-{document['backend']}.json")
     write_json(output, document)
     _say(console, f"results  {output}")
 
@@ -123,8 +128,8 @@ def _depth(arguments: argparse.Namespace) -> None:
     from resnorm_jax.reporting.tables import runtime_line
 
     settings = QUICK if arguments.quick else Depths()
-    if arguments.arrangements:
-        names = tuple(arrangements.get(name).name for name in arguments.arrangements)
+    if arguments.names:
+        names = tuple(arrangements.get(name).name for name in arguments.names)
         settings = replace(settings, arrangements=names)
     console = Console()
     _say(console, runtime_line(), busy_note())

@@ -86,8 +86,9 @@ class TransformerEncoder(TransformerStack):
       remat_every: with ``remat``, layers between two carries that are kept; must divide the depth.
         Near its square root memory grows as the root of depth, for one more forward pass.
       norms: slot (one of `resnorm_jax.arrangements.SLOTS`) to norm, in place of ``norm`` there; each
-        as ``norm``. A norm for ``embedding_norm``, ``value_norm``, ``heads_norm`` or ``mlp_norm``
-        puts one there if the arrangement has none.
+        as ``norm``; ``"attention/norm_before"`` is that slot of one block. A norm for
+        ``embedding_norm``, ``value_norm``, ``heads_norm`` or ``mlp_norm`` puts one there if the
+        arrangement has none.
       stream: name of a residual scheme, in place of the arrangement's.
       query_key: what is done to queries and keys, in place of the arrangement's: a row of
         `resnorm_jax.modules.query_key`.

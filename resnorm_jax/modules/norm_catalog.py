@@ -33,6 +33,7 @@ ALPHA = NormParameter("alpha", 0.5, per_feature=False)
 SHIFT = NormParameter("shift", 0.0, per_feature=False)
 LAYER = "Ba et al. 2016 (arXiv 1607.06450), eq. 3-4"
 RMS = "Zhang and Sennrich 2019 (arXiv 1910.07467), eq. 4"
+DYT = "Zhu et al. 2025 (arXiv 2503.10622); jiachenzhu/DyT"
 DERF = "2512.10938; zlab-princeton/Derf"
 
 
@@ -177,7 +178,7 @@ ROWS: tuple[NormSpec, ...] = (
     NormSpec(
         "dyt",
         "g tanh(a x) + b; a 0.5 at first",
-        "Zhu et al. 2025 (arXiv 2503.10622); jiachenzhu/DyT",
+        DYT,
         partial(_point, function="tanh"),
         (ALPHA, SCALE, BIAS),
         epsilon=None,
@@ -215,4 +216,25 @@ ROWS: tuple[NormSpec, ...] = (
     ),
     *(_pointwise(name, name) for name in POINTWISE if name not in ("tanh", "erf")),
 )
+
+
+def _dyt_at(alpha: float) -> NormSpec:
+    return NormSpec(
+        f"dyt_{alpha:g}",
+        f"g tanh(a x); a {alpha:g} at first",
+        DYT,
+        lambda x, p: pointwise_norm(x, p["alpha"], None, p["scale"], None, function="tanh"),
+        (NormParameter("alpha", alpha, per_feature=False), SCALE),
+        epsilon=None,
+        since="0.2.0",
+    )
+
+
+# DyT's recipe for language models, by site: ``norms=DYT_LLAMA`` in a Pre-LN encoder. Its learned scale
+# of the embedding, sqrt(D) at first, is not among them.
+DYT_LLAMA: dict[str, NormSpec] = {
+    "attention/norm_before": _dyt_at(0.8),
+    "feed_forward/norm_before": _dyt_at(0.2),
+    "final_norm": _dyt_at(0.2),
+}
 NORMS: Registry[NormSpec] = Registry("norm", (*ROWS, *MORE_ROWS))

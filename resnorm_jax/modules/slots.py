@@ -34,11 +34,14 @@ def build_norm(
       context: ``mask``, ``condition`` and ``deterministic``, for norms that ask.
       dtype: of the result, in place of the module's.
       slot_name: key in ``norms``, where it is not ``name``.
-      norms: slot to norm with ``"default"``, in place of the module's.
+      norms: slot to norm with ``"default"``, in place of the module's. A key such as
+        ``"attention/norm_before"`` is that slot in the block of that name alone.
     """
     fields: Any = module
     chosen = {"default": fields.norm, **fields.norms} if norms is None else norms
-    spec = NORMS.get(slot.norm or chosen.get(slot_name or name) or chosen["default"])
+    key = slot_name or name
+    own = chosen.get(f"{module.name}/{key}") or chosen.get(key)
+    spec = NORMS.get(slot.norm or own or chosen["default"])
     made = spec.build(
         name=name,
         epsilon=None if slot.norm else fields.norm_epsilon,

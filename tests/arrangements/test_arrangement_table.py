@@ -159,7 +159,7 @@ LAYERS = [  # a module may import from its own row and those above it
     {"arrangements", "data"},
     {"ops", "interop"},
     {"modules"},
-    {"norms", "build", "config", "reporting"},
+    {"norms", "streams", "build", "config", "reporting"},
     {"training"},
     {"bench"},
     {"cli"},

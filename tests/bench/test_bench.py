@@ -10,7 +10,6 @@ import pytest
 from resnorm_jax import norms
 from resnorm_jax.bench import torch_peer
 from resnorm_jax.bench.accuracy import DTYPES, MEANS, accuracy
-from resnorm_jax.bench.digits import recipe
 from resnorm_jax.bench.flax_peer import from_ours
 from resnorm_jax.bench.model import (
     Size,
@@ -23,6 +22,7 @@ from resnorm_jax.bench.model import (
 from resnorm_jax.bench.norm_speed import norm_speed
 from resnorm_jax.bench.step_speed import FLAX, SCANNED, jax_steps
 from resnorm_jax.bench.timing import Budget, interleave, ratios
+from resnorm_jax.bench.trained import RECIPES, recipe
 from resnorm_jax.cli.bench import main
 from resnorm_jax.modules.norm_catalog import NORMS
 
@@ -180,7 +180,7 @@ def test_digits_trains_each_norm_and_says_who_failed(tmp_path, capsys, monkeypat
         monkeypatch.setitem(NORMS._rows, row.name, row)
     path = tmp_path / "digits.json"
     command = ["--only=digits", "--quick", f"--output={path}"]
-    assert main([*command, "--norms=layer,dyt,broken,explosive"]) == 0
+    assert main([*command, "--names=layer,dyt,broken,explosive"]) == 0
     out = capsys.readouterr().out
     assert "majority class" in out
     assert "ZeroDivisionError" in out
@@ -189,7 +189,7 @@ def test_digits_trains_each_norm_and_says_who_failed(tmp_path, capsys, monkeypat
     found = document["digits"]
     assert found["recipe"]["model"]["arrangement"] == "pre_ln"
     assert found["majority"] == pytest.approx(0.1, abs=0.01)
-    rows = {row["norm"]: row for row in found["rows"]}
+    rows = {row["name"]: row for row in found["rows"]}
     status = {name: row["status"] for name, row in rows.items()}
     assert status == {"layer": "ok", "dyt": "ok", "broken": "failed", "explosive": "diverged"}
     for name in ("layer", "dyt"):
@@ -200,13 +200,45 @@ def test_digits_trains_each_norm_and_says_who_failed(tmp_path, capsys, monkeypat
 
 
 def test_digits_recipe_is_one_for_all_and_never_sees_test_rows_while_choosing():
-    one, other = recipe("layer"), recipe("dyt")
+    one, other = recipe("digits", norm="layer"), recipe("digits", norm="dyt")
     assert dataclasses.replace(other, model=one.model) == one
-    assert recipe("layer", "validate").train.score == "validation"
+    assert recipe("digits", "validate", norm="layer").train.score == "validation"
     assert one.train.score == "test"
 
 
-def test_norms_without_digits_is_a_usage_error(capsys):
+def test_vowels_trains_arrangements_at_each_depth_over_seeds(tmp_path, capsys, monkeypatch):
+    shallow = dataclasses.replace(RECIPES["vowels"], depths=(1, 2))
+    monkeypatch.setitem(RECIPES, "vowels", shallow)
+    path = tmp_path / "vowels.json"
+    quick = ["--only=vowels", "--quick", "--names=pre_ln,deepnorm"]
+    assert main([*quick, f"--output={path}"]) == 0
+    assert "vowels, one recipe for all" in capsys.readouterr().out
+    found = json.loads(path.read_text())["vowels"]
+    assert found["menu"] == "arrangement"
+    expected = [(name, depth) for name in ("pre_ln", "deepnorm") for depth in (1, 2)]
+    assert [(row["name"], row["depth"]) for row in found["rows"]] == expected
+    assert all(row["status"] == "ok" and row["sd"] == 0 for row in found["rows"])
+    assert recipe("vowels", depth=24, arrangement="keel").seeds == 3
+
+
+def test_a_name_of_another_menu_is_told(capsys):
+    assert main(["--only=digits", "--over=stream", "--names=adds"]) == 2
+    assert "--names: unknown value 'adds'; did you mean 'add'" in capsys.readouterr().err
+
+
+def test_depth_measures_every_policy(tmp_path, capsys):
+    path = tmp_path / "depth.json"
+    assert main(["--only=depth", "--quick", f"--output={path}"]) == 0
+    assert "Training step by depth" in capsys.readouterr().out
+    rows = json.loads(path.read_text())["depth"]
+    found = {(row["depth"], row["remat"].partition(",")[0]) for row in rows}
+    assert found == {(d, policy) for d in (2, 4) for policy in ("none", "dots", "full")}
+    assert all(row["finite"] and row["compile"] > 0 and row["ratio"] > 0 for row in rows)
+    by_policy = {row["remat"]: row["activation_bytes"] for row in rows if row["depth"] == 4}
+    assert by_policy["none"] > by_policy["full"] > 0
+
+
+def test_names_without_a_table_is_a_usage_error(capsys):
     with pytest.raises(SystemExit, match="2"):
-        main(["--norms=layer"])
+        main(["--names=layer"])
     assert "digits" in capsys.readouterr().err

@@ -495,3 +495,36 @@ def test_a_branch_of_another_shape_is_refused():
     block = ResidualBlock(nn.Dense(D + 1))
     with pytest.raises(ValueError, match=r"\(2, 4, 4\).*\(2, 4, 5\)"):
         block.init(jax.random.key(0), inputs())
+
+
+# --- Every arrangement, every way ---
+
+
+@every_arrangement
+def test_8_devices_unrolled_and_computed_again_agree_with_one_scan(name):
+    """One program against another that differs in all three: outputs and summed gradients."""
+    rng = np.random.default_rng(3)
+    x = rng.normal(size=(8, L, D)).astype(np.float32)
+    mask = np.arange(L) < rng.integers(1, L + 1, (8, 1))
+    cotangent = np.where(mask[..., None], rng.normal(size=x.shape), 0).astype(np.float32)
+    scanned = encoder(name)
+    changed = replace(scanned, unroll=N, remat="full")
+    assert changed != scanned
+    params = random_params(scanned)
+
+    def gradients(model, params, x, mask, cotangent):
+        out, pullback = jax.vjp(lambda p: model.apply({"params": p}, x, mask), params)
+        return out, pullback(cotangent)[0]
+
+    def shared(*args):
+        out, grads = gradients(changed, *args)
+        return out, jax.lax.psum(grads, "devices")
+
+    assert jax.device_count() == 8
+    out, grads = quick_jit(partial(gradients, scanned))(params, x, mask, cotangent)
+    spread = [a.reshape(8, 1, *a.shape[1:]) for a in (x, mask, cotangent)]
+    mapped = jax.pmap(shared, "devices", in_axes=(None, 0, 0, 0), out_axes=(0, None))
+    found, found_grads = mapped(params, *spread)
+    found = np.asarray(found).reshape(out.shape)
+    assert worst(found[mask], np.asarray(out)[mask]) <= 2e-6
+    assert_trees_close(found_grads, grads, 1e-5)

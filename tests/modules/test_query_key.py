@@ -9,7 +9,7 @@ import oracles
 import pytest
 from oracles import quick_jit, worst
 
-from resnorm_jax import FeedForward, MultiHeadAttention, TransformerEncoder
+from resnorm_jax import FeedForward, MultiHeadAttention, TransformerEncoder, norms
 from resnorm_jax.arrangements import Inside, NormSlot
 from resnorm_jax.errors import UserError
 from resnorm_jax.modules.query_key import QUERY_KEY
@@ -162,6 +162,22 @@ def test_every_slot_takes_a_norm_of_its_own():
         variables = quick_jit(model.init)(jax.random.key(0), x())
         params[slot] = quick_jit(model.apply)(variables, x())
     assert all(np.isfinite(out).all() for out in params.values())
+
+
+def test_dyts_first_constants_by_site():
+    """jiachenzhu/DyT, LLaMA 7B: attention 0.8, feed-forward 0.2, final 0.2, no bias; by hand."""
+    params = encoder(norms=norms.DYT_LLAMA).init(jax.random.key(0), x())["params"]
+    for block, alpha in (("attention", 0.8), ("feed_forward", 0.2)):
+        found = params["layers"][block]["norm_before"]
+        assert set(found) == {"alpha", "scale"}
+        np.testing.assert_allclose(found["alpha"], np.full(4, alpha), rtol=1e-6)
+    np.testing.assert_allclose(params["final_norm"]["alpha"], 0.2, rtol=1e-6)
+    for name in ("dyt", "derf"):  # the papers' vision models: one constant everywhere
+        made = encoder(norm=name).init(jax.random.key(0), x())["params"]
+        layers = made["layers"]
+        sites = [made["final_norm"], layers["attention"]["norm_before"]]
+        assert all((site["alpha"] == 0.5).all() for site in sites)
+        assert all((site.get("shift", 0.0) == np.float32(0)) for site in sites[:1])
 
 
 def test_norms_that_change_with_depth_are_those_of_the_layers_alone():

@@ -12,7 +12,14 @@ import pytest
 from jax.test_util import check_grads
 from oracles import quick_jit, worst, x64
 
-from resnorm_jax import add_layer_norm, add_rms_norm, layer_norm, rms_norm, std_layer_norm
+from resnorm_jax import (
+    LayerNorm,
+    add_layer_norm,
+    add_rms_norm,
+    layer_norm,
+    rms_norm,
+    std_layer_norm,
+)
 from resnorm_jax.ops.statistics import _rsqrt
 
 FLOAT32 = 5e-7  # of the largest element: a few roundings of 2^-24 = 6e-8
@@ -574,3 +581,18 @@ def test_inverse_root_has_no_second_part_where_its_products_are_not_exact():
 def test_constant_rows_of_two_to_a_power_give_exactly_zero(value):
     out = jax.jit(layer_norm)(jnp.full((3, 64), value, jnp.float32))
     np.testing.assert_array_equal(out, 0)
+
+
+@pytest.mark.parametrize("mean", [1e2, 1e3, 1e4, 1e5])
+def test_fault_0_3_a_large_mean_costs_no_digits(mean):
+    """flax.linen's default, and jax.nn.standardize's, square the mean: E[x^2] - E[x]^2."""
+    x = np.random.default_rng(0).normal(mean, 1, (16, 512)).astype(np.float32)
+    exact = x.astype(np.float64)
+    centred = exact - exact.mean(-1, keepdims=True)
+    expected = centred / np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-6)
+    theirs = nn.LayerNorm(use_bias=False, use_scale=False).apply({}, x)
+    for wrong in (theirs, jax.nn.standardize(x, axis=-1, epsilon=1e-6)):
+        assert np.abs(wrong - expected).max() > 1e-4  # the fault is there to be seen
+    plain = LayerNorm(use_bias=False, use_scale=False)
+    for ours in (layer_norm(x), plain.apply({}, x)):
+        assert np.abs(ours - expected).max() <= 1e-6
