@@ -69,7 +69,7 @@ class Inside:
       mlp_scale: whether its first projections have learned factors of nGPT's kind.
       parallel_norm: norm of each branch's input in a group of several, or None.
       value_residual: share of the first layer's values in the values of all others, or None.
-      shaped: whether attention is ``a I + b softmax - g C`` with C attending to all keys alike.
+      shaped: whether self-attention is ``a I + b softmax - g C`` with C attending to all keys alike.
     """
 
     query_key: str = "none"

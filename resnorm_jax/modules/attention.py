@@ -108,7 +108,7 @@ class MultiHeadAttention(nn.Module):
             dropout_key=self.make_rng("dropout") if active else None,
             implementation=self.implementation,
         )  # fmt: skip
-        if self.inside.shaped:
+        if self.inside.shaped and source is None:  # positions of another sequence are not its own
             y_BxTxHxK = self._shaped(y_BxTxHxK, v_BxSxHxK, mask)
         y_BxTxHxK = self._finished(y_BxTxHxK, told)
         out = nn.DenseGeneral(

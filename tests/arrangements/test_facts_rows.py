@@ -186,7 +186,7 @@ def test_kernels_have_xaviers_deviation_times_the_papers_gain(name):
 def test_an_encoder_beside_a_decoder_has_its_own_gain():
     """2210.06423: 6 layers beside 18: sqrt(ln 54 ln 12 / 3) = 1.8177."""
     model = TransformerEncoder(
-        depth=6, heads=4, mlp_width=64, arrangement="magneto", beside=Place(other=18)
+        depth=6, heads=4, mlp_width=64, arrangement="magneto", decoder_depth=18
     )
     params = quick_jit(model.init)(jax.random.key(0), jnp.ones((1, 2, 64)))["params"]["layers"]
     found = np.asarray(params["feed_forward"]["branch"]["fc1"]["kernel"]).std()
