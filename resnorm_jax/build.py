@@ -6,6 +6,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
+from flax.core import FrozenDict
 
 from resnorm_jax import arrangements, norms
 from resnorm_jax.config import Config, ModelConfig
@@ -51,7 +52,7 @@ def build_model(config: Config, meta: dict[str, Any]) -> SequenceClassifier:
         front_end=_front_end(model, meta, dtype),
         encoder=TransformerEncoder(
             **{name: getattr(model, name) for name in ENCODER},
-            norms=slot_norms(model),
+            norms=FrozenDict(slot_norms(model)),
             rotary=positions.rotary,
             dtype=dtype,
             axis_name=DEVICE_AXIS,

@@ -1,6 +1,7 @@
 """Train a small classifier with every norm, arrangement or stream under one recipe: one table."""
 
 import io
+import json
 import math
 import tempfile
 import time
@@ -16,6 +17,7 @@ from rich.console import Console
 from resnorm_jax import arrangements, norms
 from resnorm_jax.config import Config, experiment, from_dict
 from resnorm_jax.data import length_buckets, majority_accuracy
+from resnorm_jax.errors import UserError
 from resnorm_jax.ops.streams import STREAMS
 from resnorm_jax.reporting.progress import Progress
 from resnorm_jax.training.devices import DataParallel
@@ -62,8 +64,8 @@ RECIPES = {
         {
             "data": {"source": "series", "name": "JapaneseVowels"},
             "model": {"width": 32, "heads": 4, "dropout": 0.1, "pooling": "max"},
-            "optimizer": {"learning_rate": 1e-3, "warmup": 0.1, "weight_decay": 0.05},
-            "train": {"batch_size": 32, "epochs": 20, "buckets": 1, **ALIKE, "scale": True},
+            "optimizer": {"learning_rate": 3e-3, "warmup": 0.1, "weight_decay": 0.05},
+            "train": {"batch_size": 45, "epochs": 12, "buckets": 1, **ALIKE, "scale": True},
         },
         depths=(3, 24),
         extra={"seeds": 3},
@@ -88,7 +90,13 @@ def recipe(data: str, settings: str = "", depth: int | None = None, **model: str
 
 
 def train_table(
-    data: str, menu: str, names: Sequence[str], settings: str, console: Console
+    data: str,
+    menu: str,
+    names: Sequence[str],
+    settings: str,
+    console: Console,
+    known: Sequence[Mapping[str, Any]] = (),
+    save: Callable[[dict[str, Any]], None] = lambda table: None,
 ) -> dict[str, Any]:
     """Train a classifier with each name of a menu, at each depth and seed of a recipe.
 
@@ -98,6 +106,8 @@ def train_table(
       names: what to train.
       settings: changes to the recipe.
       console: shows how far it is, and how long it will take.
+      known: rows of an earlier table of the same recipe, not trained again.
+      save: given the table after each row, so that an interrupted run can go on.
 
     Returns:
       ``recipe``, the config but for what is compared; ``majority``, the accuracy of the majority
@@ -109,8 +119,16 @@ def train_table(
         config, dataset, length_buckets(dataset.train.lengths, config.train.buckets)
     )
     steps *= config.seeds
-    cases = [(name, depth) for name in names for depth in RECIPES[data].depths]
-    began, rows = time.perf_counter(), []
+    cases = [(name, depth) for depth in RECIPES[data].depths for name in names]
+    done = {(row["name"], row["depth"]): dict(row) for row in known}
+    table: dict[str, Any] = {
+        "data": data,
+        "menu": menu,
+        "recipe": asdict(config),
+        "rows_scored": len(dataset.test),
+        "majority": majority_accuracy(dataset),
+        "rows": [],
+    }
     with Progress(data, steps * len(cases), console=console) as progress:
         for index, (name, depth) in enumerate(cases):
             before = index * steps
@@ -118,19 +136,15 @@ def train_table(
             def stepped(step: int, examples: int, before: int = before) -> None:
                 progress.update(before + step, examples)
 
-            found = train_row(recipe(data, settings, depth, **{menu: name}), stepped)
-            rows.append({"name": name, "depth": depth, **found})
+            row = done.get((name, depth))
+            if row is None:
+                found = train_row(recipe(data, settings, depth, **{menu: name}), stepped)
+                row = {"name": name, "depth": depth, **found}
+            table["rows"].append(row)
+            save(table)
             progress.update(before + steps)
-            progress.print(f"{name:<28} {depth:>3} layers  {outcome(rows[-1])}")
-    return {
-        "data": data,
-        "menu": menu,
-        "recipe": asdict(config),
-        "rows_scored": len(dataset.test),
-        "majority": majority_accuracy(dataset),
-        "seconds": round(time.perf_counter() - began, 1),
-        "rows": rows,
-    }
+            progress.print(f"{name:<28} {depth:>3} layers  {outcome(row)}")
+    return {**table, "seconds": round(sum(row["seconds"] for row in table["rows"]), 1)}
 
 
 def train_row(
@@ -186,6 +200,25 @@ def train_row(
         "steps": len(times),
         "seconds": round(time.perf_counter() - began, 2),
     }
+
+
+def earlier_rows(path: Path, data: str, menu: str, settings: str) -> list[dict[str, Any]]:
+    """Return the rows of a results file, if it is of the same menu and recipe; else none.
+
+    Raises:
+      UserError: for a file that holds something else: it is not overwritten.
+    """
+    if not path.exists():
+        return []
+    try:
+        table = json.loads(path.read_text(encoding="utf-8"))[data]
+        same = table["menu"] == menu and table["recipe"] == asdict(recipe(data, settings))
+        rows = list(table["rows"])
+    except (ValueError, KeyError, TypeError):
+        same, rows = False, []
+    if not same:
+        raise UserError(f"--output: {path} holds other results; name another file, or remove it")
+    return rows
 
 
 def outcome(row: Mapping[str, Any]) -> str:

@@ -97,23 +97,29 @@ def _bench(arguments: argparse.Namespace) -> None:
 def _trained(arguments: argparse.Namespace) -> None:
     from resnorm_jax.bench.report import trained_table
     from resnorm_jax.bench.run import busy_note, environment
-    from resnorm_jax.bench.trained import MENUS, QUICK, train_table
+    from resnorm_jax.bench.trained import MENUS, QUICK, earlier_rows, train_table
     from resnorm_jax.errors import check_choice
     from resnorm_jax.reporting.files import write_json
     from resnorm_jax.reporting.tables import runtime_line
 
     data = arguments.only
     menu = arguments.over or ("norm" if data == TABLES[0] else "arrangement")
-    known = MENUS[menu]()
-    names = [check_choice("--names", name, known) for name in arguments.names or known]
+    choices = MENUS[menu]()
+    names = [check_choice("--names", name, choices) for name in arguments.names or choices]
     console = Console()
     _say(console, runtime_line(), busy_note())
     settings = f"precision={arguments.dtype}" + (f",{QUICK}" if arguments.quick else "")
-    found = train_table(data, menu, names, settings, console)
-    document = {**environment(), data: found}
+    about = environment()
+    output = arguments.output or Path(f"resnorm-{data}-{menu}-{about['backend']}.json")
+    known = earlier_rows(output, data, menu, settings)
+    _say(console, f"{len(known)} rows are in {output} already" if known else None)
+
+    def save(table: dict[str, Any]) -> None:
+        write_json(output, {**about, data: table})
+
+    found = train_table(data, menu, names, settings, console, known, save)
     trained_table(found, console)
-    output = arguments.output or Path(f"resnorm-{data}-{menu}-{document['backend']}.json")
-    write_json(output, document)
+    save(found)
     _say(console, f"results  {output}")
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -147,9 +147,14 @@ def init_variables(
     """Return the variables before training; they depend on the seed and the shapes only."""
     batch = TrainBatches(dataset.train, 1, buckets, 0).batch_at(0)
     key = jax.random.fold_in(jax.random.key(seed), INIT_KEY)
-    init = jax.jit(partial(model.init, deterministic=True))
     x, mask = jnp.asarray(batch["x"]), batch.get("mask")
-    return init(key, x, mask)
+    return _compiled_init(model)(key, x, mask)
+
+
+@lru_cache(maxsize=4)
+def _compiled_init(model: Any) -> Any:
+    """The init of a model, compiled once for all seeds of a run."""
+    return jax.jit(partial(model.init, deterministic=True))
 
 
 def data_line(dataset: Dataset) -> str:

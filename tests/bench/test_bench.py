@@ -215,7 +215,7 @@ def test_vowels_trains_arrangements_at_each_depth_over_seeds(tmp_path, capsys, m
     assert "vowels, one recipe for all" in capsys.readouterr().out
     found = json.loads(path.read_text())["vowels"]
     assert found["menu"] == "arrangement"
-    expected = [(name, depth) for name in ("pre_ln", "deepnorm") for depth in (1, 2)]
+    expected = [(name, depth) for depth in (1, 2) for name in ("pre_ln", "deepnorm")]
     assert [(row["name"], row["depth"]) for row in found["rows"]] == expected
     assert all(row["status"] == "ok" and row["sd"] == 0 for row in found["rows"])
     assert recipe("vowels", depth=24, arrangement="keel").seeds == 3
@@ -242,3 +242,24 @@ def test_names_without_a_table_is_a_usage_error(capsys):
     with pytest.raises(SystemExit, match="2"):
         main(["--names=layer"])
     assert "digits" in capsys.readouterr().err
+
+
+def test_an_interrupted_table_goes_on_and_other_results_are_kept(tmp_path, capsys, monkeypatch):
+    path = tmp_path / "digits.json"
+    command = ["--only=digits", "--quick", f"--output={path}"]
+    assert main([*command, "--names=layer"]) == 0
+    first = json.loads(path.read_text())["digits"]["rows"][0]
+    trained = []
+    monkeypatch.setattr(
+        "resnorm_jax.bench.trained.train_row", lambda *a: trained.append(a) or {**first, "steps": 7}
+    )
+    assert main([*command, "--names=layer,rms"]) == 0
+    assert "1 rows are in" in capsys.readouterr().out.replace("\n", " ")
+    rows = json.loads(path.read_text())["digits"]["rows"]
+    assert len(trained) == 1
+    assert rows[0] == first
+    assert rows[1]["steps"] == 7
+    before = path.read_bytes()
+    assert main([*command, "--over=arrangement", "--names=pre_ln"]) == 2
+    assert "holds other results" in capsys.readouterr().err
+    assert path.read_bytes() == before
