@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
@@ -39,7 +39,7 @@ class Depths:
     depths: tuple[int, ...] = (10, 100, 1000)
     arrangements: tuple[str, ...] = tuple(row.name for row in rows() if row.deep)
     steps: int = 2
-    repeats: int = 2
+    repeats: int = 3
 
 
 QUICK = Depths(Size(1, 8, 2, 16, 4, 8, 3), (2, 4), (DEFAULT,), 1, 1)
@@ -61,56 +61,62 @@ def policies(depth: int) -> dict[str, dict[str, Any]]:
 def depth_costs(settings: Depths, note: Note) -> Iterator[dict[str, Any]]:
     """Yield a row for each arrangement, policy and depth.
 
-    ``compile`` is tracing and compiling in seconds, the shortest of some; ``step`` the median seconds
-    of an update; ``activation_bytes`` what the compiled gradient needs beside parameters and
-    gradients; ``ratio`` the compile time over that at the least depth.
+    ``compile`` is tracing and compiling in seconds, the shortest of some, all depths in turn;
+    ``step`` the median seconds of an update; ``activation_bytes`` what the compiled gradient needs
+    beside parameters and gradients; ``ratio`` the compile time over that at the least depth.
     """
     batch = random_batch(settings.size)
     for arrangement in settings.arrangements:
-        least: dict[str, float] = {}
-        for depth in settings.depths:
-            size = replace(settings.size, depth=depth)
-            for policy, options in policies(depth).items():
-                note(f"{arrangement}, {depth} layers, remat {policy}")
-                row = _measure(size, {**options, "arrangement": arrangement}, batch, settings)
-                kind = policy.partition(" ")[0] + " every" * ("every" in policy)
-                least.setdefault(kind, row["compile"])
+        for number, policy in enumerate(policies(settings.depths[0])):
+            kinds = [list(policies(depth).items())[number] for depth in settings.depths]
+            models = [
+                our_model(replace(settings.size, depth=depth), arrangement=arrangement, **options)
+                for depth, (_, options) in zip(settings.depths, kinds, strict=True)
+            ]
+            note(f"{arrangement}, remat {policy}: compiling at {settings.depths} layers")
+            seconds, programs = _compile(models, batch, settings.repeats)
+            for depth, (name, _), model in zip(settings.depths, kinds, models, strict=True):
+                note(f"{arrangement}, remat {name}: {depth} layers")
+                times, finite = _run(programs[model], model, batch, 1 + settings.steps)
                 yield {
                     "arrangement": arrangement,
                     "depth": depth,
-                    "remat": policy,
-                    "ratio": row["compile"] / least[kind],
-                    **row,
-                    "size": asdict(size),
+                    "remat": name,
+                    "compile": seconds[model],
+                    "ratio": seconds[model] / seconds[models[0]],
+                    "step": statistics.median(times[1:]),
+                    "activation_bytes": _activation_bytes(model, batch),
+                    "finite": finite,
+                    "size": asdict(replace(settings.size, depth=depth)),
                 }
 
 
-def _measure(size: Size, options: dict[str, Any], batch: Any, settings: Depths) -> dict[str, Any]:
-    model = our_model(size, **options)
-
-    def first_state() -> Any:
-        variables = model.init(jax.random.key(0), batch["x"][:1], batch["mask"][:1])
-        return our_state(variables["params"])
-
-    shapes = jax.eval_shape(first_state)
-    seconds = []
+def _compile(models: Sequence[Any], batch: Any, repeats: int) -> tuple[dict, dict]:
+    """Compile each model's step several times in turn; return the least seconds, and a program."""
+    best, programs = dict.fromkeys(models, float("inf")), {}
     with no_compilation_cache():
-        for _ in range(settings.repeats):
-            step = _new_step(model)
-            begin = time.perf_counter()
-            compiled = jax.jit(step, donate_argnums=0).lower(shapes, batch).compile()
-            seconds.append(time.perf_counter() - begin)
-    times, finite = _run(compiled, jax.jit(first_state)(), batch, 1 + settings.steps)
-    gradient = jax.jit(jax.grad(partial(_loss, model))).lower(shapes.params, batch).compile()
-    return {
-        "compile": min(seconds),
-        "step": statistics.median(times[1:]),
-        "activation_bytes": program_cost(gradient)["temporary_bytes"],
-        "finite": finite,
-    }
+        for _ in range(repeats):
+            for model in models:
+                step, shapes = _new_step(model), jax.eval_shape(partial(_first_state, model, batch))
+                begin = time.perf_counter()
+                programs[model] = jax.jit(step, donate_argnums=0).lower(shapes, batch).compile()
+                best[model] = min(best[model], time.perf_counter() - begin)
+    return best, programs
 
 
-def _run(compiled: Any, state: Any, batch: Any, steps: int) -> tuple[list[float], bool]:
+def _first_state(model: Any, batch: Any) -> Any:
+    variables = model.init(jax.random.key(0), batch["x"][:1], batch["mask"][:1])
+    return our_state(variables["params"])
+
+
+def _activation_bytes(model: Any, batch: Any) -> float | None:
+    shapes = jax.eval_shape(partial(_first_state, model, batch)).params
+    gradient = jax.jit(jax.grad(partial(_loss, model))).lower(shapes, batch).compile()
+    return program_cost(gradient)["temporary_bytes"]
+
+
+def _run(compiled: Any, model: Any, batch: Any, steps: int) -> tuple[list[float], bool]:
+    state = jax.jit(partial(_first_state, model))(batch)
     times, losses = [], []
     for _ in range(steps):
         begin = time.perf_counter()
