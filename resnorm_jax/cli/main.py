@@ -12,6 +12,7 @@ COMMANDS = {
     "list": "arrangements, streams, norms, data sets, configs",
     "evaluate": "score a run's checkpoint on its test rows, or on a file",
     "predict": "class and probability for each row of a file",
+    "lab": "which arrangement will train, and why: measured",
     "bench": "speed, memory and accuracy beside flax.linen and PyTorch",
 }
 
