@@ -1,0 +1,1 @@
+"""Tell, before training, which arrangements will train."""

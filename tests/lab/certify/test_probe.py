@@ -1,0 +1,107 @@
+"""The probe against NumPy in float64, on a model whose gradient is known in closed form."""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import resnorm_jax as rn
+from resnorm_jax.config import OptimizerConfig
+from resnorm_jax.lab.certify.probe import (
+    SHARES,
+    as_probe,
+    direction,
+    layer_norms,
+    make_probe,
+    mean_cosine,
+)
+
+B, D, K = 5, 3, 4
+
+
+@pytest.fixture(scope="module")
+def case():
+    rng = np.random.default_rng(0)
+
+    def batch():
+        weight = np.array([1, 1, 0, 1, 1.0])
+        return {"x": rng.normal(size=(B, D)), "y": rng.integers(0, K, B), "weight": weight}
+
+    kernel = rng.normal(size=(D, K))
+    return kernel, batch(), batch()
+
+
+def softmax_loss(kernel, batch):
+    logits = batch["x"] @ kernel
+    log_probs = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+    each = -log_probs[np.arange(B), batch["y"]]
+    slope = np.exp(log_probs) - np.eye(K)[batch["y"]]
+    weight = batch["weight"] / batch["weight"].sum()
+    return each @ weight, batch["x"].T @ (slope * weight[:, None])
+
+
+@pytest.mark.parametrize(
+    ("config", "update"),
+    [
+        (OptimizerConfig(algorithm="sgd", clip=None), lambda g, p: -g),
+        (OptimizerConfig(algorithm="adam", clip=None), lambda g, p: -np.sign(g)),
+        (
+            OptimizerConfig(weight_decay=0.1, decay="kernel", clip=None),
+            lambda g, p: -np.sign(g) - 0.1 * p,
+        ),
+    ],
+    ids=["sgd", "adam", "adamw"],
+)
+def test_losses_along_the_first_direction(case, config, update):
+    kernel, batch, other = case
+
+    def init(key, x, mask):
+        return {"params": {"head": {"kernel": jnp.asarray(kernel, jnp.float32)}}}
+
+    def apply(variables, x, mask):
+        return x @ variables["params"]["head"]["kernel"], x
+
+    config = replace(config, learning_rate=0.3, warmup=0.5)
+    probe = make_probe(init, apply, direction(config), config.learning_rate)
+    as_jax = [{k: jnp.asarray(v, jnp.float32) for k, v in b.items()} for b in (batch, other)]
+    as_jax = [{**b, "y": b["y"].astype(jnp.int32)} for b in as_jax]
+    found = as_probe(probe(jax.random.split(jax.random.key(0), 2), *as_jax))
+
+    _, gradient = softmax_loss(kernel, batch)
+    want = [
+        softmax_loss(kernel + share * 0.3 * update(gradient, kernel), other)[0]
+        for share in (0.0, *SHARES)
+    ]
+    np.testing.assert_allclose(found.loss, [want[0]] * 2, rtol=1e-5)
+    np.testing.assert_allclose(found.along, [want[1:]] * 2, rtol=2e-5)
+    assert found.gradient.shape == (2, 0)
+    kept = batch["x"][batch["weight"] > 0]
+    np.testing.assert_allclose(found.alike, [pairwise(kept)] * 2, rtol=1e-5)
+
+
+def pairwise(x):
+    """Mean cosine over pairs, pair by pair."""
+    pairs = [(a, b) for i, a in enumerate(x) for j, b in enumerate(x) if i != j]
+    return np.mean([a @ b / np.linalg.norm(a) / np.linalg.norm(b) for a, b in pairs])
+
+
+def test_mean_cosine_of_rows_that_are_zero_is_finite():
+    x = jnp.array([[0.0, 0.0], [1.0, 0.0], [0.0, 2.0]])
+    np.testing.assert_allclose(mean_cosine(x, jnp.ones(3)), 0.0, atol=1e-7)
+    np.testing.assert_allclose(mean_cosine(x[1:2].repeat(3, 0), jnp.ones(3)), 1.0, rtol=1e-6)
+
+
+@pytest.mark.parametrize("arrangement", ["pre_ln", "mix_ln"])  # one stack of layers, and two
+def test_gradient_norms_by_layer(arrangement):
+    encoder = rn.TransformerEncoder(depth=5, heads=1, arrangement=arrangement)
+    variables = encoder.init(jax.random.key(0), jnp.ones((1, 2, 4)))
+    tree = jax.tree.map(
+        lambda p: jax.random.normal(jax.random.key(p.size), p.shape), variables["params"]
+    )
+    want = [
+        np.sqrt(sum(np.sum(np.square(leaf)) for leaf in jax.tree.leaves(layer)))
+        for layer in (rn.layer_parameters(tree, n) for n in range(5))
+    ]
+    np.testing.assert_allclose(layer_norms({"encoder": tree}), want, rtol=1e-5)
