@@ -12,11 +12,13 @@ ROWS = (
         equation="f(x)",
         source="control: neither skip nor norm",
         stream="replace",
+        usual=True,
     ),
     Arrangement(
         name="residual_only",
         equation="x + f(x)",
         source="He et al. 2015 (arXiv 1512.03385), eq. 1; control: skip without norm",
+        usual=True,
     ),
     Arrangement(
         name="norm_only",
@@ -30,6 +32,7 @@ ROWS = (
         equation="LN(x + f(x))",
         source="Vaswani et al. 2017 (arXiv 1706.03762), section 3.1",
         norm_on_stream=NORM,
+        usual=True,
     ),
     Arrangement(
         name="pre_ln",
@@ -37,6 +40,7 @@ ROWS = (
         source="Xiong et al. 2020 (arXiv 2002.04745), table 1",
         norm_before=NORM,
         final_norm=NORM,
+        usual=True,
     ),
     Arrangement(
         name="sandwich_ln",
@@ -46,6 +50,7 @@ ROWS = (
         norm_after=NORM,
         final_norm=NORM,
         aliases=("peri_ln",),
+        usual=True,
     ),
     Arrangement(
         name="res_post_norm",
@@ -54,6 +59,7 @@ ROWS = (
         "models/swin_transformer_v2.py (_init_respostnorm)",
         norm_after=NormSlot(scale_init=0.0),
         final_norm=NORM,
+        usual=True,
     ),
     Arrangement(
         name="deepnorm",
@@ -64,11 +70,13 @@ ROWS = (
         skip_scale=deepnorm_alpha,
         init=Init("normal", dict.fromkeys(("value", "out", "fc1", "fc2"), deepnorm_beta)),
         deep=True,
+        usual=True,
     ),
     Arrangement(
         name="rezero",
         equation="x + a f(x), one scalar a per layer, 0 at first",
         source="Bachlechner et al. 2020 (arXiv 2003.04887); majumderb/rezero",
         stream="scalar_gate",
+        usual=True,
     ),
 )

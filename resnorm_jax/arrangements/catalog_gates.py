@@ -94,6 +94,7 @@ ROWS = (
         norm_before=NORM,
         final_norm=NORM,
         stream="vector_gate",
+        usual=True,
     ),
     Arrangement(
         name="skip_init",

@@ -28,6 +28,7 @@ ROWS = (
         norm_before=NORM,
         final_norm=NORM,
         stream="streams",
+        usual=True,
     ),
     Arrangement(
         name="dynamic_hyper_connections",

@@ -57,6 +57,7 @@ ROWS = (
         final_norm=NORM,
         inside=Inside(head_scale=True, mlp_norm=NORM),
         by_sublayer={"attention": {"norm_after": NORM}},
+        usual=True,
     ),
     Arrangement(
         name="sub_ln",
@@ -68,6 +69,7 @@ ROWS = (
         inside=Inside(heads_norm=NORM, mlp_norm=NORM),
         init=Init("normal", dict.fromkeys(CARRIERS, magneto_gain)),
         aliases=("magneto",),
+        usual=True,
     ),
     Arrangement(
         name="reordered_ln",
@@ -77,6 +79,7 @@ ROWS = (
         final_norm=NORM,
         inside=Inside(query_key="full"),
         aliases=("olmo2",),
+        usual=True,
     ),
     Arrangement(
         name="res_post_norm_cosine",
@@ -118,6 +121,7 @@ ROWS = (
         norm_before=NORM,
         final_norm=NORM,
         read_scale=inverse_root_of_layer,
+        usual=True,
     ),
     Arrangement(
         name="hybrid_norm",
@@ -145,6 +149,7 @@ ROWS = (
         final_norm=NORM,
         order=(("attention", "feed_forward"),),
         aliases=("gpt_j",),
+        usual=True,
     ),
     Arrangement(
         name="parallel_two_norms",
@@ -174,6 +179,7 @@ ROWS = (
         norm_on_stream=NORM,
         skip_scale=count_of_sublayers,
         deep=True,
+        usual=True,
     ),
     Arrangement(
         name="shaped_attention",

@@ -114,6 +114,7 @@ class Arrangement:
       by_sublayer: sublayer to fields of this row that differ there.
       by_layer: function of the place to fields of this row that differ in that layer.
       deep: whether its source trains a thousand layers with it.
+      usual: whether it is measured where nobody says which: controls, and what many models use.
       aliases: other names of the same thing.
     """
 
@@ -135,6 +136,7 @@ class Arrangement:
     by_sublayer: Mapping[str, Changes] = field(default_factory=dict, hash=False)
     by_layer: Callable[[Place], Changes] = _same
     deep: bool = False
+    usual: bool = False
     aliases: tuple[str, ...] = ()
 
     def in_layer(self, place: Place) -> "Arrangement":

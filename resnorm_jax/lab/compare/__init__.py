@@ -1,0 +1,1 @@
+"""Train a grid of arrangements, depths, seeds and learning rates."""
