@@ -1,6 +1,6 @@
 """What one step of the optimizer would do to a model that has not been trained: nothing is kept.
 
-The optimizer's first direction u is taken on one batch, and the loss on other rows is measured along it:
+The optimizer's first direction u is taken on one batch; the loss on other rows is measured along it:
 
     l(a) = loss(theta_0 + a * peak * u)
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -40,7 +41,7 @@ def thinned(losses: np.ndarray, points: int = POINTS) -> list[float]:
     if len(losses) <= points:
         return [float(v) for v in losses]
     edges = np.linspace(0, len(losses), points + 1).round().astype(int)
-    return [float(np.mean(losses[a:b])) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+    return [float(np.mean(losses[a:b])) for a, b in pairwise(edges)]
 
 
 def run_record(losses: np.ndarray, scores: Mapping[str, Any], entropy: float) -> Record:

@@ -1,0 +1,49 @@
+"""``resnorm lab compare``: train a grid, and say what each arrangement is worth at each depth."""
+
+from pathlib import Path
+
+from rich.console import Console
+
+from resnorm_jax.cli.arguments import Parser
+from resnorm_jax.cli.lab_common import arrangement_names, depths, numbers, read_config
+
+DEFAULT = "configs/digits.py"
+
+
+def main(argv: list[str]) -> int:
+    """Train, or go on with, a grid; write its tables, figures and page."""
+    parser = Parser(
+        prog="resnorm lab compare",
+        description="Train arrangements x depths x seeds x learning rates under one config. Killed "
+        "at any moment and started again with the same command, it goes on.",
+    )
+    parser.add_argument("--config", default=DEFAULT, help="FILE.py[:ARGUMENT], as train.py's")
+    parser.add_argument(
+        "--arrangements", default="usual", help="names by comma, `usual` (the default) or `all`"
+    )
+    parser.add_argument("--depths", default="", help="numbers of layers by comma; the config's")
+    parser.add_argument(
+        "--learning-rates", default="", help="peak learning rates by comma; the config's"
+    )
+    parser.add_argument("--steps", type=int, help="updates of each run; the config's")
+    parser.add_argument("--output", type=Path, required=True, help="folder of the grid")
+    chosen = parser.parse_args(argv)
+    names = arrangement_names(chosen.arrangements)
+    layers, rates = depths(chosen.depths), numbers("--learning-rates", chosen.learning_rates)
+    config = read_config(chosen.config)
+    # Imported here: --help and mistakes should not wait for jax.
+    from resnorm_jax.lab.compare.grid import make_grid, run_grid
+    from resnorm_jax.lab.compare.report import report
+    from resnorm_jax.reporting.tables import runtime_line
+    from resnorm_jax.training.experiment import data_line, prepare_data
+
+    console = Console()
+    console.print(runtime_line(), highlight=False)
+    dataset = prepare_data(config)
+    grid = make_grid(config, dataset, names, layers, rates, chosen.steps)
+    console.print(data_line(dataset), highlight=False)
+    cells = len(grid.cells)
+    console.print(f"{cells} programs, {cells * grid.runs} runs of {grid.steps} steps")
+    records = run_grid(grid, dataset, chosen.output, console)
+    report(grid, dataset, records, chosen.output, console)
+    return 0
