@@ -14,7 +14,7 @@ from resnorm_jax.config import Config
 from resnorm_jax.data import Dataset, TrainBatches, describe
 from resnorm_jax.lab.certify.probe import Probe, as_probe, direction, make_probe
 from resnorm_jax.lab.certify.score import Certificate, judge
-from resnorm_jax.training.step import STATISTICS, Batch
+from resnorm_jax.training.step import STATISTICS
 
 DRAWS = 3  # of the parameters
 WORKERS = 2  # compilation uses one core; the programs are small
@@ -26,8 +26,8 @@ class Case:
 
     config: Config
     meta: Mapping[str, Any]
-    batch: Batch
-    other: Batch
+    batch: Mapping[str, np.ndarray]
+    other: Mapping[str, np.ndarray]
 
     @property
     def classes(self) -> int:
@@ -76,8 +76,8 @@ def certify(
     case: Case,
     arrangements: Sequence[str],
     told: Callable[[str], None] = lambda name: None,
-) -> list[Certificate]:
-    """Probe arrangements and return what is to be expected of each, the best first.
+) -> list[tuple[Certificate, Probe]]:
+    """Probe arrangements; return what is to be expected of each and why, the best first.
 
     Args:
       case: model and data.
@@ -85,14 +85,14 @@ def certify(
       told: called with a name when it was probed.
     """
 
-    def one(name: str) -> Certificate:
-        made = judge(name, probe(case, name), case.classes)
+    def one(name: str) -> tuple[Certificate, Probe]:
+        seen = probe(case, name)
         told(name)
-        return made
+        return judge(name, seen, case.classes), seen
 
     with ThreadPoolExecutor(WORKERS) as pool:
         made = list(pool.map(one, arrangements))
-    return sorted(made, key=lambda c: -c.score)
+    return sorted(made, key=lambda pair: -pair[0].score)
 
 
 def as_records(certificates: Sequence[Certificate]) -> list[dict[str, Any]]:

@@ -122,7 +122,7 @@ class _Programs:
         """Do a chunk of steps of all runs: states ``[S, R, ...]``, batches ``[S, C, B, ...]``."""
 
         def seed(states: Any, rates: jax.Array, chunk: Batch) -> tuple[Any, jax.Array]:
-            return _over_runs(lambda given: self._run(*given, chunk), (states, rates))
+            return _over_runs(lambda given: self._run(given[0], given[1], chunk), (states, rates))
 
         return jax.lax.map(lambda given: seed(*given), (state, peaks, batches))
 
@@ -164,7 +164,7 @@ def _first_states(config, model, dataset, buckets, seeds, count: int, programs: 
     )
 
 
-def _stacked(batches: Sequence[TrainBatches], start: int, count: int) -> Batch:
+def _stacked(batches: Sequence[TrainBatches], start: int, count: int) -> Any:
     """Return the batches of some steps, ``[S, C, B, ...]``."""
     each = [[b.batch_at(step) for step in range(start, start + count)] for b in batches]
     names = each[0][0]

@@ -1,0 +1,80 @@
+"""``resnorm lab certify``: which arrangements will train, told without training."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+from resnorm_jax.cli.arguments import Parser
+from resnorm_jax.cli.lab_common import arrangement_names, check_new, read_config
+from resnorm_jax.errors import UserError
+
+
+def main(argv: list[str]) -> int:
+    """Rank arrangements for a config; with --against, also say how right the ranking was."""
+    parser = Parser(
+        prog="resnorm lab certify",
+        description="Rank arrangements for a model, a depth and data by what one undone step of the "
+        "optimizer does at initialization. A minute for the usual ones.",
+    )
+    parser.add_argument("config", help="FILE.py[:ARGUMENT], as train.py's --config")
+    parser.add_argument(
+        "--arrangements", default="usual", help="names by comma, `usual` (the default) or `all`"
+    )
+    parser.add_argument("--depth", type=int, help="layers; the config's if left out")
+    parser.add_argument(
+        "--against", type=Path, action="append", default=[], metavar="FOLDER",
+        help="of resnorm lab compare, with this depth: check the ranking; may be repeated",
+    )  # fmt: skip
+    parser.add_argument("--output", type=Path, help="folder of certify.json and certify.html")
+    chosen = parser.parse_args(argv)
+    names = arrangement_names(chosen.arrangements)
+    if chosen.depth is not None and chosen.depth < 1:
+        raise UserError(f"--depth: {chosen.depth}: give 1 or more")
+    if chosen.output is not None:
+        check_new(chosen.output)
+    config = read_config(chosen.config)
+    # Imported here: --help and mistakes should not wait for jax.
+    from resnorm_jax.lab.certify.run import with_model
+    from resnorm_jax.lab.compare.grid import read_grid
+
+    grids = [read_grid(folder)[1] for folder in chosen.against]
+    if chosen.depth is not None:
+        config = with_model(config, depth=chosen.depth)
+    _certify(config, names, grids, chosen.output)
+    return 0
+
+
+def _certify(config: Any, names: Sequence[str], grids: Sequence[Any], output: Path | None) -> None:
+    from resnorm_jax.lab.certify import report
+    from resnorm_jax.lab.certify.check import agreement
+    from resnorm_jax.lab.certify.run import as_records, certify, make_case
+    from resnorm_jax.reporting.progress import Progress
+    from resnorm_jax.reporting.tables import runtime_line
+    from resnorm_jax.training.experiment import data_line, prepare_data
+
+    console = Console()
+    console.print(runtime_line(), highlight=False)
+    dataset = prepare_data(config)
+    depth = config.model.depth
+    what = f"{data_line(dataset)}; {depth} layers, width {config.model.width}"
+    console.print(what, highlight=False, soft_wrap=True)
+    with Progress("certify", len(names), console=console) as progress:
+        done: list[str] = []
+
+        def told(name: str) -> None:
+            done.append(name)
+            progress.update(len(done))
+
+        found = certify(make_case(config, dataset), names, told)
+    records = as_records([c for c, _ in found])
+    report.print_table(records, console)
+    checked = [agreement([c for c, _ in found], grid, depth) for grid in grids]
+    for each in checked:
+        report.print_agreement(each, console)
+    if output is not None:
+        along = {c.name: np.nanmean(p.along, axis=0).tolist() for c, p in found}
+        document = {"what": what, "certificates": records, "along": along, "agreement": checked}
+        report.write(document, output, console)

@@ -1,0 +1,140 @@
+"""Certificates for people: a table, figures and a page."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from resnorm_jax.lab.certify.probe import SHARES
+from resnorm_jax.lab.certify.score import AS_IS, NOT, WARM_UP
+from resnorm_jax.lab.compare.figures import new_figure, style
+from resnorm_jax.reporting import html
+from resnorm_jax.reporting.files import write_json
+
+RECORDS, PAGE = "certify.json", "certify.html"
+KINDS = {AS_IS: "good", WARM_UP: "fair", NOT: "bad"}
+COLORS = {AS_IS: "green", WARM_UP: "yellow", NOT: "red"}
+SCORE = (
+    "Score: the mean, over shares 2^-10 to 2^5 of the peak learning rate, of how much one step of the "
+    "optimizer at that share lowers the loss on rows it was not taken on, relative to the loss "
+    "before; a rise counts as -1 at most. Nothing is trained: the step is undone."
+)
+HOW = (
+    "Each line is the loss after one step of the optimizer, at shares of the config's peak learning "
+    "rate. A line that dips deep, and stays low far to the right, belongs to an arrangement that "
+    "trains fast and forgives a high rate. One that stays flat gets no signal; one that rises left "
+    "of 1 needs a warm-up."
+)
+AGREE = (
+    "Each point is an arrangement: to the right what was predicted, upwards what training found. "
+    "On a falling line the prediction was right. Crosses were said not to train."
+)
+
+
+def print_table(records: Sequence[dict[str, Any]], console: Console) -> None:
+    """Print rank, verdict and reason of each arrangement."""
+    table = Table(title="What to expect, best first", title_justify="left")
+    table.add_column("", justify="right")
+    table.add_column("arrangement", no_wrap=True)
+    table.add_column("score", justify="right", no_wrap=True)
+    table.add_column("verdict", no_wrap=True)
+    table.add_column("reason")
+    for row in records:
+        verdict = Text(row["verdict"], style=COLORS[row["verdict"]])
+        table.add_row(str(row["rank"]), row["name"], f"{row['score']:+.3f}", verdict, row["reason"])
+    console.print(table)
+
+
+def print_agreement(found: dict[str, Any], console: Console) -> None:
+    """Print how the certificates compare with what was trained."""
+    console.print(agreement_line(found), highlight=False, soft_wrap=True)
+
+
+def agreement_line(found: dict[str, Any]) -> str:
+    """Return one line on an agreement."""
+    low, high = found["interval"]
+    missed = f"; missed: {', '.join(found['missed'])}" if found["missed"] else ""
+    return (
+        f"{found['depth']} layers, {found['arrangements']} arrangements: Spearman "
+        f"{found['spearman']:.2f} (95 % {low:.2f} to {high:.2f}) between score and trained order; "
+        f"{found['not_right']} of {found['not_said']} verdicts {NOT!r} right{missed}"
+    )
+
+
+def write(document: dict[str, Any], folder: Path, console: Console) -> None:
+    """Write the records and the page."""
+    write_json(folder / RECORDS, document)
+    html.write_page(folder / PAGE, page(document))
+    console.print(f"records  {folder / RECORDS}", highlight=False, soft_wrap=True)
+    console.print(f"page     {folder / PAGE}", highlight=False, soft_wrap=True)
+
+
+def page(document: dict[str, Any]) -> html.Html:
+    """Return the page."""
+    rows = [
+        (
+            row["rank"], row["name"], f"{row['score']:+.3f}",
+            html.verdict(row["verdict"], KINDS[row["verdict"]]), row["reason"],
+        )
+        for row in document["certificates"]
+    ]  # fmt: skip
+    parts = [
+        html.paragraph(document["what"]),
+        html.paragraph(SCORE),
+        html.heading("Verdicts"),
+        html.table(("", "arrangement", "score", "verdict", "reason"), rows),
+        html.heading("The loss after one step"),
+    ]
+    drawn = _steps(document["certificates"], document["along"])
+    if drawn is not None:
+        parts.append(html.figure(drawn, "Loss after one step, mean over draws", HOW))
+    for found in document.get("agreement", []):
+        parts += [
+            html.heading(f"Checked against training, {found['depth']} layers"),
+            html.paragraph(agreement_line(found)),
+        ]
+        drawn = _agreement(found)
+        if drawn is not None:
+            parts.append(html.figure(drawn, "Predicted against trained", AGREE))
+    return html.page("Which arrangement will train", parts)
+
+
+def _steps(records: Sequence[dict[str, Any]], along: dict[str, list[float]]) -> Any:
+    figure = new_figure(10.0, 5.2)
+    if figure is None:
+        return None
+    axes = figure.subplots()
+    for index, row in enumerate(records):
+        curve = np.array(along[row["name"]], np.float64) / row["loss"]
+        axes.plot(SHARES, curve, label=row["name"], **style(index))
+    axes.axhline(1.0, color="0.4", linestyle=":")
+    axes.set_xscale("log", base=2)
+    axes.set_ylim(0, 2)
+    axes.set(xlabel="share of the peak learning rate", ylabel="loss after the step / loss before")
+    axes.grid(alpha=0.25)
+    columns = 1 + (len(records) - 1) // 25
+    axes.legend(fontsize=7, ncols=columns, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return figure
+
+
+def _agreement(found: dict[str, Any]) -> Any:
+    figure = new_figure(7.0, 5.0)
+    if figure is None:
+        return None
+    axes = figure.subplots()
+    for row in found["rows"]:
+        if row["final_loss"] is None or not np.isfinite(row["final_loss"]):
+            continue
+        mark = "x" if row["verdict"] == NOT else "o"
+        axes.plot(
+            row["score"], row["final_loss"], mark, color="#c0392b" if row["failed"] else "#2a7d46"
+        )
+        axes.annotate(row["arrangement"], (row["score"], row["final_loss"]), fontsize=6)
+    axes.set_yscale("log")
+    axes.set(xlabel="score at initialization", ylabel="final training loss (nats)")
+    axes.grid(alpha=0.25)
+    return figure

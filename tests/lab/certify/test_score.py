@@ -1,0 +1,128 @@
+"""Scores, verdicts and their check, against figures worked out by hand."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from resnorm_jax.lab.certify.check import agreement, failed, trained_losses
+from resnorm_jax.lab.certify.probe import SHARES, Probe
+from resnorm_jax.lab.certify.score import (
+    AS_IS,
+    NOT,
+    VERDICTS,
+    WARM_UP,
+    Certificate,
+    Thresholds,
+    gradient_ratio,
+    judge,
+    relative_fall,
+    score,
+)
+
+K = 10
+CHANCE = math.log(K)
+ONE = SHARES.index(1.0)
+
+
+def probe(falls, start=CHANCE, gradient=((1.0, 2.0),), alike=0.5):
+    """A probe whose loss falls by these shares."""
+    falls = np.asarray(falls, np.float64)
+    return Probe(
+        loss=np.array([start]),
+        along=start * (1 - falls[None]),
+        gradient=np.array(gradient),
+        alike=np.array([alike]),
+    )
+
+
+def test_falls_are_relative_bounded_and_bear_nan():
+    falls = np.full(len(SHARES), 0.25)
+    falls[0], falls[1], falls[2] = -30.0, np.nan, -np.inf
+    found = relative_fall(probe(falls, start=4.0))
+    np.testing.assert_allclose(found[0], [-1, -1, -1, *[0.25] * (len(SHARES) - 3)])
+    want = (-3 + 0.25 * (len(SHARES) - 3)) / len(SHARES)
+    np.testing.assert_allclose(score(probe(falls, start=4.0)), want)
+
+
+@pytest.mark.parametrize(
+    ("peak", "best", "start", "verdict"),
+    [
+        (0.2, 0.3, 2.3, AS_IS),
+        (-0.2, 0.3, 2.3, WARM_UP),
+        (-0.2, 0.01, 2.3, NOT),  # nothing helps
+        (0.01, 0.01, 2.3, NOT),
+        (0.2, 0.3, 1e4, NOT),  # it falls, but stays far above chance
+    ],
+)
+def test_verdicts(peak, best, start, verdict):
+    falls = np.full(len(SHARES), -0.5)
+    falls[ONE], falls[2] = peak, best
+    found = judge("a", probe(falls, start), K)
+    assert found.verdict == verdict
+    assert found.reason
+    assert "\n" not in found.reason
+    if verdict == WARM_UP:
+        assert "raises the loss by 20 %" in found.reason
+        assert f"{SHARES[2]:.2g} of it lowers it by 30 %" in found.reason
+
+
+def test_thresholds_turn_the_verdict():
+    falls = np.full(len(SHARES), 0.1)
+    assert judge("a", probe(falls), K, Thresholds(fall=0.09)).verdict == AS_IS
+    assert judge("a", probe(falls), K, Thresholds(fall=0.11)).verdict == NOT
+
+
+def test_reasons_name_what_is_wrong():
+    flat = np.zeros(len(SHARES))
+    vanishing = judge("a", probe(flat, gradient=((1e-9, 1.0),)), K)
+    assert "1e-09 of the last's" in vanishing.reason
+    collapsed = judge("a", probe(flat, alike=0.999), K)
+    assert "cosine 0.999" in collapsed.reason
+
+
+def test_gradient_ratio_is_a_geometric_mean():
+    both = replace(probe(np.zeros(len(SHARES))), gradient=np.array([[1.0, 7, 100], [100, 7, 1.0]]))
+    np.testing.assert_allclose(gradient_ratio(both), 1.0)
+
+
+def certificate(name, value, verdict=AS_IS):
+    return Certificate(
+        name=name, score=value, verdict=verdict, reason="", loss=1, fall=0, share=1, at_peak=0,
+        gradient_ratio=1, alike=0,
+    )  # fmt: skip
+
+
+def run(name, loss, state="ok", depth=24):
+    return {"arrangement": name, "depth": depth, "final_loss": loss, "status": state}
+
+
+def test_agreement_counts_order_and_verdicts():
+    records = [
+        run("a", 0.1), run("a", 0.3), run("a", 9.0, depth=3),
+        run("b", 0.4), run("b", None, "diverged"), run("b", None, "diverged"),
+        run("c", 2.3, "not_trained"), run("c", 2.3, "not_trained"),
+        run("d", 0.15), run("d", 0.15),
+    ]  # fmt: skip
+    losses = trained_losses(records, 24)
+    np.testing.assert_allclose([losses[n] for n in "acd"], [0.2, 2.3, 0.15])
+    assert losses["b"] == math.inf
+    assert failed(records, 24) == {"a": False, "b": True, "c": True, "d": False}
+
+    scored = [
+        certificate("a", 0.9), certificate("b", 0.1, NOT), certificate("c", 0.3),
+        certificate("d", 0.5, NOT), certificate("unknown", 1.0),
+    ]  # fmt: skip
+    found = agreement(scored, records, 24)
+    assert found["arrangements"] == 4
+    want = stats.spearmanr([0.9, 0.1, 0.3, 0.5], [-0.2, -1e9, -2.3, -0.15]).statistic
+    np.testing.assert_allclose(found["spearman"], want)
+    assert (found["not_said"], found["not_right"], found["missed"]) == (2, 1, ["c"])
+    assert [row["arrangement"] for row in found["rows"]] == ["a", "d", "c", "b"]
+    assert [row["trained_rank"] for row in found["rows"]] == [2, 1, 3, 4]
+
+
+def test_verdicts_are_three():
+    assert len(set(VERDICTS)) == 3
