@@ -162,7 +162,9 @@ def test_the_gradient_of_each_layers_stream_is_the_rest_of_the_stacks():
         np.testing.assert_allclose(found[level], direct, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", SOME)
+@pytest.mark.parametrize(
+    "name", ["mix_ln", *(pytest.param(n, marks=pytest.mark.slow) for n in SOME if n != "mix_ln")]
+)
 def test_taps_are_the_norms_of_the_gradients(name):
     model, x = encoder(name, depth=4), inputs()
     variables = random_variables(model, x)
@@ -171,8 +173,8 @@ def test_taps_are_the_norms_of_the_gradients(name):
         return jnp.sum(jnp.where(VALID[..., None], out, 0) ** 3)
 
     run = partial(stream_gradients, model)
-    whole = jax.jit(partial(run, loss=loss))(variables, x=x, mask=VALID)
-    norms = jax.jit(partial(run, loss=loss, norms=True))(variables, x=x, mask=VALID)
+    whole = quick_jit(partial(run, loss=loss))(variables, x=x, mask=VALID)
+    norms = quick_jit(partial(run, loss=loss, norms=True))(variables, x=x, mask=VALID)
     assert set(whole) == set(norms)
     for key, gradient in whole.items():
         assert gradient.shape[0] == norms[key].shape[0] == 5
