@@ -13,7 +13,7 @@ from resnorm_jax.arrangements import Init, Inside, NormSlot
 from resnorm_jax.modules.initializers import Initializers, branch_initializers
 from resnorm_jax.modules.query_key import QUERY_KEY
 from resnorm_jax.modules.slots import Context, build_norm
-from resnorm_jax.ops.attention import masked_attention, rotate
+from resnorm_jax.ops.attention import attention_weights, masked_attention, rotate
 
 
 class MultiHeadAttention(nn.Module):
@@ -62,6 +62,7 @@ class MultiHeadAttention(nn.Module):
         first: bool | jax.Array = False,
         context: Context | None = None,
         deterministic: bool = True,
+        return_weights: bool = False,
     ) -> Any:
         """Attend from ``x [B, T, D]`` to ``source [B, S, D]``, or to ``x`` itself.
 
@@ -73,9 +74,11 @@ class MultiHeadAttention(nn.Module):
           first: whether this is that layer.
           context: what the norms inside may ask for.
           deterministic: True turns dropout off.
+          return_weights: also return the weights ``[B, H, T, S]``, computed again, in float32 at least
+            and without dropout: what multiplies the values before heads are scaled or shaped.
 
         Returns:
-          ``[B, T, D]``; with ``first_values`` the pair of that and the first layer's values.
+          ``[B, T, D]``; with ``first_values`` or weights a tuple of that and them, in this order.
         """
         width = x.shape[-1]
         if width % self.heads:
@@ -114,7 +117,10 @@ class MultiHeadAttention(nn.Module):
         out = nn.DenseGeneral(
             width, axis=(-2, -1), kernel_init=inits["out"], name="out", **options
         )(y_BxTxHxK)
-        return out if first_values is None else (out, first_values)
+        extra = [] if first_values is None else [first_values]
+        if return_weights:
+            extra.append(attention_weights(q_BxTxHxK, k_BxSxHxK, mask))
+        return (out, *extra) if extra else out
 
     def _query_key(self, q: jax.Array, k: jax.Array, told: Context) -> tuple[jax.Array, jax.Array]:
         row = QUERY_KEY.get(self.inside.query_key)

@@ -56,6 +56,7 @@ class SequenceClassifier(nn.Module):
         *,
         deterministic: bool = True,
         return_intermediates: bool = False,
+        attention_weights: bool = False,
     ) -> Any:
         """Classify a batch.
 
@@ -65,6 +66,7 @@ class SequenceClassifier(nn.Module):
             None for full rows. What stands elsewhere, NaN too, changes nothing.
           deterministic: True turns dropout off; False needs an rng named ``dropout``.
           return_intermediates: also return the encoder's named intermediates.
+          attention_weights: have the attention weights among them, as in `TransformerEncoder`.
 
         Returns:
           Logits ``[B, classes]`` in float32 at least; with ``return_intermediates`` a pair.
@@ -78,6 +80,8 @@ class SequenceClassifier(nn.Module):
         h = self._add_positions(h, int(pooling.class_token))
         h = nn.Dropout(self.dropout)(h, deterministic=deterministic)
         extra = {"return_intermediates": True} if return_intermediates else {}
+        if extra and attention_weights:
+            extra["attention_weights"] = True
         out = self.encoder(h, mask, deterministic=deterministic, **extra)
         h, named = out if return_intermediates else (out, {})
         pooled = pooling.function(h, mask)

@@ -103,6 +103,7 @@ class TransformerDecoder(TransformerStack):
         condition: jax.Array | None = None,
         deterministic: bool = True,
         return_intermediates: bool = False,
+        attention_weights: bool = False,
     ) -> Any:
         """Decode a batch of sequences: position t sees positions up to t, and all of the memory.
 
@@ -116,6 +117,7 @@ class TransformerDecoder(TransformerStack):
             the first position of ``x``, which all positions may see.
           deterministic: True turns dropout off; False needs an rng named ``dropout``.
           return_intermediates: also return every named intermediate.
+          attention_weights: have ``attention/weights`` and ``cross_attention/weights`` among them.
 
         Returns:
           ``[B, T, D]``; with ``return_intermediates`` a pair, as in `TransformerEncoder`.
@@ -130,14 +132,22 @@ class TransformerDecoder(TransformerStack):
         x = zero_padding(x, mask)
         given = _given(
             x, memory, mask, memory_mask, attention_mask, condition, deterministic,
-            return_intermediates,
+            return_intermediates, attention_weights,
         )  # fmt: skip
         out, named = self.run(x, given)
         return (out, named) if return_intermediates else out
 
 
 def _given(
-    x, memory, mask, memory_mask, attention_mask, condition, deterministic, keep=False
+    x,
+    memory,
+    mask,
+    memory_mask,
+    attention_mask,
+    condition,
+    deterministic,
+    keep=False,
+    weights=False,
 ) -> Pass:
     causal = causal_mask(x.shape[1])
     if attention_mask is not None:
@@ -149,4 +159,6 @@ def _given(
         memory = zero_padding(memory, memory_mask)
         condition = masked_row_mean(memory, memory_mask, condition)
         arguments["cross_attention"] = {"source": memory, "mask": join_masks(memory_mask)}
-    return Pass(arguments, {"mask": mask, "condition": condition}, deterministic, keep)
+    return Pass(
+        arguments, {"mask": mask, "condition": condition}, deterministic, keep, keep and weights
+    )

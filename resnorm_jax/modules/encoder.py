@@ -123,6 +123,7 @@ class TransformerEncoder(TransformerStack):
         condition: jax.Array | None = None,
         deterministic: bool = True,
         return_intermediates: bool = False,
+        attention_weights: bool = False,
     ) -> Any:
         """Encode a batch of sequences.
 
@@ -135,6 +136,8 @@ class TransformerEncoder(TransformerStack):
             valid positions.
           deterministic: True turns dropout off; False needs an rng named ``dropout``.
           return_intermediates: also return every named intermediate.
+          attention_weights: have ``attention/weights``, ``[N, B, H, L, L]`` in float32 at least, among
+            them.
 
         Returns:
           ``[B, L, D]``; with ``return_intermediates`` the pair of that and a dictionary of
@@ -147,6 +150,7 @@ class TransformerEncoder(TransformerStack):
             context={"mask": mask, "condition": masked_row_mean(x, mask, condition)},
             deterministic=deterministic,
             keep=return_intermediates,
+            weights=attention_weights and return_intermediates,
         )
         out, named = self.run(x, given)
         return (out, named) if return_intermediates else out

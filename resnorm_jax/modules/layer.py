@@ -57,16 +57,20 @@ class ParallelBranches(nn.Module):
         *,
         context: Context,
         deterministic: bool = True,
-    ) -> jax.Array:
-        """Sum the branches of ``x [B, L, D]``."""
-        parts = []
+    ) -> Any:
+        """Sum the branches of ``x [B, L, D]``; what else they return comes after the sum."""
+        parts, extra = [], []
         for name, branch in self.branches.items():
             h = x
             if self.slot is not None:
                 slot_name = "parallel_norm"
                 h = build_norm(self, f"{name}_norm", self.slot, context, slot_name=slot_name)(x)
-            parts.append(branch(h, **arguments[name], context=context, deterministic=deterministic))
-        return sum(parts[1:], parts[0])
+            out = branch(h, **arguments[name], context=context, deterministic=deterministic)
+            part, *more = out if isinstance(out, tuple) else (out,)
+            parts.append(part)
+            extra += more
+        total = sum(parts[1:], parts[0])
+        return (total, *extra) if extra else total
 
 
 class TransformerLayer(nn.Module):
@@ -106,6 +110,7 @@ class TransformerLayer(nn.Module):
         shared: Mapping[str, jax.Array] | None = None,
         fresh: bool = False,
         deterministic: bool = True,
+        attention_weights: bool = False,
     ) -> tuple[Flow, Named]:
         """Read from, and write to, a stream.
 
@@ -118,6 +123,7 @@ class TransformerLayer(nn.Module):
           shared: the stream's parameters that all layers share.
           fresh: whether the carry is an input that the stream has yet to open, for a layer alone.
           deterministic: True turns dropout off.
+          attention_weights: whether they are among the intermediates, as ``attention/weights``.
 
         Returns:
           The new flow, and every intermediate by name.
@@ -145,25 +151,35 @@ class TransformerLayer(nn.Module):
             )
             carry, seen = self._block(arrangement.at(name), group, constants, width).update(
                 carry,
-                **self._arguments(group, arguments, values, constants),
+                **self._arguments(group, arguments, values, constants, attention_weights),
                 site=here,
                 read_scale=constants[f"{name}/read_scale"],
                 drop_path_rate=constants["drop_path"],
                 context=context,
                 deterministic=deterministic,
             )
-            values = {
-                **values,
-                **dict(zip(set(group) & set(values), seen.pop("extra"), strict=True)),
-            }
+            extra = seen.pop("extra")
+            if group[0] in values:
+                values = {**values, group[0]: extra.pop(0)}
+            if attention_weights:
+                attending = [n for n in group if "attention" in kind_of(n)]
+                named |= {f"{n}/weights": w for n, w in zip(attending, extra, strict=True)}
             named |= {f"{name}/{key}": value for key, value in seen.items()}
             named[f"{name}/stream"] = stream.view(carry)
         return (carry, values), named
 
     def _arguments(
-        self, group: tuple[str, ...], arguments: Arguments, values: Mapping, constants: Constants
+        self,
+        group: tuple[str, ...],
+        arguments: Arguments,
+        values: Mapping,
+        constants: Constants,
+        weights: bool,
     ) -> dict[str, Any]:
         each = {name: dict(arguments.get(kind_of(name), {})) for name in group}
+        for name in group:
+            if weights and "attention" in kind_of(name):
+                each[name]["return_weights"] = True
         if len(group) > 1:
             return {"arguments": each}
         name = group[0]

@@ -23,6 +23,7 @@ from resnorm_jax.arrangements import get as get_arrangement
 from resnorm_jax.errors import UserError, check_choice
 from resnorm_jax.modules.constants import group_name, kind_of, varying_constants
 from resnorm_jax.modules.layer import Arguments, Flow, TransformerLayer
+from resnorm_jax.modules.observe import AFTER, START, observe, observers
 from resnorm_jax.modules.residual_block import Named, own_norms, own_parameters, schedule_step
 from resnorm_jax.modules.slots import build_norm
 from resnorm_jax.ops.streams import STREAMS, Site, Stream
@@ -71,6 +72,7 @@ class Pass:
     context: Mapping[str, Any]
     deterministic: bool
     keep: bool
+    weights: bool = False  # keep attention weights too
 
 
 class TransformerStack(nn.Module):
@@ -108,6 +110,12 @@ class TransformerStack(nn.Module):
         """Whether each layer attends to another sequence too."""
         return False
 
+    def segments(self) -> tuple[Segment, ...]:
+        """Return the runs of like layers that this stack is made of."""
+        row = choose(self.arrangement, self.norms, self.stream, self.query_key)
+        norms = {"default": self.norm, **self.norms}
+        return plan_layers(row, self.depth, norms, self.beside, self.cross_attention)
+
     def run(self, x: jax.Array, given: Pass) -> tuple[jax.Array, Named]:
         """Run all layers on ``x [B, L, D]``, inside a compact call.
 
@@ -120,15 +128,16 @@ class TransformerStack(nn.Module):
 def _run(stack: Any, x: jax.Array, given: Pass) -> tuple[jax.Array, Named]:
     row = choose(stack.arrangement, stack.norms, stack.stream, stack.query_key)
     stream = STREAMS.get(row.stream)
-    norms = {"default": stack.norm, **stack.norms}
-    segments = plan_layers(row, stack.depth, norms, stack.beside, stack.cross_attention)
+    segments = stack.segments()
     check_read(stack.norms, segments)
     told = {**given.context, "deterministic": given.deterministic}
     if row.embedding_norm is not None:
         slot, first = row.embedding_norm, segments[0].norms
         x = build_norm(stack, "embedding_norm", slot, told, x.dtype, norms=first)(x)
     site = _stack_site(stack, stream, x, segments, given)
-    flow: Flow = (stream.open(x, site), _first_values(row, stack, x, given))
+    carry = stream.open(x, site)
+    carry = observe(carry, observers(stack, START, carry))
+    flow: Flow = (carry, _first_values(row, stack, x, given))
     seen = []
     for number, segment in enumerate(segments):
         name = "layers" if len(segments) == 1 else f"layers_{number}"
@@ -181,10 +190,13 @@ def _run_segment(
     view = STREAMS.get(segment.arrangement.stream).view
 
     def step(layer: TransformerLayer, flow: Flow, varying: Any) -> tuple[Flow, Named | None]:
+        varying, observed = varying
         new, named = layer.update(
             flow, given.arguments, varying, context=given.context, step=site.step,
             shared=site.parameters, deterministic=given.deterministic,
+            attention_weights=given.weights,
         )  # fmt: skip
+        new = (observe(new[0], observed), new[1])
         return new, ({"stream_in": view(flow[0]), **named} if given.keep else None)
 
     policy = REMAT[check_choice("remat", stack.remat, REMAT)]
@@ -195,7 +207,8 @@ def _run_segment(
         variable_broadcast="schedule",
         split_rngs={"params": True, "dropout": True},
     )
-    varying = varying_constants(segment, stack.drop_path)
+    observed = observers(stack, AFTER + name, flow[0], count)
+    varying = (varying_constants(segment, stack.drop_path), observed)
     if policy is None or every == 1 or stack.is_initializing():
         if policy is not None:
             step = nn.remat(step, policy=policy, prevent_cse=False)

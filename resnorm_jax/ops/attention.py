@@ -43,6 +43,25 @@ def masked_attention(
     return jax.nn.dot_product_attention(query, key, value, mask=mask, implementation=implementation)
 
 
+def attention_weights(query: jax.Array, key: jax.Array, mask: jax.Array | None = None) -> jax.Array:
+    """The weights ``softmax(q k^T / sqrt(Dh))`` that `masked_attention` gives the values.
+
+    Args:
+      query: ``[B, T, H, Dh]``.
+      key: ``[B, S, H, Dh]``.
+      mask: as there.
+
+    Returns:
+      ``[B, H, T, S]`` in float32 at least; rows sum to 1.
+    """
+    wide = jnp.promote_types(query.dtype, jnp.float32)
+    q, k = query.astype(wide), key.astype(wide)
+    scores = jnp.einsum("bthk,bshk->bhts", q, k) * q.shape[-1] ** -0.5
+    if mask is not None:
+        scores = jnp.where(mask, scores, 0.7 * jnp.finfo(wide).min)  # finite: as masked_attention's
+    return jax.nn.softmax(scores, axis=-1)
+
+
 def rotate(x: jax.Array, positions: jax.Array, base: float = 10_000.0) -> jax.Array:
     """Rotary position embedding of queries or keys, in the half-split layout.
 
