@@ -11,7 +11,7 @@ Two collections among a model's variables; without them nothing is added to a pr
   run again. An apply call that may change the collection fills it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -50,32 +50,33 @@ def written(module: nn.Module, name: str, y: jax.Array) -> jax.Array:
     return y
 
 
-def only_layers(
-    model: nn.Module, variables: Mapping[str, Any], keep: Any, *args: Any, **kwargs: Any
-) -> dict[str, Any]:
-    """Return the variables of a model of which only some layers are kept.
+def layer_switch(
+    model: nn.Module, variables: Mapping[str, Any], *args: Any, **kwargs: Any
+) -> Callable[[Any], dict[str, Any]]:
+    """Return a function from ``keep``, ``[N]`` booleans, to the variables of a model so cut.
 
     Args:
-      model: with one stack inside, such as `SequenceClassifier`.
+      model: with one stack inside, such as `SequenceClassifier`; it is not run.
       variables: of the model.
-      keep: ``[N]`` booleans, one for each layer.
-      *args: of the model's call; shapes are enough.
+      *args: of the model's call.
       **kwargs: of the call.
     """
 
     def made(*given: Any) -> Any:
         return model.apply(variables, *given, mutable=[KEPT], **kwargs)[1][KEPT]
 
-    tree = jax.eval_shape(made, *args)
-    leaves, structure = jax.tree_util.tree_flatten_with_path(tree)
-    order = sorted(range(len(leaves)), key=lambda i: _number(leaves[i][0][-1].key))
-    counts = [leaves[i][1].shape[0] for i in order]
-    flags = np.asarray(keep, bool)
-    if flags.shape != (sum(counts),):
-        raise ValueError(f"keep has shape {flags.shape}, the model {sum(counts)} layers")
-    parts = dict(zip(order, np.split(flags, np.cumsum(counts)[:-1]), strict=True))
-    filled = structure.unflatten([jnp.asarray(parts[i]) for i in range(len(leaves))])
-    return {**variables, KEPT: filled}
+    found, structure = jax.tree_util.tree_flatten_with_path(jax.eval_shape(made, *args))
+    order = sorted(range(len(found)), key=lambda i: _number(found[i][0][-1].key))
+    ends = np.cumsum([found[i][1].shape[0] for i in order])
+
+    def cut(keep: Any) -> dict[str, Any]:
+        flags = np.asarray(keep, bool)
+        if flags.shape != (ends[-1],):
+            raise ValueError(f"keep has shape {flags.shape}, the model {ends[-1]} layers")
+        parts = dict(zip(order, np.split(flags, ends[:-1]), strict=True))
+        return {**variables, KEPT: structure.unflatten([parts[i] for i in range(len(found))])}
+
+    return cut
 
 
 def _number(name: str) -> int:
