@@ -127,8 +127,7 @@ def show(report: dict[str, Any], console: Console) -> None:
     for name, found in report["methods"].items():
         scores += [(name, point) for point in found["points"]]
         scores += [
-            ("one layer less", {**p, "removed": [p["layer"]]})
-            for p in found.get("one_removed", ())
+            ("one layer less", {**p, "removed": [p["layer"]]}) for p in found.get("one_removed", ())
         ]
     for name, point in scores:
         table.add_row(

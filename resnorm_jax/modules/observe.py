@@ -8,8 +8,8 @@ A stack looks for two collections among its variables; without them nothing is a
   gradient with respect to that array. No gradient is kept, so a thousand layers cost nothing. Reverse
   mode only.
 
-Each holds ``at_start`` (the stream that the first layer reads) and ``after_layers`` (``after_layers_0`` and
-so on, one for each segment, as the parameters are named) with the layers along the first axis.
+Each holds ``at_start`` (the stream that the first layer reads) and ``after_layers`` (``after_layers_0``
+and so on, one for each segment, as the parameters are named) with the layers along the first axis.
 """
 
 from collections.abc import Callable, Mapping

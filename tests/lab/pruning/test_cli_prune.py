@@ -84,7 +84,7 @@ def test_layers_are_chosen_on_rows_that_are_not_scored(tiny_run):
 
 
 def test_the_page_needs_no_network_and_nothing_is_overwritten(pruned, tiny_run, capsys):
-    folder, report = pruned
+    folder = pruned[0]
     page = (folder / "prune.html").read_text()
     assert "http" not in page.split("</style>")[1].replace("data:image", "")
     for shown in ("Han et al. 2015", "One layer removed", "Majority class", "data:image/svg+xml"):
