@@ -74,7 +74,8 @@ def layer_switch(
         if flags.shape != (ends[-1],):
             raise ValueError(f"keep has shape {flags.shape}, the model {ends[-1]} layers")
         parts = dict(zip(order, np.split(flags, ends[:-1]), strict=True))
-        return {**variables, KEPT: structure.unflatten([parts[i] for i in range(len(found))])}
+        leaves = [parts[i] for i in range(len(found))]
+        return {**variables, KEPT: jax.tree_util.tree_unflatten(structure, leaves)}
 
     return cut
 

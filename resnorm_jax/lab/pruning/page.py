@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
+from resnorm_jax.lab.pruning.figures import draw_shares
 from resnorm_jax.lab.pruning.measure import METHODS
 from resnorm_jax.reporting import html
-from resnorm_jax.reporting.figures import draw_shares
 
 HOW_TO_READ = (
     "Each point is the same trained model, made smaller and scored once on the test rows; nothing is "
