@@ -10,6 +10,7 @@ import numpy as np
 from rich.console import Console
 
 from resnorm_jax.cli.arguments import Parser
+from resnorm_jax.cli.predict_explain import check_file, write_explanation
 from resnorm_jax.data import read_inputs
 from resnorm_jax.errors import UserError
 from resnorm_jax.reporting.files import write_bytes
@@ -27,21 +28,32 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--output", type=Path, help=".csv or .jsonl file; printed if left out")
     parser.add_argument("--seed", type=int, help="which seed's checkpoint; the first if left out")
     parser.add_argument("--checkpoint", choices=("best", "last"), help="as scored if left out")
+    parser.add_argument("--explain", type=Path, help=".html file: why, for one row")
+    parser.add_argument("--row", type=int, help="which row to explain; 0, the first, if left out")
     chosen = parser.parse_args(argv)
     suffix = chosen.output.suffix if chosen.output else ".csv"
     if suffix not in WRITERS:
         raise UserError(f"--output: {chosen.output}: write to a .csv or a .jsonl file")
     if chosen.output and chosen.output.exists():
         raise UserError(f"--output: {chosen.output} exists; name a new file")
+    if chosen.explain:
+        check_file(chosen.explain)
+    elif chosen.row is not None:
+        raise UserError("--row: not read without --explain=FILE.html")
     trained = load_trained(chosen.run, chosen.seed, chosen.checkpoint)
     examples = read_inputs(chosen.input, trained.meta)
+    console = Console()
+    if chosen.explain or chosen.output:
+        console.print(runtime_line(), highlight=False)
+    if chosen.explain:
+        write_explanation(trained, examples, chosen.row or 0, chosen.explain, chosen.run, console)
+        if chosen.output is None:
+            return 0
     rows = predictions(trained.log_probs(examples), trained.meta["classes"])
     text = WRITERS[suffix](rows)
     if chosen.output is None:
         print(text, end="")
         return 0
-    console = Console()
-    console.print(runtime_line(), highlight=False)
     write_bytes(chosen.output, text.encode())
     console.print(f"{len(rows)} rows to {chosen.output}", highlight=False)
     return 0

@@ -12,6 +12,7 @@ from flax.core import FrozenDict
 
 from resnorm_jax.arrangements import DEFAULT, Arrangement, NormSlot, Place
 from resnorm_jax.arrangements import get as get_arrangement
+from resnorm_jax.modules.interventions import written
 from resnorm_jax.modules.norm_table import NormSpec
 from resnorm_jax.modules.slots import Context, build_norm
 from resnorm_jax.ops.residual import drop_path, scaled
@@ -122,7 +123,7 @@ class ResidualBlock(nn.Module):
         kwargs |= {k: v for k, v in _offers(told).items() if k in known}
         returned = self.branch(h, *args, **kwargs)
         y, *extra = returned if isinstance(returned, tuple) else (returned,)
-        y = self._norm("norm_after", row.norm_after, y, told)
+        y = written(self, "branch_out", self._norm("norm_after", row.norm_after, y, told))
         carry = stream.write(carry, self._drop(y, drop_path_rate, deterministic), site)
         slot = row.norm_on_stream
         if slot is not None:

@@ -22,6 +22,7 @@ from resnorm_jax.arrangements import (
 from resnorm_jax.arrangements import get as get_arrangement
 from resnorm_jax.errors import UserError, check_choice
 from resnorm_jax.modules.constants import group_name, kind_of, varying_constants
+from resnorm_jax.modules.interventions import WRITES, kept_flags, pass_by, written
 from resnorm_jax.modules.layer import Arguments, Flow, TransformerLayer
 from resnorm_jax.modules.observe import AFTER, START, observe, observers
 from resnorm_jax.modules.residual_block import Named, own_norms, own_parameters, schedule_step
@@ -33,8 +34,8 @@ REMAT: dict[str, Callable[..., Any] | None] = {
     "full": jax.checkpoint_policies.nothing_saveable,
     "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
 }
-# Collections with a value for each layer: parameters, running statistics, and PowerNorm's state.
-STACKED = ("params", "batch_stats", "_overwrite_with_gradient")
+# Collections with a value for each layer: parameters, running statistics, PowerNorm's state, writes.
+STACKED = ("params", "batch_stats", "_overwrite_with_gradient", WRITES)
 # Slots that a model may fill although the arrangement leaves them empty.
 FREE_SLOTS = ("embedding_norm", "value_norm", "heads_norm", "mlp_norm")
 
@@ -135,7 +136,7 @@ def _run(stack: Any, x: jax.Array, given: Pass) -> tuple[jax.Array, Named]:
         slot, first = row.embedding_norm, segments[0].norms
         x = build_norm(stack, "embedding_norm", slot, told, x.dtype, norms=first)(x)
     site = _stack_site(stack, stream, x, segments, given)
-    carry = stream.open(x, site)
+    carry = stream.open(written(stack, "opened", x), site)
     carry = observe(carry, observers(stack, START, carry))
     flow: Flow = (carry, _first_values(row, stack, x, given))
     seen = []
@@ -190,13 +191,13 @@ def _run_segment(
     view = STREAMS.get(segment.arrangement.stream).view
 
     def step(layer: TransformerLayer, flow: Flow, varying: Any) -> tuple[Flow, Named | None]:
-        varying, observed = varying
+        varying, observed, kept = varying
         new, named = layer.update(
             flow, given.arguments, varying, context=given.context, step=site.step,
             shared=site.parameters, deterministic=given.deterministic,
             attention_weights=given.weights,
         )  # fmt: skip
-        new = (observe(new[0], observed), new[1])
+        new = (observe(pass_by(new[0], flow[0], kept), observed), new[1])
         return new, ({"stream_in": view(flow[0]), **named} if given.keep else None)
 
     policy = REMAT[check_choice("remat", stack.remat, REMAT)]
@@ -208,7 +209,8 @@ def _run_segment(
         split_rngs={"params": True, "dropout": True},
     )
     observed = observers(stack, AFTER + name, flow[0], count)
-    varying = (varying_constants(segment, stack.drop_path), observed)
+    kept = kept_flags(stack, name, count)
+    varying = (varying_constants(segment, stack.drop_path), observed, kept)
     if policy is None or every == 1 or stack.is_initializing():
         if policy is not None:
             step = nn.remat(step, policy=policy, prevent_cse=False)

@@ -46,6 +46,11 @@ def _figure(path: str | Path, width: float, height: float) -> Any:
     return figure
 
 
+def new_figure(name: str, width: float, height: float) -> Any:
+    """Return an empty figure for a page, or None, after a note that names it, without matplotlib."""
+    return _figure(name, width, height)
+
+
 def _save(figure: Any, path: str | Path) -> None:
     """Write a PNG atomically, without matplotlib's version in it."""
     buffer = io.BytesIO()

@@ -53,6 +53,13 @@ class Trained:
         Raises:
           UserError: for a row that is longer than the model's learned positions.
         """
+        self.check_lengths(examples)
+        buckets = (int(examples.lengths.max()),) if len(examples) else (1,)
+        size = self.config.train.batch_size
+        return predict(self.parallel, self.variables, examples, size, buckets)
+
+    def check_lengths(self, examples: Examples) -> None:
+        """Raise UserError for a row that is longer than the model's learned positions."""
         longest = self.config.model.max_length or self.meta["max_length"]
         limited = POSITIONS.get(self.config.model.positions).limited
         if limited and self.meta["kind"] != "images" and (examples.lengths > longest).any():
@@ -61,9 +68,6 @@ class Trained:
                 f"row {row + 1} has {examples.lengths[row]} positions, the model learned {longest}; "
                 "train with a larger model.max_length, or positions=sinusoidal"
             )
-        buckets = (int(examples.lengths.max()),) if len(examples) else (1,)
-        size = self.config.train.batch_size
-        return predict(self.parallel, self.variables, examples, size, buckets)
 
 
 def load_trained(workdir: Path, seed: int | None = None, kind: str | None = None) -> Trained:

@@ -1,0 +1,41 @@
+"""``resnorm predict RUN INPUT --explain=FILE.html``: one prediction explained."""
+
+from pathlib import Path
+
+from rich.console import Console
+
+from resnorm_jax.data import Examples
+from resnorm_jax.errors import UserError
+from resnorm_jax.lab.explain.explain import explain
+from resnorm_jax.lab.explain.page import page
+from resnorm_jax.reporting import html
+from resnorm_jax.reporting.files import write_json
+from resnorm_jax.training.trained import Trained
+
+
+def check_file(path: Path) -> None:
+    """Raise UserError unless the page, and the JSON beside it, can be new files."""
+    if path.suffix != ".html":
+        raise UserError(f"--explain: {path}: write to a .html file")
+    for name in (path, path.with_suffix(".json")):
+        if name.exists():
+            raise UserError(f"--explain: {name} exists; name a new file")
+
+
+def write_explanation(
+    trained: Trained, examples: Examples, row: int, path: Path, run: Path, console: Console
+) -> None:
+    """Explain a row; print the check, write the page and JSON."""
+    found = {**explain(trained, examples, row), "run": str(run), "step": trained.step}
+    told, parts = found["prediction"], found["attribution"]
+    console.print(
+        f"row {row}: {told['class']}, probability {told['probability']:.4f}\n"
+        f"logit {parts['logit']:.4f} = {parts['start']:.4f} ({parts['starts_from']}) + "
+        f"{parts['logit'] - parts['start'] - parts['residual']:.4f} (parts, {parts['method']}) + "
+        f"{parts['residual']:.1e} (left over)",
+        highlight=False, markup=False, soft_wrap=True,
+    )  # fmt: skip
+    html.write_page(path, page(found))
+    write_json(path.with_suffix(".json"), found)
+    for name in (path, path.with_suffix(".json")):
+        console.print(str(name), highlight=False, markup=False, soft_wrap=True)

@@ -1,0 +1,1 @@
+"""Compression of a trained model, measured: layers removed, weights zeroed, weights rounded."""
