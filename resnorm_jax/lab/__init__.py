@@ -1,0 +1,1 @@
+"""Measurements that tell which arrangement will train: what ``resnorm lab`` runs."""
