@@ -19,7 +19,7 @@ from resnorm_jax.lab.theory.probe import (
     over_seeds,
 )
 
-SETUP = Setup()
+SETUP = Setup(norm="layer_plain")  # the theorem counts the projections, not the norms
 DEPTHS = (4, 16, 64, 128)
 RATE = 0.01
 PAPER = "Wang et al. 2022 (arXiv 2203.00555)"
@@ -97,7 +97,7 @@ def measure_ratio(row: Arrangement, label: str, seeds: Sequence[int]) -> Measure
 
 _SETUP = (
     "width 64, 4 heads, feed-forward 256, ReLU, Xavier-normal kernels, 4 x 16 tokens N(0, 1), "
-    "10-class head on the mean token; 4, 16, 64, 128 layers"
+    "10-class head on the mean token, norms without scale and bias; 4, 16, 64, 128 layers"
 )
 CLAIMS = (
     Claim(

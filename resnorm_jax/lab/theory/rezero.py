@@ -10,7 +10,7 @@ import numpy as np
 import optax
 
 from resnorm_jax import arrangements
-from resnorm_jax.arrangements import Arrangement
+from resnorm_jax.arrangements import Arrangement, Init, Place
 from resnorm_jax.lab.theory.claim import DIVERGED, Bound, Claim, Line, Measured, Panel, finite
 from resnorm_jax.lab.theory.probe import Setup, over_seeds
 from resnorm_jax.lab.theory.trained import DIRECTIONS, Recipe, classifier, load_task, train_runs
@@ -21,22 +21,39 @@ PAPER = "Bachlechner et al. 2020 (arXiv 2003.04887)"
 CODE = "tbachlechner/ReZero-examples"
 SETUP = Setup(width=16, heads=4, mlp_width=64, tokens=4, batch=1)
 DEPTHS = (12, 128)
-# The notebook's pre-norm layers have no norm after the last.
+FAN_IN = {"fc1": 16, "fc2": 64}
+
+
+def packed(place: Place) -> float:
+    """1 / sqrt(2): torch draws query, key and value as one ``3d x d`` kernel, Xavier's of its size."""
+    return 0.5**0.5
+
+
+# As the notebook's torch layers: packed projections, and no norm after the last Pre-LN layer.
+_INIT = Init("uniform", dict.fromkeys(("query", "key", "value"), packed))
 ROWS = {
-    "Post-LN": arrangements.get("post_ln"),
-    "Pre-LN": replace(arrangements.get("pre_ln"), final_norm=None),
-    "ReZero": arrangements.get("rezero"),
+    "Post-LN": replace(arrangements.get("post_ln"), init=_INIT),
+    "Pre-LN": replace(arrangements.get("pre_ln"), init=_INIT, final_norm=None),
+    "ReZero": replace(arrangements.get("rezero"), init=_INIT),
 }
 GATES = {"Post-LN": None, "Pre-LN": None, "ReZero": 0.1}
 
 
-def with_gate(params, value: float | None):
-    """Return the parameters with every stream's gate set."""
-    if value is None:
-        return params
+def as_torch(params, gate: float | None, key: jax.Array):
+    """Return the parameters with gates set, and the feed-forward biases as torch draws them.
+
+    Uniform within ``1 / sqrt(fan in)``; those of attention stay 0.
+    """
 
     def fixed(path, leaf):
-        return jnp.full_like(leaf, value) if path[-1].key == "gate" else leaf
+        names = [entry.key for entry in path]
+        if names[-1] == "gate" and gate is not None:
+            return jnp.full_like(leaf, gate)
+        if names[-2:] not in (["fc1", "bias"], ["fc2", "bias"]):
+            return leaf
+        fan = FAN_IN[names[-2]]
+        drawn = jax.random.uniform(jax.random.fold_in(key, fan), leaf.shape, minval=-1, maxval=1)
+        return drawn * fan**-0.5
 
     return jax.tree_util.tree_map_with_path(fixed, params)
 
@@ -45,10 +62,10 @@ def jacobian(
     row: Arrangement, gate: float | None, depth: int, key: jax.Array, setup: Setup = SETUP
 ) -> jax.Array:
     """Return the Jacobian of output by input at one draw, ``[n D, n D]``."""
-    encoder = setup.encoder(row, depth)
-    first, second = jax.random.split(key)
+    encoder = setup.encoder(row, depth).clone(use_bias=True)
+    first, second, third = jax.random.split(key, 3)
     x = setup.inputs(first)
-    params = with_gate(encoder.init(second, x)["params"], gate)
+    params = as_torch(encoder.init(second, x)["params"], gate, third)
 
     def flat(z):
         return encoder.apply({"params": params}, z.reshape(x.shape)).ravel()
@@ -218,8 +235,9 @@ CLAIMS = (
             Bound("rezero_128_layers", 1.8, 2.5),
         ),
         measure_jacobian,
-        "width 16, 4 tokens, 4 heads, feed-forward 64, Xavier-uniform kernels, gates 0.1, no final "
-        "norm; mean squared singular value",
+        "width 16, 4 tokens N(0, 1), 4 heads, feed-forward 64, parameters as torch draws them (kernels "
+        "Xavier-uniform, query, key and value as one), gates 0.1, no final norm; mean squared singular "
+        "value, mean of draws",
         seeds=10,
         seconds=20,
         reading="Near 1, a signal passes as large as it came. The band is ReZero's at 128 layers.",
