@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 Numbers = Mapping[str, float | list[float]]
+Values = Sequence[float] | np.ndarray
 # Stands for a loss or a norm that is not finite, so that "above" is true of it.
 DIVERGED = 1e30
 
@@ -25,7 +26,7 @@ class Bound:
     low: float = -math.inf
     high: float = math.inf
 
-    def holds(self, value: float | Sequence[float]) -> bool:
+    def holds(self, value: float | Values) -> bool:
         """Whether every value lies within; never of NaN, or of no values."""
         values = np.atleast_1d(np.asarray(value, np.float64))
         return bool(values.size and np.all((values >= self.low) & (values <= self.high)))
@@ -46,10 +47,10 @@ class Line:
     """Measured points of one curve, with the least and the greatest over seeds where known."""
 
     label: str
-    x: Sequence[float]
-    y: Sequence[float]
-    low: Sequence[float] | None = None
-    high: Sequence[float] | None = None
+    x: Values
+    y: Values
+    low: Values | None = None
+    high: Values | None = None
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ class Panel:
     x_label: str
     y_label: str
     lines: tuple[Line, ...]
-    band: tuple[Sequence[float], Sequence[float], Sequence[float]] | None = None
+    band: tuple[Values, Values, Values] | None = None
     log: str = ""
     title: str = ""
 
@@ -135,12 +136,12 @@ def finite(values: np.ndarray) -> np.ndarray:
     return np.where(np.isfinite(values), np.minimum(values, DIVERGED), DIVERGED)
 
 
-def slope(x: Sequence[float], y: Sequence[float]) -> float:
+def slope(x: Values, y: Values) -> float:
     """Return the least-squares slope of ``log y`` over ``log x``."""
     return float(np.polyfit(np.log(np.asarray(x, np.float64)), np.log(np.asarray(y, float)), 1)[0])
 
 
-def spread_line(label: str, x: Sequence[float], by_seed: np.ndarray) -> Line:
+def spread_line(label: str, x: Values, by_seed: np.ndarray) -> Line:
     """Return a line through the means over seeds of ``by_seed [points, seeds]``, with its range."""
     values = np.asarray(by_seed, np.float64)
     low, high = values.min(1).tolist(), values.max(1).tolist()

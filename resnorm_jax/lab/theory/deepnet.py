@@ -103,7 +103,7 @@ CLAIMS = (
     Claim(
         "deepnet_update",
         "DeepNorm: what one step of SGD does to the output does not depend on depth.",
-        f"{PAPER}, theorem 4.2 and figure 5",
+        f"{PAPER}, theorem 4.2",
         (Bound("greatest_over_least", high=1.3),),
         measure_update,
         f"{_SETUP}; one step of rate .01",
@@ -115,7 +115,7 @@ CLAIMS = (
     Claim(
         "deepnet_post_update",
         "Post-LN: the same step moves the output far more, at every depth.",
-        f"{PAPER}, section 3 and figure 3",
+        f"{PAPER}, section 3",
         (Bound("post_over_deepnorm", low=50),),
         measure_post_update,
         f"{_SETUP}; one step of rate .01",
@@ -137,7 +137,7 @@ CLAIMS = (
     Claim(
         "keel_gradient",
         "KEEL: the first layer's gradient is as large as the last's.",
-        "Chen and Wei 2026 (arXiv 2601.19895)",
+        "Chen and Wei 2026 (arXiv 2601.19895), abstract",
         (Bound("first_over_last", 0.8, 1.25),),
         partial(measure_ratio, KEEL, "KEEL"),
         f"{_SETUP}; norms of fc2's gradient",

@@ -154,7 +154,7 @@ CLAIMS = (
     Claim(
         "dong_attention_collapse",
         "Attention alone drives all tokens to one, doubly exponentially; a skip prevents it.",
-        f"{DONG}, theorem 2.2 and corollary 3.1",
+        f"{DONG}, abstract and sections 2 and 3",
         (Bound("residual_without_skip_layer_6", high=1e-5), Bound("with_over_without", low=1e3)),
         measure_attention,
         f"{_SETUP}; 12 layers of attention alone, neither norm nor feed-forward network",
@@ -167,7 +167,7 @@ CLAIMS = (
     Claim(
         "noci_rank_collapse",
         "Post-LN: from 16 layers on all tokens point the same way.",
-        f"{NOCI}, section 3 and figure 1, after {DONG}",
+        f"{NOCI}, section 3, after {DONG}",
         (Bound("cosine_16_layers", low=0.99), Bound("cosine_64_layers", low=0.99)),
         measure_cosine,
         _SETUP,
@@ -178,7 +178,7 @@ CLAIMS = (
     Claim(
         "noci_vanishing_queries",
         "Post-LN: as tokens align, gradients of queries vanish and those of values do not.",
-        f"{NOCI}, theorem 3.2",
+        f"{NOCI}, abstract and section 3",
         (Bound("ratio_16_layers", high=1e-3), Bound("ratio_64_layers", high=1e-6)),
         measure_ratio,
         f"{_SETUP}; 10-class head on the mean token; norms of the last layer's gradients",
@@ -189,7 +189,7 @@ CLAIMS = (
     Claim(
         "noci_scaled_cosine",
         "Branches scaled by one over the root of depth keep tokens apart at every depth.",
-        f"{NOCI}, section 4.1",
+        f"{NOCI}, abstract (depth-dependent scaling of the branches)",
         (Bound("cosine", high=0.4), Bound("change_16_to_128", high=0.15)),
         measure_scaled_cosine,
         f"{_SETUP}; 4 to 128 layers",
@@ -200,7 +200,7 @@ CLAIMS = (
     Claim(
         "noci_scaled_queries",
         "With such branches, gradients of queries stay comparable to those of values.",
-        f"{NOCI}, section 4.1",
+        f"{NOCI}, abstract (depth-dependent scaling of the branches)",
         (Bound("ratio", low=0.1),),
         measure_scaled_ratio,
         f"{_SETUP}; 10-class head on the mean token; norms of the last layer's gradients",

@@ -97,7 +97,7 @@ def norm_by_layer(params: Mapping[str, Any], path: Sequence[str]) -> jax.Array:
     return jnp.linalg.norm(kernels.reshape(len(kernels), -1), axis=-1)
 
 
-def head_loss(out: jax.Array, head: jax.Array, labels: jax.Array) -> jax.Array:
+def head_loss(out: Any, head: jax.Array, labels: jax.Array) -> jax.Array:
     """Return the mean cross-entropy of ``mean over tokens (out) @ head``."""
     logits = out.mean(1) @ head
     picked = jnp.take_along_axis(jax.nn.log_softmax(logits), labels[:, None], 1)

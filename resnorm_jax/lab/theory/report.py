@@ -42,7 +42,7 @@ def summary(document: Row) -> str:
     """Return one line: how many claims were reproduced."""
     return (
         f"{document['reproduced']} of {document['measured']} claims reproduced inside their bands, "
-        f"in {document['seconds']:.0f} s"
+        f"in {document['seconds']:.0f} s ({document['processor_seconds']:.0f} s of the processor)"
     )
 
 

@@ -141,7 +141,8 @@ def train_runs(
     found = each(keys, jnp.asarray(np.stack(rates), jnp.float32))
     (train_accuracy, train_loss), (test_accuracy, _) = found["train"], found["test"]
     numbers = (found["loss"], train_accuracy, train_loss, test_accuracy)
-    return Runs(*(np.asarray(n) for n in numbers), found["variables"])
+    loss, *scores = (np.asarray(n) for n in numbers)
+    return Runs(loss, scores[0], scores[1], scores[2], found["variables"])
 
 
 def _rows(key: jax.Array, step: Any, recipe: Recipe, count: int) -> jax.Array:

@@ -109,7 +109,8 @@ DEEP_WARMUP = 100
 def measure_admin(seeds: Sequence[int]) -> Measured:
     """Measure Admin beside Post-LN at 24 layers, with warm-up."""
     rates = [warm(PEAKS[1], DEEP_WARMUP, DEEP.steps)] * len(seeds)
-    numbers, lines = {}, []
+    numbers: dict[str, Any] = {}
+    lines: list[Line] = []
     for name, prepare in (("post_ln", None), ("admin", admin_profile)):
         found = train_runs(classifier(name, "layer", DEEP), DEEP, rates, seeds, prepare)
         numbers[f"{name}_share_trained"] = float((found.train_accuracy >= CHANCE).mean())
@@ -166,7 +167,7 @@ CLAIMS = (
     Claim(
         "t_fixup_no_warmup",
         "T-Fixup, without norms, trains without warm-up where Post-LN does not.",
-        "Huang et al. 2020 (ICML 2020, T-Fixup; after arXiv 1901.09321), section 4",
+        "Huang et al. 2020 (ICML 2020, T-Fixup; after arXiv 1901.09321), abstract",
         (Bound("t_fixup_share_trained", low=0.8), Bound("post_ln_share_trained", high=0.4)),
         measure_t_fixup,
         f"{_SETUP}; rate 3e-3, no warm-up, the input projection times (9N)^(-1/4), as its embeddings "
@@ -179,7 +180,7 @@ CLAIMS = (
     Claim(
         "admin_depth",
         "Admin trains a deep Post-LN stack where plain Post-LN does not.",
-        "Liu et al. 2020 (arXiv 2004.08249), section 5",
+        "Liu et al. 2020 (arXiv 2004.08249), abstract",
         (Bound("admin_share_trained", low=0.8), Bound("post_ln_share_trained", high=0.4)),
         measure_admin,
         "digits by rows, 24 layers, width 32, Adam 3e-3 after 100 steps of warm-up, 300 steps, batch "
