@@ -71,7 +71,8 @@ def _measure(claims: Any, seeds: int | None, output: Path, console: Console) -> 
     _say(console, runtime_line(), busy_note())
     # Steps are estimated seconds, so that the time left is right where claims differ a hundredfold.
     costs = {claim.id: max(1, round(claim.seconds)) for claim in claims}
-    with Progress("claims", sum(costs.values()), console=console, interval=0) as progress:
+    total = sum(costs.values())
+    with Progress("claims", total, console=console, interval=0, rate=False) as progress:
         progress.update(0)
         spent = 0
 

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from resnorm_jax.lab.theory.plots import draw_panels
+from resnorm_jax.lab.theory.plots import draw_row
 from resnorm_jax.lab.theory.run import NOT_MEASURED, NOT_REPRODUCED, REPRODUCED
 from resnorm_jax.reporting import html
 
@@ -121,7 +121,7 @@ def _section(row: Row) -> list[html.Html]:
         html.paragraph(row["statement"], " ", _verdict(row)),
         html.table(("", "what"), facts),
     ]
-    figure = draw_panels(row["panels"]) if row["panels"] else None
+    figure = draw_row(row) if row["panels"] else None
     if figure is not None:
         parts.append(html.figure(figure, row["statement"], f"{row['reading']} {HOW}"))
     elif row["panels"]:

@@ -3,10 +3,19 @@
 from collections.abc import Iterable
 
 from resnorm_jax.errors import check_choice
-from resnorm_jax.lab.theory import curse_of_depth, deepnet, more, noci, rezero, warmup, xiong
+from resnorm_jax.lab.theory import (
+    curse_of_depth,
+    deepnet,
+    more,
+    noci,
+    rezero,
+    rezero_trained,
+    warmup,
+    xiong,
+)
 from resnorm_jax.lab.theory.claim import Claim
 
-TOPICS = (xiong, noci, deepnet, rezero, curse_of_depth, warmup, more)
+TOPICS = (xiong, noci, deepnet, rezero, rezero_trained, curse_of_depth, warmup, more)
 CLAIMS: dict[str, Claim] = {claim.id: claim for topic in TOPICS for claim in topic.CLAIMS}
 
 

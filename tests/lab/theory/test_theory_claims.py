@@ -16,7 +16,7 @@ from rich.console import Console
 import resnorm_jax
 from resnorm_jax.cli.main import main as resnorm
 from resnorm_jax.errors import UserError
-from resnorm_jax.lab.theory import curse_of_depth, more, rezero, trained, warmup
+from resnorm_jax.lab.theory import curse_of_depth, more, rezero_trained, trained, warmup
 from resnorm_jax.lab.theory.claim import Bound, Claim, Line, Measured, Panel
 from resnorm_jax.lab.theory.report import measured_words, page, print_table, summary
 from resnorm_jax.lab.theory.run import measure_all, measure_claim, rounded
@@ -219,10 +219,10 @@ def test_numbers_of_admin_and_of_the_order_without_warm_up(monkeypatch):
     def train(model, *_):
         return fake_runs(given[model])
 
-    for module in (warmup, rezero):
+    for module in (warmup, rezero_trained):
         monkeypatch.setattr(module, "classifier", lambda name, *_: name)
         monkeypatch.setattr(module, "train_runs", train)
-    admin, order = (f((0, 1)).numbers for f in (warmup.measure_admin, rezero.measure_order))
+    admin, order = (f((0, 1)).numbers for f in (warmup.measure_admin, rezero_trained.measure_order))
     assert (admin["admin_share_trained"], admin["post_ln_share_trained"]) == (1, 0.5)
     assert order["post_ln_loss"] == pytest.approx(0.7)
     assert order["pre_ln_accuracy"] == pytest.approx(0.85)

@@ -8,7 +8,16 @@ import numpy as np
 import pytest
 
 from resnorm_jax import arrangements
-from resnorm_jax.lab.theory import curse_of_depth, deepnet, more, noci, probe, rezero, xiong
+from resnorm_jax.lab.theory import (
+    curse_of_depth,
+    deepnet,
+    more,
+    noci,
+    probe,
+    rezero,
+    rezero_trained,
+    xiong,
+)
 from resnorm_jax.lab.theory.claim import DIVERGED, finite, slope, spread_line
 from resnorm_jax.lab.theory.probe import FC2, QUERY, VALUE, Setup, draw, head_loss, kernels_by_layer
 
@@ -264,9 +273,9 @@ def test_parameters_as_torch_draws_them():
     assert 0.9 * bound < np.abs(query).max() <= bound + 1e-6
 
 
-@pytest.mark.parametrize("name", list(rezero.LAYERS))
+@pytest.mark.parametrize("name", list(rezero_trained.LAYERS))
 def test_deep_logits_layer_by_layer(name):
-    p = rezero.deep_parameters(key(10), 6, 3, depth=4, width=5)
+    p = rezero_trained.deep_parameters(key(10), 6, 3, depth=4, width=5)
     p = {**p, "gate": jnp.linspace(0.1, 0.4, 4)}
     n = {k: np.asarray(v, np.float64) for k, v in p.items()}
     x = rows(4, 7, 6)
@@ -276,12 +285,12 @@ def test_deep_logits_layer_by_layer(name):
         h = {"vanilla": f, "residual": h + f, "layer norm": plain_norm(f), "ReZero": h + g * f}[
             name
         ]
-    found = rezero.deep_logits(rezero.LAYERS[name], p, jnp.asarray(x))
+    found = rezero_trained.deep_logits(rezero_trained.LAYERS[name], p, jnp.asarray(x))
     np.testing.assert_allclose(found, h @ n["last"] + n["last_bias"], rtol=1e-3, atol=1e-4)
 
 
 def test_adagrad_divides_by_the_root_of_the_sum_of_squares():
-    direction = rezero.DIRECTIONS["adagrad"]()
+    direction = rezero_trained.DIRECTIONS["adagrad"]()
     g = np.array([3.0, -0.1])
     state = direction.init(jnp.zeros(2))
     first, state = direction.update(jnp.asarray(g), state)
