@@ -1,13 +1,8 @@
 """All measurements of ``resnorm bench``, in order, and the document that holds them."""
 
-import importlib.metadata
-import os
 from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from typing import Any
-
-import jax
 
 from resnorm_jax.bench.accuracy import accuracy
 from resnorm_jax.bench.memory import compile_times, norm_cost, step_cost
@@ -15,7 +10,7 @@ from resnorm_jax.bench.model import Size
 from resnorm_jax.bench.norm_speed import SHAPES, norm_speed
 from resnorm_jax.bench.step_speed import step_speed
 from resnorm_jax.bench.timing import Budget
-from resnorm_jax.bench.torch_peer import cores
+from resnorm_jax.reporting.environment import environment
 
 SECTIONS = ("norm", "step", "accuracy", "memory")
 SIZE = Size()
@@ -57,31 +52,6 @@ def quick_settings(dtype: str = "float32") -> Settings:
         step_budget=Budget(0.0, at_least=3, warmup=1),
         depths=(1, 4),
         compile_repeats=1,
-    )
-
-
-def environment() -> dict[str, Any]:
-    """Return date, device and versions."""
-    devices = jax.devices()
-    return {
-        "date": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "backend": jax.default_backend(),
-        "device": devices[0].device_kind,
-        "device_count": len(devices),
-        "cores": cores(),
-        "load_average": _load_average(),
-        "versions": {name: _version(name) for name in ("jax", "jaxlib", "flax", "torch")},
-    }
-
-
-def busy_note() -> str | None:
-    """Return a warning if other programs keep the processor busy, else None."""
-    load, count = _load_average(), cores()
-    if load is None or load < 0.5 * count:
-        return None
-    return (
-        f"note: load {load:.1f} on {count} cores: other programs are running, so times (torch's "
-        "most of all, whose threads wait for each other) are not to be trusted"
     )
 
 
@@ -141,14 +111,3 @@ _MEASUREMENTS: dict[str, Callable[[Settings, Note], Any]] = {
     "accuracy": _accuracy,
     "memory": _memory,
 }
-
-
-def _load_average() -> float | None:
-    return os.getloadavg()[0] if hasattr(os, "getloadavg") else None
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None

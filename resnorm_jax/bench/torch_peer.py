@@ -1,7 +1,6 @@
 """The same norms and classifier in torch, which is imported only here and only when asked for."""
 
 import importlib.util
-import os
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +9,7 @@ import numpy as np
 
 from resnorm_jax.bench.model import LEARNING_RATE, WEIGHT_DECAY, Size
 from resnorm_jax.modules.encoder import layer_parameters
+from resnorm_jax.reporting.environment import cores
 
 EPSILON = 1e-6
 
@@ -26,13 +26,6 @@ def unavailable() -> str | None:
         return f"torch has no {jax.default_backend()}"
     torch.set_num_threads(cores())
     return None
-
-
-def cores() -> int:
-    """Return the number of processor cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def device() -> str:

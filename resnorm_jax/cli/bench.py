@@ -64,7 +64,8 @@ def _parser() -> argparse.ArgumentParser:
 def _bench(arguments: argparse.Namespace) -> None:
     # Imported here: --help should not wait for jax.
     from resnorm_jax.bench import report
-    from resnorm_jax.bench.run import SECTIONS, Settings, busy_note, measure_all, quick_settings
+    from resnorm_jax.bench.run import SECTIONS, Settings, measure_all, quick_settings
+    from resnorm_jax.reporting.environment import busy_note
     from resnorm_jax.reporting.files import write_json
     from resnorm_jax.reporting.tables import runtime_line
 
@@ -96,9 +97,9 @@ def _bench(arguments: argparse.Namespace) -> None:
 
 def _trained(arguments: argparse.Namespace) -> None:
     from resnorm_jax.bench.report import trained_table
-    from resnorm_jax.bench.run import busy_note, environment
     from resnorm_jax.bench.trained import MENUS, QUICK, earlier_rows, train_table
     from resnorm_jax.errors import check_choice
+    from resnorm_jax.reporting.environment import busy_note, environment
     from resnorm_jax.reporting.files import write_json
     from resnorm_jax.reporting.tables import runtime_line
 
@@ -129,7 +130,7 @@ def _depth(arguments: argparse.Namespace) -> None:
     from resnorm_jax import arrangements
     from resnorm_jax.bench.depth import QUICK, Depths, depth_costs
     from resnorm_jax.bench.report import depth_table
-    from resnorm_jax.bench.run import busy_note, environment
+    from resnorm_jax.reporting.environment import busy_note, environment
     from resnorm_jax.reporting.files import write_json
     from resnorm_jax.reporting.tables import runtime_line
 

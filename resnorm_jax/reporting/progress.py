@@ -72,6 +72,7 @@ class Progress:
       console: where to show; standard output when None.
       interval: seconds between plain lines.
       clock: seconds from any fixed moment.
+      rate: whether to show examples per second.
     """
 
     def __init__(
@@ -83,7 +84,9 @@ class Progress:
         console: Console | None = None,
         interval: float = 10.0,
         clock: Callable[[], float] = time.monotonic,
+        rate: bool = True,
     ):
+        self._rate = rate
         self.description, self.total = description, total
         self.console = console or Console()
         self._start, self._interval, self._clock = start, interval, clock
@@ -149,8 +152,8 @@ class Progress:
         left = format_duration(self._speed.seconds_for(max(self.total - step, 0)))
         numbers = [f"{name} {value}" for name, value in shown.items()]
         unit, gap = ("ex/s", " ") if self._bar is not None else ("examples/s", "  ")
-        rate = f"{self._speed.examples_per_second:,.0f} {unit}"
-        return gap.join([*numbers, rate, f"{left} left"])
+        rate = [f"{self._speed.examples_per_second:,.0f} {unit}"] if self._rate else []
+        return gap.join([*numbers, *rate, f"{left} left"])
 
 
 def _bar(console: Console) -> Bar:

@@ -62,6 +62,12 @@ def test_no_time_passed(console):
     assert lines_of(console) == ["a [b]    0%  0/0  0 examples/s  -:-- left"]
 
 
+def test_the_rate_can_be_left_out(console):
+    with Progress("claims", 4, console=console, clock=Clock(), rate=False) as progress:
+        progress.update(1)
+    assert lines_of(console) == ["claims   25%  1/4  -:-- left"]
+
+
 def test_bar_on_a_terminal_fits_80_columns():
     console = Console(file=io.StringIO(), force_terminal=True, width=80, color_system=None)
     clock = Clock()

@@ -1,0 +1,102 @@
+"""``resnorm lab theory``: published results on signal propagation, measured again."""
+
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from resnorm_jax.cli.arguments import Parser
+from resnorm_jax.errors import UserError
+
+RECORDS, PAGE = "theory.json", "theory.html"
+
+
+def main(argv: list[str]) -> int:
+    """Measure the claims asked for; print the table, write the records and the page."""
+    chosen = _parser().parse_args(argv)
+    if chosen.seeds is not None and chosen.seeds < 1:
+        raise UserError(f"--seeds: {chosen.seeds}: give 1 or more")
+    if chosen.output.exists() and not chosen.output.is_dir():
+        raise UserError(f"--output: {chosen.output} is a file; name a directory")
+    # Imported here: --help should not wait for jax.
+    from resnorm_jax.lab.theory.table import choose
+
+    claims = choose(chosen.only)
+    console = Console()
+    if chosen.list:
+        for claim in claims:
+            _say(console, f"{claim.id:<28} {claim.statement}")
+        return 0
+    try:
+        document = _measure(claims, chosen.seeds, chosen.output, console)
+    except KeyboardInterrupt:
+        _say(console, f"interrupted; what was measured is in {chosen.output / RECORDS}")
+        return 130
+    _finish(document, chosen.output, console)
+    return 0
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        prog="resnorm lab theory",
+        description="Measure published results on signal propagation again: claim, source, band, "
+        "measured, verdict. All of them take about ten minutes on two cores.",
+    )
+    parser.add_argument(
+        "--only", type=_ids, default=(), metavar="ID,ID", help="only these claims; see --list"
+    )
+    parser.add_argument(
+        "--output", type=Path, default=Path("resnorm-theory"), metavar="DIR",
+        help=f"directory of {RECORDS} and {PAGE} (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--seeds", type=int, metavar="N", help="seeds of every claim, in place of its own number"
+    )
+    parser.add_argument("--list", action="store_true", help="print the claims, measure nothing")
+    return parser
+
+
+def _ids(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _measure(claims: Any, seeds: int | None, output: Path, console: Console) -> dict[str, Any]:
+    from resnorm_jax.lab.theory.report import measured_words
+    from resnorm_jax.lab.theory.run import measure_all
+    from resnorm_jax.reporting.environment import busy_note
+    from resnorm_jax.reporting.files import write_json
+    from resnorm_jax.reporting.progress import Progress
+    from resnorm_jax.reporting.tables import runtime_line
+
+    _say(console, runtime_line(), busy_note())
+    # Steps are estimated seconds, so that the time left is right where claims differ a hundredfold.
+    costs = {claim.id: max(1, round(claim.seconds)) for claim in claims}
+    total = sum(costs.values())
+    with Progress("claims", total, console=console, interval=0, rate=False) as progress:
+        progress.update(0)
+        spent = 0
+
+        def done(row: dict[str, Any], document: dict[str, Any]) -> None:
+            nonlocal spent
+            spent += costs[row["id"]]
+            write_json(output / RECORDS, document)
+            progress.print(f"{row['verdict']:<15} {row['id']:<28} {measured_words(row)}")
+            progress.update(spent)
+
+        return measure_all(claims, seeds, done)
+
+
+def _finish(document: dict[str, Any], output: Path, console: Console) -> None:
+    from resnorm_jax.lab.theory.report import page, print_table
+    from resnorm_jax.reporting.files import write_json
+    from resnorm_jax.reporting.html import write_page
+
+    print_table(document, console)
+    write_json(output / RECORDS, document)
+    write_page(output / PAGE, page(document))
+    _say(console, f"records  {output / RECORDS}", f"page     {output / PAGE}")
+
+
+def _say(console: Console, *lines: str | None) -> None:
+    for line in filter(None, lines):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)

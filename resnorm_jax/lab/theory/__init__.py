@@ -1,0 +1,1 @@
+"""Published results on signal propagation, measured again: what ``resnorm lab theory`` runs."""
