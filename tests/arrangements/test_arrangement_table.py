@@ -159,9 +159,9 @@ LAYERS = [  # a module may import from its own row and those above it
     {"arrangements", "data"},
     {"ops", "interop"},
     {"modules"},
-    {"norms", "streams", "build", "config", "reporting"},
+    {"norms", "streams", "build", "config", "reporting", "article"},
     {"training"},
-    {"bench"},
+    {"bench", "lab"},
     {"cli"},
 ]
 RANK = {part: rank for rank, parts in enumerate(LAYERS) for part in parts}
