@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -24,9 +25,12 @@ class Switch:
     norm: bool
     label: str
 
-    def block(self, x: jax.Array, branch: Callable, normalize: Callable) -> jax.Array:
-        """``x + F(LN(x))``, without the addition or the norm where they are switched off."""
-        y = branch(normalize(x) if self.norm else x)
+    def read(self, x: jax.Array, normalize: Callable) -> jax.Array:
+        """What the branch is given: ``LN(x)``, or ``x`` where the norm is off."""
+        return normalize(x) if self.norm else x
+
+    def write(self, x: jax.Array, y: jax.Array) -> jax.Array:
+        """What comes of the block: ``x + y``, or the branch's ``y`` where the skip is off."""
         return residual(x, y) if self.skip else y
 
 
@@ -45,12 +49,12 @@ class ReluLayer(nn.Module):
     """
 
     width: int
+    kernel_init: Callable[..., jax.Array] = nn.initializers.he_normal()
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Map ``x [..., D]`` to the same shape."""
-        init = nn.initializers.he_normal()
-        return jax.nn.relu(nn.Dense(self.width, kernel_init=init, name="linear")(x))
+        return jax.nn.relu(nn.Dense(self.width, kernel_init=self.kernel_init, name="linear")(x))
 
 
 class _Block(nn.Module):
@@ -59,10 +63,10 @@ class _Block(nn.Module):
     normalize: Callable[..., nn.Module]
 
     @nn.compact
-    def __call__(self, x: jax.Array, probe: jax.Array | None) -> tuple[jax.Array, jax.Array]:
+    def __call__(self, x: jax.Array, probe: jax.Array | None) -> tuple[jax.Array, Any]:
         x = x if probe is None else x + probe
-        branch, norm = self.branch(name="branch"), self.normalize(name="norm")
-        return self.switch.block(x, branch, norm), x
+        h = self.switch.read(x, self.normalize(name="norm"))
+        return self.switch.write(x, self.branch(name="branch")(h)), (x, h)
 
 
 class SwitchNetwork(nn.Module):
@@ -97,9 +101,9 @@ class SwitchNetwork(nn.Module):
         """Run ``x`` through all blocks."""
         return self.trace(x)[0]
 
-    def trace(self, x: jax.Array, probe: jax.Array | None = None) -> tuple[jax.Array, jax.Array]:
-        """Return the output, and the input of every block ``[depth, *x.shape]``.
+    def trace(self, x: jax.Array, probe: jax.Array | None = None) -> tuple[jax.Array, Any]:
+        """Return the output, and what every block and every branch is given ``[depth, *x.shape]``.
 
-        ``probe`` of that shape is added to those inputs: the gradient of zeros there is the stream's.
+        ``probe`` of that shape is added to the blocks' inputs: its gradient at zero is the stream's.
         """
         return self.blocks(x, probe)

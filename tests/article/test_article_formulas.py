@@ -165,12 +165,13 @@ def test_a_network_layer_by_layer(switch):
     rng = np.random.default_rng(5)
     params = jax.tree.map(lambda a: np.float32(a + 0.3 * rng.normal(size=a.shape)), params)
     blocks = params["params"]["blocks"]
-    out, inputs = net.apply(params, jnp.float32(x), method="trace")
+    out, (inputs, read) = net.apply(params, jnp.float32(x), method="trace")
     for n in range(4):
         assert worst(inputs[n], x) <= 1e-5
         h = x
         if switch.norm:
             h = oracles.layer_norm(x, blocks["norm"]["scale"][n], blocks["norm"]["bias"][n])
+        assert worst(read[n], h) <= 1e-5
         linear = {k: np.float64(v[n]) for k, v in blocks["branch"]["linear"].items()}
         y = np.maximum(h @ linear["kernel"] + linear["bias"], 0)
         x = x + y if switch.skip else y
