@@ -16,7 +16,7 @@ N      layers
 ====== ==========================================
 """
 
-from resnorm_jax import arrangements, norms, streams
+from resnorm_jax import arrangements, article, norms, streams
 from resnorm_jax.modules.attention import MultiHeadAttention
 from resnorm_jax.modules.batch_norms import BatchNorm, GroupNorm
 from resnorm_jax.modules.classifier import SequenceClassifier
@@ -63,6 +63,7 @@ __all__ = [
     "add_layer_norm",
     "add_rms_norm",
     "arrangements",
+    "article",
     "drop_path",
     "layer_norm",
     "layer_parameters",

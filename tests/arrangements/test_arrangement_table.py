@@ -161,7 +161,7 @@ LAYERS = [  # a module may import from its own row and those above it
     {"arrangements", "data"},
     {"ops", "interop"},
     {"modules"},
-    {"norms", "streams", "build", "config", "reporting"},
+    {"norms", "streams", "build", "config", "reporting", "article"},
     {"training"},
     {"lab"},
     {"bench"},

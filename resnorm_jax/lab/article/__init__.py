@@ -1,0 +1,1 @@
+"""The article, reproduced: its numbers, its listings trained, its claims measured."""

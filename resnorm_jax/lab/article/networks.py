@@ -1,0 +1,119 @@
+"""The networks that claims are measured on: the flow chart's four, around any kind of layer."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import flax.linen as nn
+import jax
+
+from resnorm_jax.article import SWITCHES, ReluLayer, Switch, SwitchNetwork
+from resnorm_jax.article.linear import uniform
+from resnorm_jax.lab.article.problems import Problem, Rows
+from resnorm_jax.lab.article.training import cross_entropy, rows_of_step
+from resnorm_jax.modules.attention import MultiHeadAttention
+from resnorm_jax.modules.classifier import SequenceClassifier
+from resnorm_jax.modules.encoder import TransformerEncoder
+from resnorm_jax.modules.front_ends import FeatureEmbedding, PatchEmbedding, TokenEmbedding
+from resnorm_jax.modules.norms import LayerNorm
+
+BOTH, NEITHER = SWITCHES[3], SWITCHES[0]
+STARTS = {  # how weights start: the kindest for a chain without skips, and PyTorch's default
+    "He et al. 2015": lambda width: nn.initializers.he_normal(),
+    "PyTorch's default": lambda width: uniform(width**-0.5),
+}
+# The flow chart's four ways, by the arrangements of this library that are the same.
+ARRANGEMENTS = {"neither": "none", "skip and norm": "pre_ln"}
+
+
+class Recurrent(nn.Module):
+    """A gated recurrent unit over the sequence."""
+
+    width: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Map ``x [B, L, D]`` to the same shape."""
+        return nn.RNN(nn.GRUCell(self.width), name="cell")(x)
+
+
+KINDS: dict[str, Callable[[int], Callable[..., nn.Module]]] = {
+    "multilayer perceptron": lambda width: partial(ReluLayer, width),
+    "1-d convolution": lambda width: partial(nn.Conv, width, (3,)),
+    "recurrent cell (GRU)": lambda width: partial(Recurrent, width),
+    "self-attention": lambda width: partial(MultiHeadAttention, 2),
+}
+
+
+class SwitchClassifier(nn.Module):
+    """A linear layer, the switch network, the mean over positions, a linear layer."""
+
+    classes: int
+    width: int
+    depth: int
+    switch: Switch
+    branch: Callable[..., nn.Module]
+    normalize: Callable[..., Any] = LayerNorm
+
+    def setup(self) -> None:
+        """Make the parts."""
+        self.embed = nn.Dense(self.width)
+        self.body = SwitchNetwork(self.depth, self.switch, self.branch, self.normalize)
+        self.head = nn.Dense(self.classes)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Map ``x [B, C]`` or ``[B, L, C]`` to logits."""
+        return self._logits(self.body(self.embed(x)))
+
+    def reads(self, x: jax.Array) -> jax.Array:
+        """What each branch is given, ``[depth, B, ..., width]``."""
+        return self.body.trace(self.embed(x))[1][1]
+
+    def _logits(self, h: jax.Array) -> jax.Array:
+        return self.head(h if h.ndim == 2 else h.mean(1))
+
+
+FRONT_ENDS: dict[str, Callable[[int, Problem], nn.Module]] = {
+    "features": lambda width, problem: FeatureEmbedding(width),
+    "images": lambda width, problem: PatchEmbedding(width, 2),
+    "tokens": lambda width, problem: TokenEmbedding(width, problem.vocabulary),
+}
+
+
+def encoder_classifier(problem: Problem, width: int, depth: int, arrangement: str) -> nn.Module:
+    """Return this library's classifier of sequences, small."""
+    return SequenceClassifier(
+        classes=problem.classes,
+        front_end=FRONT_ENDS[problem.kind](width, problem),
+        encoder=TransformerEncoder(depth=depth, heads=2, arrangement=arrangement),
+        max_length=64,
+    )
+
+
+def flat(rows: Rows) -> Rows:
+    """Rows with all their features in one vector."""
+    return rows._replace(x=rows.x.reshape(len(rows.x), -1))
+
+
+def loss_of(model: nn.Module, rows: Rows, batch: int, masked: bool = False):
+    """Return the loss of a step: cross-entropy on the step's batch."""
+
+    def loss(params: Any, root: jax.Array, step: jax.Array) -> jax.Array:
+        some = rows.take(rows_of_step(root, step, len(rows.y), batch))
+        given = (some.x, some.mask) if masked else (some.x,)
+        return cross_entropy(model.apply(params, *given), some.y)
+
+    return loss
+
+
+def init_of(model: nn.Module, rows: Rows, masked: bool = False):
+    """Return the function from a key to the model's parameters."""
+    some = rows.take(slice(0, 2))
+    given = (some.x, some.mask) if masked else (some.x,)
+    return lambda key: model.init(key, *given)
+
+
+def accuracy_of(model: nn.Module, rows: Rows, masked: bool = False):
+    """Return the function from parameters to the share of rows classified rightly."""
+    given = (rows.x, rows.mask) if masked else (rows.x,)
+    return lambda params: (model.apply(params, *given).argmax(-1) == rows.y).mean()
