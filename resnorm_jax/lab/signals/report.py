@@ -182,7 +182,7 @@ def _section(row: Statistic, found: Found) -> list[html.Html]:
 
 
 def write_signals(found: Found, directory: Path, title: str, about: str, config: Any) -> None:
-    """Write ``signal.html``, ``signal.json`` and a PNG of each figure."""
+    """Write ``signal.html`` and ``signal.json``."""
     document = {
         "about": about,
         "config": config,
