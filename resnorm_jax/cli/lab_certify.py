@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rich.console import Console
 
 from resnorm_jax.cli.arguments import Parser
@@ -75,6 +74,11 @@ def _certify(config: Any, names: Sequence[str], grids: Sequence[Any], output: Pa
     for each in checked:
         report.print_agreement(each, console)
     if output is not None:
-        along = {c.name: np.nanmean(p.along, axis=0).tolist() for c, p in found}
-        document = {"what": what, "certificates": records, "along": along, "agreement": checked}
+        by_share = {c.name: p.agreement.mean(0).tolist() for c, p in found}
+        document = {
+            "what": what,
+            "certificates": records,
+            "agreement_by_share": by_share,
+            "agreement": checked,
+        }
         report.write(document, output, console)

@@ -60,7 +60,7 @@ def draw_panels(
     legend_rows = -(-len(things) // 5)
     figure = Figure(figsize=(width, height + 0.22 * legend_rows), layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.subplots(rows, columns, squeeze=False, sharex=True).ravel()
+    axes = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).ravel()
     colors = _colors(things)
     for axis, (title, lines) in zip(axes, panels.items(), strict=False):
         for line in lines:
@@ -71,6 +71,7 @@ def draw_panels(
         if log_x:
             axis.set_xscale("log")
         axis.grid(alpha=0.25)
+        axis.label_outer()
     for axis in axes[len(panels) :]:
         axis.set_axis_off()
     _legend(figure, things, colors, panels)

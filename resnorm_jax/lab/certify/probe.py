@@ -1,12 +1,12 @@
 """What one step of the optimizer would do to a model that has not been trained: nothing is kept.
 
-The optimizer's first direction u is taken on one batch; the loss on other rows is measured along it:
+The optimizer's first direction u is taken on a batch, and the model is run along it:
 
-    l(a) = loss(theta_0 + a * peak * u)
+    theta(a) = theta_0 + a * peak * u
 
-`a` is a share of the config's peak learning rate. A network whose first layers get no gradient, or
-that forgets its input with depth, does not get better along u at any a; one whose curvature is high
-gets worse at the rate it is to be trained with.
+``a`` is a share of the config's peak learning rate. A network whose first layers get no gradient, that
+forgets its input with depth, or whose output jumps about, does not learn to tell the classes apart by
+such a step, however long or short it is.
 """
 
 from collections.abc import Callable, Mapping
@@ -31,8 +31,9 @@ class Probe:
     """What was seen at initialization, over S draws of the parameters.
 
     Attributes:
-      loss: ``[S]``, on the other rows, before.
-      along: ``[S, len(SHARES)]``, on the same rows, at each share of the peak rate.
+      loss: ``[S]``, before.
+      along: ``[S, len(SHARES)]``, the loss at each share of the peak rate.
+      agreement: ``[S, len(SHARES)]``, of the logits with the labels there: see `agreement`.
       gradient: ``[S, N]``, norm of the gradient of each layer's parameters.
       alike: ``[S]``, mean cosine between the pooled outputs of different rows; 1 when the network
         says the same whatever it is shown.
@@ -40,6 +41,7 @@ class Probe:
 
     loss: np.ndarray
     along: np.ndarray
+    agreement: np.ndarray
     gradient: np.ndarray
     alike: np.ndarray
 
@@ -55,7 +57,7 @@ def make_probe(
     apply: Callable[..., Any],
     optimizer: optax.GradientTransformation,
     peak: float,
-) -> Callable[[jax.Array, Batch, Batch], dict[str, jax.Array]]:
+) -> Callable[[jax.Array, Batch], dict[str, jax.Array]]:
     """Return the compiled measurement of one model.
 
     Args:
@@ -65,34 +67,60 @@ def make_probe(
       peak: the learning rate that share 1 stands for.
 
     Returns:
-      Function of the keys ``[S]`` of S draws, the batch that gives the direction and the one that is
-      scored, which gives the fields of `Probe`.
+      Function of the keys ``[S]`` of S draws and of the batch, which gives the fields of `Probe`.
     """
 
-    def loss(params: Any, collections: Any, batch: Batch) -> tuple[jax.Array, jax.Array]:
+    def loss(params: Any, collections: Any, batch: Batch) -> tuple[jax.Array, Any]:
         logits, pooled = apply({"params": params, **collections}, batch["x"], batch.get("mask"))
         each = optax.softmax_cross_entropy_with_integer_labels(logits, batch["y"])
-        return jnp.sum(each * batch["weight"]) / jnp.sum(batch["weight"]), pooled
+        return jnp.sum(each * batch["weight"]) / jnp.sum(batch["weight"]), (logits, pooled)
 
-    def draw(key: jax.Array, batch: Batch, other: Batch) -> dict[str, jax.Array]:
+    def draw(key: jax.Array, batch: Batch) -> dict[str, jax.Array]:
         variables = dict(init(key, batch["x"], batch.get("mask")))
         params, collections = variables.pop("params"), at_step(variables, 0)
-        gradient, pooled = jax.grad(loss, has_aux=True)(params, collections, batch)
+        gradient, (_, pooled) = jax.grad(loss, has_aux=True)(params, collections, batch)
         update, _ = optimizer.update(gradient, optimizer.init(params), params)
 
-        def moved(share: jax.Array) -> jax.Array:
+        def moved(share: jax.Array) -> tuple[jax.Array, jax.Array]:
             there = jax.tree.map(lambda p, u: p + share * peak * u, params, update)
-            return loss(there, collections, other)[0]
+            found, (logits, _) = loss(there, collections, batch)
+            return found, agreement(logits, batch["y"], batch["weight"])
 
-        losses = jax.lax.map(moved, jnp.asarray((0.0, *SHARES)))
+        losses, agreed = jax.lax.map(moved, jnp.asarray((0.0, *SHARES)))
         return {
             "loss": losses[0],
             "along": losses[1:],
+            "agreement": agreed[1:],
             "gradient": layer_norms(gradient),
             "alike": mean_cosine(pooled, batch["weight"]),
         }
 
-    return jax.jit(lambda keys, batch, other: jax.lax.map(lambda k: draw(k, batch, other), keys))
+    return jax.jit(lambda keys, batch: jax.lax.map(lambda k: draw(k, batch), keys))
+
+
+def agreement(logits: jax.Array, labels: jax.Array, weight: jax.Array) -> jax.Array:
+    """Return the correlation of logits ``[B, K]`` with one-hot labels, both less their means.
+
+    ::
+
+        r = <Z, Y> / (|Z| |Y|),  Z = logits less the mean over rows, then over classes;
+                                 Y = one-hot labels less their mean over rows
+
+    Neither a bias for some class nor the scale of the logits counts: only whether rows of one class
+    are told from those of others. 0 where the logits do not depend on the row. Rows are weighted.
+    After centred alignment (Cortes et al. 2012, JMLR 13, eq. 4), here of outputs, not kernels.
+    """
+    share = (weight / jnp.sum(weight))[:, None]
+
+    def centred(z: jax.Array) -> jax.Array:
+        return z - jnp.sum(share * z, axis=0)
+
+    target = centred(jax.nn.one_hot(labels, logits.shape[-1]))
+    z = centred(logits)
+    z = z - jnp.mean(z, axis=-1, keepdims=True)
+    z = z / jnp.maximum(jnp.max(jnp.abs(z)), jnp.finfo(z.dtype).tiny)  # squares must not overflow
+    norm = jnp.sqrt(jnp.sum(share * z**2) * jnp.sum(share * target**2))
+    return jnp.where(norm > 0, jnp.sum(share * z * target) / jnp.where(norm > 0, norm, 1), 0)
 
 
 def layer_norms(gradient: Mapping[str, Any]) -> jax.Array:

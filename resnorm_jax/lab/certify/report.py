@@ -19,15 +19,14 @@ RECORDS, PAGE = "certify.json", "certify.html"
 KINDS = {AS_IS: "good", WARM_UP: "fair", NOT: "bad"}
 COLORS = {AS_IS: "green", WARM_UP: "yellow", NOT: "red"}
 SCORE = (
-    "Score: the mean, over shares 2^-10 to 2^5 of the peak learning rate, of how much one step of the "
-    "optimizer at that share lowers the loss on rows it was not taken on, relative to the loss "
-    "before; a rise counts as -1 at most. Nothing is trained: the step is undone."
+    "Score: how well one step of the optimizer, taken on training rows and undone, makes the logits "
+    "agree with the labels: their correlation, both less their means, at the best of the shares 2^-10 "
+    "to 2^5 of the peak learning rate; the mean over draws of the parameters. Nothing is trained."
 )
 HOW = (
-    "Each line is the loss after one step of the optimizer, at shares of the config's peak learning "
-    "rate. A line that dips deep, and stays low far to the right, belongs to an arrangement that "
-    "trains fast and forgives a high rate. One that stays flat gets no signal; one that rises left "
-    "of 1 needs a warm-up."
+    "Each line is the correlation of logits and labels after one step of the optimizer, at shares of "
+    "the config's peak learning rate. High is good: the step tells the classes apart. A line near 0 "
+    "everywhere gets no signal; one whose top is left of 1 wants a smaller first step."
 )
 AGREE = (
     "Each point is an arrangement: to the right what was predicted, upwards what training found. "
@@ -87,11 +86,15 @@ def page(document: dict[str, Any]) -> html.Html:
         html.paragraph(SCORE),
         html.heading("Verdicts"),
         html.table(("", "arrangement", "score", "verdict", "reason"), rows),
-        html.heading("The loss after one step"),
+        html.heading("After one step"),
     ]
-    drawn = _steps(document["certificates"], document["along"])
+    drawn = _steps(document["certificates"], document["agreement_by_share"])
     if drawn is not None:
-        parts.append(html.figure(drawn, "Loss after one step, mean over draws", HOW))
+        parts.append(
+            html.figure(
+                drawn, "Agreement of logits and labels after one step, mean over draws", HOW
+            )
+        )
     for found in document.get("agreement", []):
         parts += [
             html.heading(f"Checked against training, {found['depth']} layers"),
@@ -109,12 +112,11 @@ def _steps(records: Sequence[dict[str, Any]], along: dict[str, list[float]]) -> 
         return None
     axes = figure.subplots()
     for index, row in enumerate(records):
-        curve = np.array(along[row["name"]], np.float64) / row["loss"]
+        curve = np.array(along[row["name"]], np.float64)
         axes.plot(SHARES, curve, label=row["name"], **style(index))
-    axes.axhline(1.0, color="0.4", linestyle=":")
+    axes.axvline(1.0, color="0.4", linestyle=":")
     axes.set_xscale("log", base=2)
-    axes.set_ylim(0, 2)
-    axes.set(xlabel="share of the peak learning rate", ylabel="loss after the step / loss before")
+    axes.set(xlabel="share of the peak learning rate", ylabel="correlation of logits and labels")
     axes.grid(alpha=0.25)
     columns = 1 + (len(records) - 1) // 25
     axes.legend(fontsize=7, ncols=columns, loc="center left", bbox_to_anchor=(1.0, 0.5))

@@ -16,12 +16,12 @@ class Thresholds:
     """Where a verdict turns.
 
     Attributes:
-      fall: least relative fall of the loss, at the best share of the learning rate, of what trains.
-      chance: most that the loss may be there, in multiples of ``log K``.
+      score: least of what trains.
+      chance: most that the loss may be at the best step, in multiples of ``log K``.
     """
 
-    fall: float = 0.06
-    chance: float = 2.0
+    score: float = 0.11
+    chance: float = 3.0
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Certificate:
 
     Attributes:
       name: of the arrangement.
-      score: the higher, the faster it is expected to train; ``-1`` to ``1``.
+      score: of `score`: the higher, the faster it is expected to train; ``-1`` to ``1``.
       verdict: one of `VERDICTS`.
       reason: one line.
       loss: before, mean over draws, in nats.
@@ -61,16 +61,15 @@ def relative_fall(probe: Probe) -> np.ndarray:
 
 
 def score(probe: Probe) -> float:
-    """Return the mean relative fall over shares of the rate and draws.
+    """Return how well one step can make the logits agree with the labels, at its best length.
 
     ::
 
-        mean_a max(-1, (l(0) - l(a)) / l(0)),   a = 2^-10 ... 2^5, equally spaced in log a
+        mean over draws of  max_a r(a),   a = 2^-10 ... 2^5 of the peak learning rate
 
-    A network ranks high if one step makes it much better, and if it may be long: both a signal that
-    gets through and a low curvature count.
+    with r of `resnorm_jax.lab.certify.probe.agreement`.
     """
-    return float(relative_fall(probe).mean())
+    return float(np.nan_to_num(probe.agreement, nan=-1.0).max(axis=1).mean())
 
 
 def judge(name: str, probe: Probe, classes: int, at: Thresholds | None = None) -> Certificate:
@@ -95,12 +94,13 @@ def judge(name: str, probe: Probe, classes: int, at: Thresholds | None = None) -
         "alike": float(probe.alike.mean()),
     }
     verdict = AS_IS
-    if not seen["fall"] >= at.fall or not least <= at.chance * math.log(classes):
+    worth = score(probe)
+    if not worth >= at.score or not least <= at.chance * math.log(classes):
         verdict = NOT
     elif seen["at_peak"] > 0:
         verdict = WARM_UP
-    reason = REASONS[verdict](seen, at, least, classes)
-    return Certificate(name=name, score=score(probe), verdict=verdict, reason=reason, **seen)
+    reason = REASONS[verdict]({**seen, "score": worth}, at, least, classes)
+    return Certificate(name=name, score=worth, verdict=verdict, reason=reason, **seen)
 
 
 def gradient_ratio(probe: Probe) -> float:
@@ -118,7 +118,9 @@ def _why_not(seen, at: Thresholds, least: float, classes: int) -> str:
         hint = f"; the first layer's gradient is {seen['gradient_ratio']:.0e} of the last's"
     elif seen["alike"] > 0.95:
         hint = f"; all rows look alike after the last layer (cosine {seen['alike']:.3f})"
-    return f"no step along the first update lowers the loss by {100 * at.fall:.0f} %{hint}"
+    return (
+        f"one step tells the classes apart with r = {seen['score']:.2f}, under {at.score:.2f}{hint}"
+    )
 
 
 def _why_warm(seen, at: Thresholds, least: float, classes: int) -> str:
@@ -130,8 +132,8 @@ def _why_warm(seen, at: Thresholds, least: float, classes: int) -> str:
 
 def _why_as_is(seen, at: Thresholds, least: float, classes: int) -> str:
     return (
-        f"a first step at the full rate lowers the loss by {-100 * seen['at_peak']:.0f} %, "
-        f"the best one by {100 * seen['fall']:.0f} %"
+        f"one step tells the classes apart with r = {seen['score']:.2f}; at the full rate it lowers "
+        f"the loss by {-100 * seen['at_peak']:.0f} %"
     )
 
 

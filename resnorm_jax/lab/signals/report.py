@@ -64,10 +64,8 @@ def layer_tables(signals: Signals) -> list[tuple[str, list[str], list[list[str]]
             continue
         label = title or STATISTICS.get(names[0]).label
         headers = [h if title else h.removeprefix(label).strip() for h, _ in columns]
-        cells = [
-            [str(level), *(short(values[level]) for _, values in columns)]
-            for level in selected(signals.depth)
-        ]
+        levels = [n for n in selected(signals.depth) if n or not np.isnan(columns[0][1][0])]
+        cells = [[str(n), *(short(values[n]) for _, values in columns)] for n in levels]
         found.append((label, ["layer", *headers], cells))
     return found
 
@@ -184,7 +182,7 @@ def _section(row: Statistic, found: Found) -> list[html.Html]:
 
 
 def write_signals(found: Found, directory: Path, title: str, about: str, config: Any) -> None:
-    """Write ``signal.html``, ``signal.json`` and a PNG of each figure."""
+    """Write ``signal.html`` and ``signal.json``."""
     document = {
         "about": about,
         "config": config,

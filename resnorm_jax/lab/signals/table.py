@@ -114,7 +114,8 @@ STATISTICS = Registry(
             "of the Jacobian of the stack's output with respect to its input, over valid positions, "
             "largest first: all of them where the matrix is small, else the largest",
             "By how much the stack stretches directions of its input. All at 1: dynamical isometry. A "
-            "steep fall: only a few directions get through.",
+            "steep fall: only a few directions get through. Below a millionth of the largest they are "
+            "rounding: a norm takes its direction away from every position.",
             "Saxe et al. 2013 (arXiv 1312.6120); Bachlechner et al. 2020 (arXiv 2003.04887)",
             "jacobian", True,
         ),

@@ -11,6 +11,7 @@ import resnorm_jax as rn
 from resnorm_jax.config import OptimizerConfig
 from resnorm_jax.lab.certify.probe import (
     SHARES,
+    agreement,
     as_probe,
     direction,
     layer_norms,
@@ -29,8 +30,7 @@ def case():
         weight = np.array([1, 1, 0, 1, 1.0])
         return {"x": rng.normal(size=(B, D)), "y": rng.integers(0, K, B), "weight": weight}
 
-    kernel = rng.normal(size=(D, K))
-    return kernel, batch(), batch()
+    return rng.normal(size=(D, K)), batch()
 
 
 def softmax_loss(kernel, batch):
@@ -55,7 +55,7 @@ def softmax_loss(kernel, batch):
     ids=["sgd", "adam", "adamw"],
 )
 def test_losses_along_the_first_direction(case, config, update):
-    kernel, batch, other = case
+    kernel, batch = case
 
     def init(key, x, mask):
         return {"params": {"head": {"kernel": jnp.asarray(kernel, jnp.float32)}}}
@@ -65,20 +65,43 @@ def test_losses_along_the_first_direction(case, config, update):
 
     config = replace(config, learning_rate=0.3, warmup=0.5)
     probe = make_probe(init, apply, direction(config), config.learning_rate)
-    as_jax = [{k: jnp.asarray(v, jnp.float32) for k, v in b.items()} for b in (batch, other)]
-    as_jax = [{**b, "y": b["y"].astype(jnp.int32)} for b in as_jax]
-    found = as_probe(probe(jax.random.split(jax.random.key(0), 2), *as_jax))
+    as_jax = {name: jnp.asarray(value, jnp.float32) for name, value in batch.items()}
+    as_jax["y"] = as_jax["y"].astype(jnp.int32)
+    found = as_probe(probe(jax.random.split(jax.random.key(0), 2), as_jax))
 
     _, gradient = softmax_loss(kernel, batch)
-    want = [
-        softmax_loss(kernel + share * 0.3 * update(gradient, kernel), other)[0]
-        for share in (0.0, *SHARES)
-    ]
+    there = [kernel + share * 0.3 * update(gradient, kernel) for share in (0.0, *SHARES)]
+    want = [softmax_loss(place, batch)[0] for place in there]
+    agreed = [correlation(batch["x"] @ place, batch["y"], batch["weight"]) for place in there[1:]]
     np.testing.assert_allclose(found.loss, [want[0]] * 2, rtol=1e-5)
     np.testing.assert_allclose(found.along, [want[1:]] * 2, rtol=2e-5)
+    np.testing.assert_allclose(found.agreement, [agreed] * 2, atol=2e-5)
     assert found.gradient.shape == (2, 0)
     kept = batch["x"][batch["weight"] > 0]
     np.testing.assert_allclose(found.alike, [pairwise(kept)] * 2, rtol=1e-5)
+
+
+def correlation(logits, labels, weight):
+    """Pearson's correlation of all entries, each column less its mean, each row of logits too."""
+    logits, labels = logits[weight > 0], labels[weight > 0]
+    z = logits - logits.mean(0)
+    y = np.eye(K)[labels] - np.eye(K)[labels].mean(0)
+    return np.corrcoef((z - z.mean(1, keepdims=True)).ravel(), y.ravel())[0, 1]
+
+
+def test_agreement_sees_neither_bias_nor_scale():
+    rng = np.random.default_rng(1)
+    logits, labels, weight = rng.normal(size=(B, K)), rng.integers(0, K, B), np.ones(B)
+    want = correlation(logits, labels, weight)
+    moved = 1e25 * (logits + rng.normal(size=K))
+    for z in (logits, moved):
+        z = jnp.asarray(z, jnp.float32)
+        found = agreement(z, jnp.asarray(labels), jnp.asarray(weight))
+        np.testing.assert_allclose(found, want, rtol=1e-4)
+    perfect = jax.nn.one_hot(labels, K)
+    np.testing.assert_allclose(agreement(perfect, jnp.asarray(labels), jnp.ones(B)), 1, rtol=1e-6)
+    same = jnp.broadcast_to(jnp.arange(4.0), (B, K))
+    assert agreement(same, jnp.asarray(labels), jnp.ones(B)) == 0
 
 
 def pairwise(x):

@@ -27,12 +27,13 @@ CHANCE = math.log(K)
 ONE = SHARES.index(1.0)
 
 
-def probe(falls, start=CHANCE, gradient=((1.0, 2.0),), alike=0.5):
-    """A probe whose loss falls by these shares."""
-    falls = np.asarray(falls, np.float64)
+def probe(falls=None, agreed=0.5, start=CHANCE, gradient=((1.0, 2.0),), alike=0.5):
+    """A probe whose loss falls by these shares, and whose logits agree so."""
+    falls = np.full(len(SHARES), 0.1) if falls is None else np.asarray(falls, np.float64)
     return Probe(
         loss=np.array([start]),
         along=start * (1 - falls[None]),
+        agreement=np.broadcast_to(np.asarray(agreed, np.float64), (1, len(SHARES))),
         gradient=np.array(gradient),
         alike=np.array([alike]),
     )
@@ -43,48 +44,51 @@ def test_falls_are_relative_bounded_and_bear_nan():
     falls[0], falls[1], falls[2] = -30.0, np.nan, -np.inf
     found = relative_fall(probe(falls, start=4.0))
     np.testing.assert_allclose(found[0], [-1, -1, -1, *[0.25] * (len(SHARES) - 3)])
-    want = (-3 + 0.25 * (len(SHARES) - 3)) / len(SHARES)
-    np.testing.assert_allclose(score(probe(falls, start=4.0)), want)
+
+
+def test_the_score_is_of_the_best_share_of_each_draw():
+    agreed = np.zeros((2, len(SHARES)))
+    agreed[0, 3], agreed[1, 9], agreed[1, 4] = 0.4, 0.2, np.nan
+    both = replace(probe(), agreement=agreed)
+    np.testing.assert_allclose(score(both), 0.3)
 
 
 @pytest.mark.parametrize(
-    ("peak", "best", "start", "verdict"),
+    ("peak", "agreed", "start", "verdict"),
     [
-        (0.2, 0.3, 2.3, AS_IS),
-        (-0.2, 0.3, 2.3, WARM_UP),
-        (-0.2, 0.01, 2.3, NOT),  # nothing helps
-        (0.01, 0.01, 2.3, NOT),
-        (0.2, 0.3, 1e4, NOT),  # it falls, but stays far above chance
+        (0.2, 0.3, CHANCE, AS_IS),
+        (-0.2, 0.3, CHANCE, WARM_UP),
+        (-0.2, 0.05, CHANCE, NOT),
+        (0.2, 0.05, CHANCE, NOT),
+        (0.2, 0.3, 1e4, NOT),  # the loss stays far above chance
     ],
 )
-def test_verdicts(peak, best, start, verdict):
+def test_verdicts(peak, agreed, start, verdict):
     falls = np.full(len(SHARES), -0.5)
-    falls[ONE], falls[2] = peak, best
-    found = judge("a", probe(falls, start), K)
+    falls[ONE], falls[2] = peak, 0.25
+    found = judge("a", probe(falls, agreed, start), K)
     assert found.verdict == verdict
     assert found.reason
     assert "\n" not in found.reason
     if verdict == WARM_UP:
         assert "raises the loss by 20 %" in found.reason
-        assert f"{SHARES[2]:.2g} of it lowers it by 30 %" in found.reason
+        assert f"{SHARES[2]:.2g} of it lowers it by 25 %" in found.reason
 
 
 def test_thresholds_turn_the_verdict():
-    falls = np.full(len(SHARES), 0.1)
-    assert judge("a", probe(falls), K, Thresholds(fall=0.09)).verdict == AS_IS
-    assert judge("a", probe(falls), K, Thresholds(fall=0.11)).verdict == NOT
+    assert judge("a", probe(agreed=0.3), K, Thresholds(score=0.29)).verdict == AS_IS
+    assert judge("a", probe(agreed=0.3), K, Thresholds(score=0.31)).verdict == NOT
 
 
 def test_reasons_name_what_is_wrong():
-    flat = np.zeros(len(SHARES))
-    vanishing = judge("a", probe(flat, gradient=((1e-9, 1.0),)), K)
+    vanishing = judge("a", probe(agreed=0, gradient=((1e-9, 1.0),)), K)
     assert "1e-09 of the last's" in vanishing.reason
-    collapsed = judge("a", probe(flat, alike=0.999), K)
+    collapsed = judge("a", probe(agreed=0, alike=0.999), K)
     assert "cosine 0.999" in collapsed.reason
 
 
 def test_gradient_ratio_is_a_geometric_mean():
-    both = replace(probe(np.zeros(len(SHARES))), gradient=np.array([[1.0, 7, 100], [100, 7, 1.0]]))
+    both = replace(probe(), gradient=np.array([[1.0, 7, 100], [100, 7, 1.0]]))
     np.testing.assert_allclose(gradient_ratio(both), 1.0)
 
 
