@@ -112,7 +112,7 @@ class Reverser(nn.Module):
             h = TokenEmbedding(self.width, SYMBOLS + 1, name=f"{name}_embedding")(x)
             return LearnedPositions(LENGTH, jnp.float32, name=f"{name}_positions")(h)
 
-        options = {"depth": self.depth, "heads": 2, "arrangement": self.arrangement}
+        options: dict[str, Any] = {"depth": self.depth, "heads": 2, "arrangement": self.arrangement}
         memory = TransformerEncoder(**options, name="encoder")(embedded(source, "source"))
         out = TransformerDecoder(**options, encoder_depth=self.depth, name="decoder")(
             embedded(shifted, "target"), memory
