@@ -55,7 +55,8 @@ def worked(settings: Settings) -> dict[str, Any]:
 def listing(settings: Settings) -> dict[str, Any]:
     """L4: Adam 1e-3, cross-entropy, batch 32, ten epochs, on speech features."""
     data = problem("speech")
-    model, rows = Listing(settings.listing_width), data.train
+    model: Any = Listing(settings.listing_width)  # untyped: `apply` returns many things
+    rows = data.train
     per_epoch = len(rows.y) // BATCH
 
     def loss(params: Any, root: jax.Array, step: jax.Array, variant: Any) -> jax.Array:
@@ -97,7 +98,8 @@ READINGS = {
 
 def many_seeds(settings: Settings) -> dict[str, Any]:
     """L6: L5 on one random batch, ten steps, over many seeds, in both readings of the batch."""
-    curve, found, numbers = np.array(PRINTED_LOSSES), {}, {"seeds": settings.seeds}
+    curve, found = np.array(PRINTED_LOSSES), {}
+    numbers: dict[str, float] = {"seeds": settings.seeds}
     for name, losses in random_batch_losses(settings).items():
         quantiles = statistics.band(losses, LEVELS)
         found[name] = {"band": quantiles.tolist(), "losses": losses.tolist()}

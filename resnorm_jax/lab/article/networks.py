@@ -19,7 +19,7 @@ from resnorm_jax.modules.front_ends import FeatureEmbedding, PatchEmbedding, Tok
 from resnorm_jax.modules.norms import LayerNorm
 from resnorm_jax.ops.residual import residual
 
-Model = Callable[[Any], nn.Module]  # from a variant
+Model = Callable[[Any], Any]  # from a variant to a module
 STARTS = {  # how weights start: the kindest for a chain without skips, and PyTorch's default
     "He et al. 2015": lambda width: nn.initializers.he_normal(),
     "PyTorch's default": lambda width: uniform(width**-0.5),
@@ -57,7 +57,8 @@ class Recurrent(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Map ``x [B, L, D]`` to the same shape."""
-        return nn.RNN(nn.GRUCell(self.width), name="cell")(x)
+        cell: Any = nn.RNN(nn.GRUCell(self.width), name="cell")
+        return cell(x)
 
 
 KINDS: dict[str, Callable[[int], Callable[..., nn.Module]]] = {

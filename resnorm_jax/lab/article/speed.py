@@ -38,7 +38,7 @@ def observe_of(model: Model, rows: Rows):
     some = rows.take(slice(0, LOOKED_AT))
 
     def look(params: Any, variant: Any) -> tuple[jax.Array, ...]:
-        made = model(variant)
+        made: Any = model(variant)
         h = made.apply(params, some.x, method="reads")
         return cross_entropy(made.apply(params, some.x), some.y), h.mean(1), h.var(1)
 
