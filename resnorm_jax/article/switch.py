@@ -58,7 +58,7 @@ class ReluLayer(nn.Module):
 
 
 class _Block(nn.Module):
-    switch: Switch
+    switch: Any
     branch: Callable[..., nn.Module]
     normalize: Callable[..., nn.Module]
 
@@ -74,7 +74,7 @@ class SwitchNetwork(nn.Module):
 
     Attributes:
       depth: blocks; compiled once for any number.
-      switch: a row of `SWITCHES`.
+      switch: a row of `SWITCHES`, or whatever has its `read` and `write`.
       branch: makes the branch, called with ``name=``; the module keeps the shape of its input.
       normalize: makes the norm, called with ``name=``.
 
@@ -86,7 +86,7 @@ class SwitchNetwork(nn.Module):
     """
 
     depth: int
-    switch: Switch
+    switch: Any
     branch: Callable[..., nn.Module]
     normalize: Callable[..., nn.Module] = LayerNorm
 

@@ -9,7 +9,8 @@ from resnorm_jax.ops.norms import layer_norm, std_layer_norm
 from resnorm_jax.ops.residual import residual
 
 X = (1.0, 2.0, 3.0, 4.0, 5.0)
-PRINTED = {  # as the article has them; None where it prints no such numbers
+# As the article has them; None where it prints no such numbers.
+PRINTED: dict[str, float | tuple[float, ...] | None] = {
     "mean": 3.0,
     "variance": 2.0,
     "divisor squared": (2.0, 2.0, 0.0, 2.0, 2.0),

@@ -2,10 +2,11 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
 from resnorm_jax.article import SWITCHES, ReluLayer, Switch, SwitchNetwork
 from resnorm_jax.article.linear import uniform
@@ -16,14 +17,36 @@ from resnorm_jax.modules.classifier import SequenceClassifier
 from resnorm_jax.modules.encoder import TransformerEncoder
 from resnorm_jax.modules.front_ends import FeatureEmbedding, PatchEmbedding, TokenEmbedding
 from resnorm_jax.modules.norms import LayerNorm
+from resnorm_jax.ops.residual import residual
 
-BOTH, NEITHER = SWITCHES[3], SWITCHES[0]
+Model = Callable[[Any], Any]  # from a variant to a module
 STARTS = {  # how weights start: the kindest for a chain without skips, and PyTorch's default
     "He et al. 2015": lambda width: nn.initializers.he_normal(),
     "PyTorch's default": lambda width: uniform(width**-0.5),
 }
 # The flow chart's four ways, by the arrangements of this library that are the same.
 ARRANGEMENTS = {"neither": "none", "skip and norm": "pre_ln"}
+
+
+class TracedSwitch(NamedTuple):
+    """An `article.Switch` whose settings are arrays, so that all four share one compiled program."""
+
+    skip: jax.Array
+    norm: jax.Array
+
+    def read(self, x: jax.Array, normalize: Callable) -> jax.Array:
+        """``LN(x)`` or ``x``; the norm that is off sees zeros, so that no NaN of it comes back."""
+        return jnp.where(self.norm, normalize(jnp.where(self.norm, x, 0)), x)
+
+    def write(self, x: jax.Array, y: jax.Array) -> jax.Array:
+        """``x + y`` or ``y``."""
+        return jnp.where(self.skip, residual(x, y), y)
+
+
+def all_switches() -> TracedSwitch:
+    """Return the flow chart's four ways, one a slice, in the order of `article.SWITCHES`."""
+    skips, norms = ([getattr(s, name) for s in SWITCHES] for name in ("skip", "norm"))
+    return TracedSwitch(jnp.array(skips), jnp.array(norms))
 
 
 class Recurrent(nn.Module):
@@ -34,7 +57,8 @@ class Recurrent(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Map ``x [B, L, D]`` to the same shape."""
-        return nn.RNN(nn.GRUCell(self.width), name="cell")(x)
+        cell: Any = nn.RNN(nn.GRUCell(self.width), name="cell")
+        return cell(x)
 
 
 KINDS: dict[str, Callable[[int], Callable[..., nn.Module]]] = {
@@ -51,7 +75,7 @@ class SwitchClassifier(nn.Module):
     classes: int
     width: int
     depth: int
-    switch: Switch
+    switch: Switch | TracedSwitch
     branch: Callable[..., nn.Module]
     normalize: Callable[..., Any] = LayerNorm
 
@@ -95,25 +119,33 @@ def flat(rows: Rows) -> Rows:
     return rows._replace(x=rows.x.reshape(len(rows.x), -1))
 
 
-def loss_of(model: nn.Module, rows: Rows, batch: int, masked: bool = False):
+def loss_of(model: Model, rows: Rows, batch: int, masked: bool = False):
     """Return the loss of a step: cross-entropy on the step's batch."""
 
-    def loss(params: Any, root: jax.Array, step: jax.Array) -> jax.Array:
+    def loss(params: Any, root: jax.Array, step: jax.Array, variant: Any) -> jax.Array:
         some = rows.take(rows_of_step(root, step, len(rows.y), batch))
-        given = (some.x, some.mask) if masked else (some.x,)
-        return cross_entropy(model.apply(params, *given), some.y)
+        return cross_entropy(model(variant).apply(params, *given(some, masked)), some.y)
 
     return loss
 
 
-def init_of(model: nn.Module, rows: Rows, masked: bool = False):
-    """Return the function from a key to the model's parameters."""
-    some = rows.take(slice(0, 2))
-    given = (some.x, some.mask) if masked else (some.x,)
-    return lambda key: model.init(key, *given)
+def init_of(model: Model, rows: Rows, masked: bool = False):
+    """Return the function from a key and a variant to the model's parameters."""
+    some = given(rows.take(slice(0, 2)), masked)
+    return lambda key, variant: model(variant).init(key, *some)
 
 
-def accuracy_of(model: nn.Module, rows: Rows, masked: bool = False):
-    """Return the function from parameters to the share of rows classified rightly."""
-    given = (rows.x, rows.mask) if masked else (rows.x,)
-    return lambda params: (model.apply(params, *given).argmax(-1) == rows.y).mean()
+def scores_of(model: Model, train: Rows, test: Rows, masked: bool = False, rows: int = 256):
+    """Return the function from parameters to training loss (on a part) and test accuracy."""
+    some = train.take(slice(0, rows))
+
+    def scores(params: Any, variant: Any) -> tuple[jax.Array, jax.Array]:
+        apply = lambda part: model(variant).apply(params, *given(part, masked))  # noqa: E731
+        return cross_entropy(apply(some), some.y), (apply(test).argmax(-1) == test.y).mean()
+
+    return scores
+
+
+def given(rows: Rows, masked: bool) -> tuple[Any, ...]:
+    """Return what a model is called with."""
+    return (rows.x, rows.mask) if masked else (rows.x,)

@@ -16,11 +16,11 @@ class Settings:
       gradient_seeds: of C1's gradients.
       grid_seeds: of C1's and C4's trainings.
       grid_steps: of them.
-      stable_depth: blocks in C4.
+      train_depths: their depths.
       speed_depth: blocks in C2 and C3.
-      speed_seeds: of C2 and C3, beside as many others to tune on.
+      speed_seeds: of C2 and C3, and as many others to tune on.
       speed_steps: the most steps of C2.
-      looks: how often C3 looks.
+      speed_every: steps between looks.
       kind_depth: blocks in C5.
       kind_steps: of a training in C5.
       task_depth: layers in C6 and C7.
@@ -35,17 +35,17 @@ class Settings:
 
     seeds: int = 100
     width: int = 32
-    depths: tuple[int, ...] = (2, 8, 32, 64, 128)
+    depths: tuple[int, ...] = (8, 32, 128)
     rates: tuple[float, ...] = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
     few_rates: tuple[float, ...] = (1e-3, 3e-3)
     gradient_seeds: int = 16
-    grid_seeds: int = 4
+    grid_seeds: int = 3
     grid_steps: int = 100
-    stable_depth: int = 32
+    train_depths: tuple[int, ...] = (8, 32, 128)
     speed_depth: int = 8
-    speed_seeds: int = 10
-    speed_steps: int = 400
-    looks: int = 20
+    speed_seeds: int = 6
+    speed_steps: int = 300
+    speed_every: int = 6
     kind_depth: int = 12
     kind_steps: int = 200
     task_depth: int = 6
@@ -59,8 +59,8 @@ class Settings:
 
 
 QUICK = Settings(
-    seeds=4, width=8, depths=(2, 8), rates=(1e-3, 1e-2), few_rates=(3e-3,), gradient_seeds=2,
-    grid_seeds=2, grid_steps=4, stable_depth=8, speed_depth=2, speed_seeds=2, speed_steps=8,
-    looks=2, kind_depth=2, kind_steps=4, task_depth=1, task_steps=4, pair_steps=4, task_seeds=2,
-    listing_width=8, listing_epochs=1, listing_seeds=2, hidden=16,
+    seeds=4, width=8, depths=(4,), rates=(1e-3, 1e-2), few_rates=(3e-3,), gradient_seeds=2,
+    grid_seeds=2, grid_steps=4, train_depths=(4,), speed_depth=2, speed_seeds=2, speed_steps=8,
+    speed_every=4, kind_depth=2, kind_steps=4, task_depth=1, task_steps=4, pair_steps=4,
+    task_seeds=2, listing_width=8, listing_epochs=1, listing_seeds=2, hidden=16,
 )  # fmt: skip

@@ -6,9 +6,16 @@ from typing import Any
 import jax
 import numpy as np
 
-from resnorm_jax.article import SWITCHES, ReluLayer, Switch
+from resnorm_jax.article import SWITCHES, ReluLayer
 from resnorm_jax.lab.article import statistics
-from resnorm_jax.lab.article.networks import SwitchClassifier, flat, init_of, loss_of
+from resnorm_jax.lab.article.networks import (
+    Model,
+    SwitchClassifier,
+    all_switches,
+    flat,
+    init_of,
+    loss_of,
+)
 from resnorm_jax.lab.article.problems import Rows, problem
 from resnorm_jax.lab.article.settings import Settings
 from resnorm_jax.lab.article.training import best_rate, cross_entropy, train_grid
@@ -18,7 +25,7 @@ from resnorm_jax.ops.norms import detach_norm
 TARGET = 0.5
 """Nats of training loss: well under guessing's 2.3, well over the least."""
 ROWS, LOOKED_AT = 32, 256
-BY_SWITCH = {switch.label: switch for switch in SWITCHES}
+LABELS = tuple(switch.label for switch in SWITCHES)
 
 
 def detached(name: str):
@@ -26,61 +33,63 @@ def detached(name: str):
     return partial(detach_norm, epsilon=1e-5)
 
 
-NETWORKS: dict[str, tuple[Switch, Any]] = {
-    **{label: (switch, LayerNorm) for label, switch in BY_SWITCH.items()},
-    "skip and detached norm": (BY_SWITCH["skip and norm"], detached),
-}
-
-
-def observe(model: SwitchClassifier, rows: Rows):
+def observe_of(model: Model, rows: Rows):
     """Return the function from parameters to the loss on fixed rows and their layers' statistics."""
     some = rows.take(slice(0, LOOKED_AT))
 
-    def look(params: Any) -> tuple[jax.Array, ...]:
-        h = model.apply(params, some.x, method="reads")
-        return cross_entropy(model.apply(params, some.x), some.y), h.mean(1), h.var(1)
+    def look(params: Any, variant: Any) -> tuple[jax.Array, ...]:
+        made: Any = model(variant)
+        h = made.apply(params, some.x, method="reads")
+        return cross_entropy(made.apply(params, some.x), some.y), h.mean(1), h.var(1)
 
     return look
 
 
-def run(settings: Settings, name: str, rates: tuple[float, ...], first: int, every: int, steps: int):
-    """Train one of `NETWORKS` from ``speed_seeds`` seeds, ``first`` on; return what was seen."""
-    data, (switch, normalize) = problem("rows"), NETWORKS[name]
+def run(settings: Settings, normalize: Any, variants: Any) -> tuple[np.ndarray, ...]:
+    """Train at every rate, from seeds to tune on and as many to measure; return what was seen."""
+    data = problem("rows")
     rows, branch = flat(data.train), partial(ReluLayer, settings.width)
-    model = SwitchClassifier(
+    model = lambda switch: SwitchClassifier(  # noqa: E731
         data.classes, settings.width, settings.speed_depth, switch, branch, normalize
     )
     found = train_grid(
-        init_of(model, rows), loss_of(model, rows, ROWS), settings.speed_seeds, rates, steps,
-        observe=observe(model, rows), every=every, first_seed=first,
+        init_of(model, rows), loss_of(model, rows, ROWS), 2 * settings.speed_seeds,
+        settings.rates, settings.speed_steps, variants=variants,
+        observe=observe_of(model, rows), every=settings.speed_every,
     )  # fmt: skip
     return jax.tree.map(np.asarray, found.seen)
 
 
-def tuned(settings: Settings, name: str) -> dict[str, Any]:
-    """Choose the rate on some seeds, measure on others: steps to the target, and drift."""
-    every = max(1, settings.speed_steps // (100 if settings.speed_steps >= 100 else 4))
-    losses = run(settings, name, settings.rates, 1000, every, settings.speed_steps)[0]
+def tuned(
+    settings: Settings, name: str, loss: np.ndarray, mean: np.ndarray, variance: np.ndarray
+) -> dict[str, Any]:
+    """Choose the rate on half of the seeds; on the others: steps to the target, and drift."""
+    half, every = settings.speed_seeds, settings.speed_every
+    needed = statistics.steps_to(loss[:half], TARGET, every)
     # Fewest steps to the target; where none gets there, or as many, the least loss.
-    steps = np.where(
-        np.isfinite(needed := statistics.steps_to(losses, TARGET, every)), needed, 1e9
-    ) + np.nan_to_num(losses[..., -1], nan=1e6, posinf=1e6)
-    rate = settings.rates[best_rate(steps, settings.rates)]
-    loss, mean, variance = (
-        each[:, 0] for each in run(settings, name, (rate,), 0, every, settings.speed_steps)
-    )
-    apart = max(1, (loss.shape[1] - 1) // settings.looks)
-    moved, grown = statistics.drift(mean[:, ::apart], variance[:, ::apart])
+    steps = np.where(np.isfinite(needed), needed, 1e9) + np.nan_to_num(loss[:half, :, -1], nan=1e6)
+    rate = best_rate(steps)
+    loss, mean, variance = (each[half:, rate] for each in (loss, mean, variance))
+    moved, grown = statistics.drift(mean, variance)
     return {
-        "network": name, "rate": rate, "every": every, "loss": loss.tolist(),
+        "network": name, "rate": settings.rates[rate], "every": every, "loss": loss.tolist(),
         "steps": statistics.steps_to(loss, TARGET, every).tolist(),
         "drift_mean": moved.tolist(), "drift_variance": grown.tolist(),
     }  # fmt: skip
 
 
+def all_networks(settings: Settings) -> dict[str, dict[str, Any]]:
+    """The flow chart's four, and skip and norm with the norm's statistics detached."""
+    four = run(settings, LayerNorm, all_switches())
+    both = jax.tree.map(lambda a: a[-1:], all_switches())
+    seen = {label: [each[n] for each in four] for n, label in enumerate(LABELS)}
+    seen["skip and detached norm"] = [each[0] for each in run(settings, detached, both)]
+    return {name: tuned(settings, name, *each) for name, each in seen.items()}
+
+
 def speed_claims(settings: Settings) -> dict[str, Any]:
     """Measure C2 and C3, which share their trainings."""
-    rows = {name: tuned(settings, name) for name in NETWORKS}
+    rows = all_networks(settings)
     pairs = {
         "with_skip": ("skip only", "skip and norm"),
         "without_skip": ("neither", "norm only"),

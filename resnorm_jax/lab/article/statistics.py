@@ -73,10 +73,10 @@ def factor_per_layer(norms: np.ndarray) -> np.ndarray:
     return 10.0 ** (decades(norms) / max(1, np.shape(norms)[-1] - 1))
 
 
-def diverged(losses: np.ndarray, chance: float) -> np.ndarray:
-    """Whether the last loss of ``[..., T]`` is not finite, or no better than guessing."""
-    last = np.asarray(losses)[..., -1]
-    return ~np.isfinite(last) | (last >= chance)
+def diverged(losses: np.ndarray) -> np.ndarray:
+    """Whether a loss ``[..., T]`` ends where it is not finite, or no lower than it began."""
+    losses = np.asarray(losses)
+    return ~np.isfinite(losses[..., -1]) | ~(losses[..., -1] < losses[..., 0])
 
 
 def drift(means: np.ndarray, variances: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

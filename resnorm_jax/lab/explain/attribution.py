@@ -80,8 +80,11 @@ def direct(case: Case, seen: Seen, chosen: int) -> tuple[float, Tree] | None:
     start, half = (float(jax.jit(g)(writes)) for writes in halves)
     products = _products(slope, seen.writes)
     total = sum(float(p.sum()) for p in jax.tree.leaves(products))
-    errors = (float(value) - seen.logits[chosen], start + total - float(value))
-    errors += (half - (start + float(value)) / 2,)
+    errors = [
+        float(value) - float(seen.logits[chosen]),
+        start + total - float(value),
+        half - (start + float(value)) / 2,
+    ]
     allowed = COMPLETE * max(1.0, abs(float(value)))
     return (start, products) if max(map(abs, errors)) <= allowed else None
 

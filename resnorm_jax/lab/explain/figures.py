@@ -66,7 +66,7 @@ DRAWN = {"features": _draw_series, "images": _draw_image}
 def draw_parts(attribution: Mapping[str, Any], name: str) -> Any:
     """Draw what each branch adds to a logit: one bar each, the first layer at the top."""
     parts = attribution["parts"]
-    figure = new_figure("parts of the logit", 8.0, 1.6 + 0.24 * (len(parts) + 1))
+    figure = new_figure("parts of the logit", 8.0, min(40.0, 1.6 + 0.24 * (len(parts) + 1)))
     if figure is None:
         return None
     axes = figure.subplots()
@@ -89,7 +89,7 @@ def draw_places(found: Mapping[str, Any]) -> Any:
     """Draw contributions by branch and position, red below zero and blue above."""
     parts = found["attribution"]["parts"]
     heat = np.array([p["by_position"] for p in parts])
-    figure = new_figure("contributions by position", 9.0, 1.6 + 0.22 * len(parts))
+    figure = new_figure("contributions by position", 9.0, min(40.0, 1.6 + 0.22 * len(parts)))
     if figure is None:
         return None
     axes = figure.subplots()

@@ -7,7 +7,7 @@ import numpy as np
 
 from resnorm_jax.errors import check_choice
 
-SOURCE = "Abnar and Zuidema 2020 (arXiv 2005.00928), section 3"
+SOURCE = "Abnar and Zuidema 2020 (arXiv 2005.00928)"
 
 
 def roll_out(weights: Sequence[Any], mask: Any = None) -> np.ndarray:
@@ -27,7 +27,7 @@ def roll_out(weights: Sequence[Any], mask: Any = None) -> np.ndarray:
       ``[L, L]`` float64: row t says of which input positions position t of the output is made. Rows
       and columns of padding are 0, all other rows sum to 1.
 
-    Source: Abnar and Zuidema 2020 (arXiv 2005.00928), section 3. The half for the skip is theirs,
+    Source: Abnar and Zuidema 2020 (arXiv 2005.00928). The half for the skip is theirs,
     whatever the model's own scales; what norms, values and feed-forward networks do is left out.
     """
     length = np.shape(weights[0])[-1] if len(weights) else len(mask)

@@ -37,8 +37,8 @@ def magnitude_pruned(params: Any, share: float) -> Any:
 
     ``round(share * n)`` of the n weights stay; of equal ones the first in the order of the tree.
 
-    Source: Han et al. 2015 (arXiv 1506.02626), section 3.1, whose threshold is one for each layer,
-    and who train the rest again; here nothing is trained.
+    Source: Han et al. 2015 (arXiv 1506.02626), whose threshold is a multiple of the standard deviation
+    of each layer's weights, and who train the rest again; here nothing is trained.
     """
     found = kernels(params)
     sizes = np.concatenate([np.abs(w).ravel() for w in found.values()])
@@ -71,7 +71,8 @@ def int8_levels(w: np.ndarray, channels: tuple[int, ...]) -> tuple[np.ndarray, n
       ``q`` (int8, ``[-127, 127]``, ties to even) and ``s`` (float64, axes of length 1 elsewhere);
       the weights are ``q s``, each within ``s / 2`` of the original.
 
-    Source: Krishnamoorthi 2018 (arXiv 1806.08342), section 2.2 and 3.1.1 (per channel, weights only).
+    Source: Krishnamoorthi 2018 (arXiv 1806.08342): uniform symmetric quantizer, a scale for each output
+    channel, weights only.
     """
     others = tuple(axis for axis in range(w.ndim) if axis not in channels)
     wide = np.asarray(w, np.float64)
