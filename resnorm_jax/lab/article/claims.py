@@ -1,6 +1,6 @@
 """The article's claims, one row each: how it is measured, and the rule for its verdict.
 
-The rules were written down before the full runs and are not fitted to them.
+Rules of C1 to C8 were written down before their full runs; those of L4 and L6 after theirs.
 """
 
 from dataclasses import dataclass

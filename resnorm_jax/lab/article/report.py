@@ -70,7 +70,8 @@ def page(found: dict[str, Found], rows: list[dict[str, Any]]) -> html.Html:
     parts = [
         html.paragraph(
             "Every number and claim of the article, measured with this library. A verdict comes "
-            "from a rule that stands beside its claim and was written before the full run."
+            "from a rule that stands beside its claim. Rules of C1 to C8 were written before their "
+            "full runs, those of L4 and L6 after theirs."
         ),
         html.table(["", "claim", "section of the article", "verdict"], summary),
         html.heading("What the article prints and what is right"),

@@ -3,6 +3,8 @@
 import json
 import re
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -12,6 +14,7 @@ from resnorm_jax.lab.article import report
 from resnorm_jax.lab.article.claims import CLAIMS
 from resnorm_jax.lab.article.listings import LEVELS, PRINTED_LOSSES, worked
 from resnorm_jax.lab.article.sections import PARTS
+from resnorm_jax.lab.article.settings import QUICK
 
 
 @pytest.mark.parametrize("name", ["report.html", "report.json"])
@@ -109,6 +112,30 @@ def test_a_verdict_follows_the_numbers(tmp_path):
     assert rows["C8"] == "holds within: rounding, not pruning"
     assert rows["C7"] == "does not hold"
     assert rows["C1"] == "holds"
+
+
+def traced_only(function, **options):
+    """In place of `jax.jit`: trace for shapes and types, compile nothing, return ones."""
+
+    def run(*arguments):
+        shapes = jax.eval_shape(function, *arguments)
+        return jax.tree.map(lambda a: jnp.ones(a.shape, a.dtype), shapes)
+
+    return run
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:invalid value")
+def test_every_experiment_fits_the_report(tmp_path, monkeypatch):
+    """The programs are traced, not compiled: what they return has the shapes that are reported."""
+    monkeypatch.setattr(jax, "jit", traced_only)
+    found = report.run(QUICK)
+    assert len(np.array(found["depth"]["profiles"])) == 2 * 4 * len(QUICK.depths)
+    assert np.shape(found["seeds"]["readings"]["rows_apart"]["losses"]) == (QUICK.seeds, 10)
+    assert np.array(found["outlook"]["attention"]).ndim == 3
+    assert found["outlook"]["numbers"]["attention_sums_to_one_within"] < 1e-5
+    report.write(tmp_path, found, {})
+    check_files(tmp_path)
 
 
 @pytest.mark.slow
