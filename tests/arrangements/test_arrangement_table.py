@@ -22,7 +22,7 @@ from resnorm_jax.registry import Registry
 PACKAGE = Path(resnorm_jax.__file__).parent
 CATALOG = "arrangements/catalog"  # and catalog_TOPIC.py
 # What papers claim of schemes by name: as data.
-CLAIMS = ("lab/theory/", "lab/signals/theory.py")
+CLAIMS = ("lab/theory/", "lab/signals/theory.py", "lab/article/networks.py")
 NAMES = (
     "none", "residual_only", "norm_only", "post_ln", "pre_ln", "sandwich_ln", "res_post_norm",
     "deepnorm", "rezero",
