@@ -30,6 +30,11 @@ class Case:
     batch: Mapping[str, np.ndarray]
 
     @property
+    def rows(self) -> int:
+        """How many rows are looked at."""
+        return int((self.batch["weight"] > 0).sum())
+
+    @property
     def classes(self) -> int:
         """How many classes the rows have."""
         return len(self.meta["classes"])
@@ -88,7 +93,7 @@ def certify(
     def one(name: str) -> tuple[Certificate, Probe]:
         seen = probe(case, name)
         told(name)
-        return judge(name, seen, case.classes), seen
+        return judge(name, seen, case.rows, case.classes), seen
 
     with ThreadPoolExecutor(WORKERS) as pool:
         made = list(pool.map(one, arrangements))

@@ -1,7 +1,9 @@
 """From what was seen at initialization to a rank, a verdict and its reason."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -16,12 +18,16 @@ class Thresholds:
     """Where a verdict turns.
 
     Attributes:
-      score: least of what trains.
-      chance: most that the loss may be at the best step, in multiples of ``log K``.
+      deviations: least score of what trains, in deviations of what chance gives: see `chance_score`.
+      loss: most that the loss may be at the best step, in multiples of ``log K``.
+
+    Calibrated on digits (8 rows of pixels), 32 layers, width 16, peak rate 3e-3 of AdamW, warm-up for
+    a tenth of 150 updates, two seeds: of 24 arrangements the five that stayed at chance scored at most
+    4.5 deviations, the others at least 4.7.
     """
 
-    score: float = 0.11
-    chance: float = 3.0
+    deviations: float = 4.6
+    loss: float = 3.0
 
 
 @dataclass(frozen=True)
@@ -72,13 +78,24 @@ def score(probe: Probe) -> float:
     return float(np.nan_to_num(probe.agreement, nan=-1.0).max(axis=1).mean())
 
 
-def judge(name: str, probe: Probe, classes: int, at: Thresholds | None = None) -> Certificate:
+def chance_score(rows: int, classes: int) -> float:
+    """Return the standard deviation of the correlation of labels with logits that know nothing.
+
+    ``1 / sqrt((B - 1) (K - 1))``, over orders of the labels, where logits vary alike in all classes.
+    """
+    return 1 / math.sqrt((rows - 1) * (classes - 1))
+
+
+def judge(
+    name: str, probe: Probe, rows: int, classes: int, at: Thresholds | None = None
+) -> Certificate:
     """Return the certificate of an arrangement.
 
     Args:
       name: of the arrangement.
       probe: what was seen.
-      classes: K; chance is ``log K``.
+      rows: B, how many rows it was seen on.
+      classes: K; the loss of chance is ``log K``.
       at: where verdicts turn.
     """
     at = at or Thresholds()
@@ -94,12 +111,14 @@ def judge(name: str, probe: Probe, classes: int, at: Thresholds | None = None) -
         "alike": float(probe.alike.mean()),
     }
     verdict = AS_IS
-    worth = score(probe)
-    if not worth >= at.score or not least <= at.chance * math.log(classes):
+    worth, needed = score(probe), at.deviations * chance_score(rows, classes)
+    far = not least <= at.loss * math.log(classes)
+    if not worth >= needed or far:
         verdict = NOT
     elif seen["at_peak"] > 0:
         verdict = WARM_UP
-    reason = REASONS[verdict]({**seen, "score": worth}, at, least, classes)
+    told = {**seen, "score": worth, "needed": needed, "far": far}
+    reason = REASONS[verdict](told)
     return Certificate(name=name, score=worth, verdict=verdict, reason=reason, **seen)
 
 
@@ -110,27 +129,28 @@ def gradient_ratio(probe: Probe) -> float:
         return float(np.exp(np.mean(np.log(first) - np.log(last))))
 
 
-def _why_not(seen, at: Thresholds, least: float, classes: int) -> str:
-    if not least <= at.chance * math.log(classes):
-        return f"the loss starts at {seen['loss']:.3g} and no step brings it near log K"
+def _why_not(seen: Mapping[str, Any]) -> str:
+    if seen["far"]:
+        return f"the loss starts at {seen['loss']:.3g} and no step brings it near chance"
     hint = ""
     if not 1e-3 <= seen["gradient_ratio"] <= 1e3:
         hint = f"; the first layer's gradient is {seen['gradient_ratio']:.0e} of the last's"
     elif seen["alike"] > 0.95:
         hint = f"; all rows look alike after the last layer (cosine {seen['alike']:.3f})"
     return (
-        f"one step tells the classes apart with r = {seen['score']:.2f}, under {at.score:.2f}{hint}"
+        f"no step tells the classes apart: r = {seen['score']:.2f} at best, chance alone has up to "
+        f"{seen['needed']:.2f}{hint}"
     )
 
 
-def _why_warm(seen, at: Thresholds, least: float, classes: int) -> str:
+def _why_warm(seen: Mapping[str, Any]) -> str:
     return (
         f"a first step at the full rate raises the loss by {100 * seen['at_peak']:.0f} %; "
         f"{seen['share']:.2g} of it lowers it by {100 * seen['fall']:.0f} %"
     )
 
 
-def _why_as_is(seen, at: Thresholds, least: float, classes: int) -> str:
+def _why_as_is(seen: Mapping[str, Any]) -> str:
     return (
         f"one step tells the classes apart with r = {seen['score']:.2f}; at the full rate it lowers "
         f"the loss by {-100 * seen['at_peak']:.0f} %"

@@ -16,13 +16,15 @@ from resnorm_jax.lab.certify.score import (
     WARM_UP,
     Certificate,
     Thresholds,
+    chance_score,
     gradient_ratio,
     judge,
     relative_fall,
     score,
 )
 
-K = 10
+B, K = 101, 10
+CHANCE_R = 1 / 30  # 1 / sqrt(100 * 9)
 CHANCE = math.log(K)
 ONE = SHARES.index(1.0)
 
@@ -66,7 +68,7 @@ def test_the_score_is_of_the_best_share_of_each_draw():
 def test_verdicts(peak, agreed, start, verdict):
     falls = np.full(len(SHARES), -0.5)
     falls[ONE], falls[2] = peak, 0.25
-    found = judge("a", probe(falls, agreed, start), K)
+    found = judge("a", probe(falls, agreed, start), B, K)
     assert found.verdict == verdict
     assert found.reason
     assert "\n" not in found.reason
@@ -76,14 +78,18 @@ def test_verdicts(peak, agreed, start, verdict):
 
 
 def test_thresholds_turn_the_verdict():
-    assert judge("a", probe(agreed=0.3), K, Thresholds(score=0.29)).verdict == AS_IS
-    assert judge("a", probe(agreed=0.3), K, Thresholds(score=0.31)).verdict == NOT
+    assert (
+        judge("a", probe(agreed=0.3), B, K, Thresholds(deviations=0.29 / CHANCE_R)).verdict == AS_IS
+    )
+    assert (
+        judge("a", probe(agreed=0.3), B, K, Thresholds(deviations=0.31 / CHANCE_R)).verdict == NOT
+    )
 
 
 def test_reasons_name_what_is_wrong():
-    vanishing = judge("a", probe(agreed=0, gradient=((1e-9, 1.0),)), K)
+    vanishing = judge("a", probe(agreed=0, gradient=((1e-9, 1.0),)), B, K)
     assert "1e-09 of the last's" in vanishing.reason
-    collapsed = judge("a", probe(agreed=0, alike=0.999), K)
+    collapsed = judge("a", probe(agreed=0, alike=0.999), B, K)
     assert "cosine 0.999" in collapsed.reason
 
 
@@ -126,6 +132,21 @@ def test_agreement_counts_order_and_verdicts():
     assert (found["not_said"], found["not_right"], found["missed"]) == (2, 1, ["c"])
     assert [row["arrangement"] for row in found["rows"]] == ["a", "d", "c", "b"]
     assert [row["trained_rank"] for row in found["rows"]] == [2, 1, 3, 4]
+
+
+def test_chance_is_what_shuffled_labels_give():
+    assert chance_score(B, K) == pytest.approx(CHANCE_R)
+    rng = np.random.default_rng(0)
+    rows, classes = 60, 4
+    z = rng.normal(size=(rows, classes))
+    z = z - z.mean(0)
+    z = z - z.mean(1, keepdims=True)
+    labels = np.arange(rows) % classes
+    found = []
+    for _ in range(2000):
+        y = np.eye(classes)[rng.permutation(labels)] - 1 / classes
+        found.append((z * y).sum() / np.linalg.norm(z) / np.linalg.norm(y))
+    assert np.std(found) == pytest.approx(chance_score(rows, classes), rel=0.1)
 
 
 def test_verdicts_are_three():
