@@ -199,7 +199,8 @@ CLAIMS = (
         seeds=5,
         seconds=70,
         reading=_REMOVED,
-        why="ours, of the direction; fixed before measuring",
+        why="ours, of the direction; fixed before measuring, as one claim with "
+        "layer_norm_scaling_removal, which failed",
     ),
     Claim(
         "layer_norm_scaling_removal",
