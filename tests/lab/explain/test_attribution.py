@@ -212,7 +212,7 @@ def test_the_fit_tells_a_frozen_norm_from_others():
 @pytest.mark.slow
 @pytest.mark.parametrize("stream", STREAMS.names())
 def test_parts_of_every_stream_add_up(stream):
-    """Or the page says that they do not: a stopped gradient has no integral to add up to."""
+    """Or the page says that they do not, as where a stream stops the gradient."""
     case, seen = case_and_seen("pre_ln", stream=stream)
     found = attribute(case, seen, 0)
     assert np.isfinite(found.residual)
@@ -220,4 +220,5 @@ def test_parts_of_every_stream_add_up(stream):
     assert found.complete or stream in INCOMPLETE
 
 
-INCOMPLETE = ("held_back",)
+# Measured: 0.03 and 0.9 of a logit are left over, and the page says so.
+INCOMPLETE = ("held_back", "delta_rule")
