@@ -19,7 +19,8 @@ from resnorm_jax.lab.explain.model import Case, Seen, places_of
 Tree = Any
 FIT = 1e-4  # largest relative error of a norm that is taken for linear
 COMPLETE = 0.01  # largest error of a sum of parts, of the logit (or of 1 if that is less)
-NODES = 32  # of the integral
+LINEAR = 1e-3  # likewise, of what is taken for linear
+NODES = 128  # of the integral
 
 
 @dataclass
@@ -65,7 +66,7 @@ def direct(case: Case, seen: Seen, chosen: int) -> tuple[float, Tree] | None:
 
     Where the stream is a plain sum g is linear in the writes, embedding included, and
     ``sum_s c_s = logit - g(0)``, g(0) being what biases give. Returns None where g is found not to be
-    linear: where ``g(w / 2)``, halfway between g(0) and g(w), or the sum of parts is not as it should.
+    linear: where the parts do not add up at w, or at w with each write scaled by another factor.
     """
     frozen = _frozen_norm(case, seen)
     if frozen is None:
@@ -76,16 +77,20 @@ def direct(case: Case, seen: Seen, chosen: int) -> tuple[float, Tree] | None:
             return case.logits(writes)[chosen]
 
     value, slope = jax.jit(jax.value_and_grad(g))(seen.writes)
-    halves = [jax.tree.map(lambda w, a=a: a * w, seen.writes) for a in (0.0, 0.5)]
-    start, half = (float(jax.jit(g)(writes)) for writes in halves)
     products = _products(slope, seen.writes)
-    total = sum(float(p.sum()) for p in jax.tree.leaves(products))
+    # Each write, at each position, by a factor of its own: no sum but a plain one passes this.
+    rng = np.random.default_rng(0)
+    factors = jax.tree.map(lambda p: rng.uniform(-1, 1, p.shape), products)
+    mixed = jax.tree.map(lambda f, w: jnp.asarray(f[..., None], w.dtype) * w, factors, seen.writes)
+    nothing = jax.tree.map(jnp.zeros_like, seen.writes)
+    start, between = (float(jax.jit(g)(writes)) for writes in (nothing, mixed))
+    weighted = jax.tree.map(lambda f, p: f * p, factors, products)
     errors = [
         float(value) - float(seen.logits[chosen]),
-        start + total - float(value),
-        half - (start + float(value)) / 2,
+        start + _total(products) - float(value),
+        start + _total(weighted) - between,
     ]
-    allowed = COMPLETE * max(1.0, abs(float(value)))
+    allowed = LINEAR * max(1.0, abs(float(value)))
     return (start, products) if max(map(abs, errors)) <= allowed else None
 
 
@@ -93,7 +98,7 @@ def integrated(case: Case, seen: Seen, chosen: int) -> tuple[float, Tree]:
     """``c_s = int_0^1 <df / dw_s (a w), w_s> da``, the embedding kept whole.
 
     The parts add up to the logit minus that of the embedding alone, up to the error of the integral
-    (Gauss-Legendre, 32 nodes), for every stream and norm whose derivative JAX knows.
+    (Gauss-Legendre, 128 nodes), for every stream and norm whose derivative JAX knows.
     """
     nodes, weights = np.polynomial.legendre.leggauss(NODES)
 
@@ -226,6 +231,10 @@ def _linear(inverse: np.ndarray, centred: bool) -> Callable[..., Any]:
 
 def _is_final(context: Any) -> bool:
     return context.module.name == "final_norm" and context.method_name == "__call__"
+
+
+def _total(products: Tree) -> float:
+    return sum(float(p.sum()) for p in jax.tree.leaves(products))
 
 
 def _products(slope: Tree, writes: Tree) -> Tree:

@@ -150,17 +150,28 @@ def test_integrated_parts_are_the_integral_by_hand():
     assert abs(found.residual) < 1e-4
 
 
-@pytest.mark.parametrize("pooling", ["cls", "last", "max", "statistics"])
-def test_direct_parts_add_up_under_every_pooling(pooling):
+@pytest.mark.parametrize(
+    ("pooling", "method"),
+    [("cls", DIRECT), ("last", DIRECT), ("max", INTEGRATED), ("statistics", INTEGRATED)],
+)
+def test_parts_add_up_under_every_pooling(pooling, method):
     case, seen = case_and_seen("pre_ln", pooling=pooling)
     found = attribute(case, seen, 0)
-    assert found.method is DIRECT
-    assert abs(found.residual) < 0.01
+    assert found.method is method
+    assert found.complete
     if pooling in ("cls", "last"):
         place = {"cls": 0, "last": -1}[pooling]
         for *_, part in found.parts:
             assert np.abs(np.delete(part, place)).max() == 0
             assert part[place] != 0
+
+
+def test_a_stream_that_only_scales_as_a_sum_is_not_taken_for_one():
+    """Twice the writes give twice the stream, yet two writes together are not their sum."""
+    case, seen = case_and_seen("pre_ln", stream="orthogonal_sum")
+    found = attribute(case, seen, 0)
+    assert found.method is INTEGRATED
+    assert found.complete
 
 
 def test_a_norm_that_is_not_linear_is_not_taken_for_one():
@@ -201,7 +212,7 @@ def test_the_fit_tells_a_frozen_norm_from_others():
 @pytest.mark.slow
 @pytest.mark.parametrize("stream", STREAMS.names())
 def test_parts_of_every_stream_add_up(stream):
-    """Or the page says that they do not: a stopped gradient has no integral to add up to."""
+    """Or the page says that they do not, as where a stream stops the gradient."""
     case, seen = case_and_seen("pre_ln", stream=stream)
     found = attribute(case, seen, 0)
     assert np.isfinite(found.residual)
@@ -209,4 +220,5 @@ def test_parts_of_every_stream_add_up(stream):
     assert found.complete or stream in INCOMPLETE
 
 
-INCOMPLETE = ("held_back",)
+# Measured: 0.03 and 0.9 of a logit are left over, and the page says so.
+INCOMPLETE = ("held_back", "delta_rule")
