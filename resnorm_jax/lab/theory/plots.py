@@ -23,7 +23,7 @@ def draw_row(row: Mapping[str, Any]) -> Any:
     strips = [] if any(panel["band"] for panel in panels) else row["bounds"]
     count = len(panels) + bool(strips)
     figure = Figure(figsize=(WIDTH * count, HEIGHT), layout="constrained")
-    parts = np.atleast_1d(figure.subfigures(1, count))
+    parts = figure.subfigures(1, count, squeeze=False)[0]
     for part, panel in zip(parts, panels, strict=False):
         _draw(part.subplots(), panel)
     if strips:
