@@ -16,7 +16,7 @@ from resnorm_jax.lab.certify.probe import Probe, as_probe, direction, make_probe
 from resnorm_jax.lab.certify.score import Certificate, judge
 from resnorm_jax.training.step import STATISTICS
 
-DRAWS = 3  # of the parameters
+DRAWS = 8  # of the parameters
 ROWS = 128  # of the training rows
 WORKERS = 2  # compilation uses one core; the programs are small
 

@@ -87,10 +87,15 @@ def test_thresholds_turn_the_verdict():
 
 
 def test_reasons_name_what_is_wrong():
-    vanishing = judge("a", probe(agreed=0, gradient=((1e-9, 1.0),)), B, K)
-    assert "1e-09 of the last's" in vanishing.reason
+    for ratio, shown in ((1e-9, "1e-09 of the last's"), (1e9, "1e+09 of the last's")):
+        lost = judge("a", probe(gradient=((ratio, 1.0),)), B, K)
+        assert lost.verdict == NOT
+        assert shown in lost.reason
+    closed = judge("a", probe(gradient=((0.0, 0.0),)), B, K)
+    assert closed.verdict == AS_IS
     collapsed = judge("a", probe(agreed=0, alike=0.999), B, K)
     assert "cosine 0.999" in collapsed.reason
+    assert "chance has up to" in judge("a", probe(agreed=0), B, K).reason
 
 
 def test_gradient_ratio_is_a_geometric_mean():
