@@ -1,5 +1,6 @@
 """The README is true: its code runs, its files exist, its table is the package's."""
 
+import json
 import re
 from pathlib import Path
 
@@ -69,3 +70,18 @@ def test_the_two_commands_stand_on_lines_of_their_own():
     lines = README.splitlines()
     assert sum(bool(re.fullmatch(r"pip install .*&& pytest", line)) for line in lines) == 1
     assert sum(bool(re.match(r"pip install .*&& python train.py ", line)) for line in lines) == 1
+
+
+def test_the_table_by_depth_is_of_the_committed_results():
+    path = ROOT / "resnorm_jax" / "bench" / "results" / "vowels_arrangement_cpu.json"
+    table = json.loads(path.read_text())["vowels"]
+    found = {(row["name"], row["depth"]): row for row in table["rows"]}
+    assert set(found) == {(name, depth) for name in arrangements.names() for depth in (3, 24)}
+    lines = re.findall(r"^\| `(\w+)` \| ([\d.]+) \(([\d.]+)\) \| ([\d.]+) \(", README, re.MULTILINE)
+    assert {line[0] for line in lines} == {row.name for row in arrangements.rows() if row.usual}
+    for name, shallow, spread, deep in lines:
+        rows = found[name, 3], found[name, 24]
+        assert [f"{100 * row['accuracy']:.2f}" for row in rows] == [shallow, deep]
+        assert f"{100 * rows[0]['sd']:.2f}" == spread
+    over = sum(found[name, 24]["accuracy"] > 0.9 for name in arrangements.names())
+    assert f"of all {len(arrangements.names())}, {over} have over 90 %" in README
