@@ -59,7 +59,8 @@ def kinds_claim(settings: Settings) -> dict[str, Any]:
         for n, label in enumerate(LABELS):
             seen = jax.tree.map(lambda a, n=n: a[n], run.seen)
             found.append(row_of(seen, settings.few_rates, kind=kind, network=label))
-    return {"rows": found, "numbers": compared(found, "kind", data.majority)}
+    numbers = {**compared(found, "kind", data.majority), "majority": data.majority}
+    return {"rows": found, "numbers": numbers}
 
 
 def compared(
