@@ -16,6 +16,7 @@ from resnorm_jax.reporting import html
 from resnorm_jax.reporting.files import write_json
 
 RECORDS, PAGE = "certify.json", "certify.html"
+MOST = 10.0  # nats that are drawn: a loss of 1e10 would hide the others
 KINDS = {AS_IS: "good", WARM_UP: "fair", NOT: "bad"}
 COLORS = {AS_IS: "green", WARM_UP: "yellow", NOT: "red"}
 SCORE = (
@@ -132,11 +133,12 @@ def _agreement(found: dict[str, Any]) -> Any:
         if row["final_loss"] is None or not np.isfinite(row["final_loss"]):
             continue
         mark = "x" if row["verdict"] == NOT else "o"
-        axes.plot(
-            row["score"], row["final_loss"], mark, color="#c0392b" if row["failed"] else "#2a7d46"
-        )
-        axes.annotate(row["arrangement"], (row["score"], row["final_loss"]), fontsize=6)
+        loss = min(row["final_loss"], MOST)
+        axes.plot(row["score"], loss, mark, color="#c0392b" if row["failed"] else "#2a7d46")
+        axes.annotate(row["arrangement"], (row["score"], loss), fontsize=6)
     axes.set_yscale("log")
-    axes.set(xlabel="score at initialization", ylabel="final training loss (nats)")
+    axes.set(
+        xlabel="score at initialization", ylabel=f"final training loss (nats, at most {MOST:g})"
+    )
     axes.grid(alpha=0.25)
     return figure
