@@ -18,15 +18,17 @@ class Thresholds:
     """Where a verdict turns.
 
     Attributes:
-      deviations: least score of what trains, in deviations of what chance gives: see `chance_score`.
+      deviations: score, in deviations of what chance gives (see `chance_score`), under which a network
+        is blind, if all rows also look alike to it and the full rate makes it worse.
+      alike: cosine between the outputs of different rows, over which they look alike.
       gradient: largest ratio, either way, of the first layer's gradient to the last's.
       loss: most that the loss may be at the best step, in multiples of ``log K``.
 
-    Wide on purpose: *will not train* is to be right, not to be complete. A network that knows nothing
-    scored 0.7 to 1.9 deviations (the control without skip and norm, on three data sets).
+    Wide on purpose: *will not train* is to be right, not to be complete.
     """
 
     deviations: float = 2.3
+    alike: float = 0.95
     gradient: float = 1e3
     loss: float = 3.0
 
@@ -117,7 +119,8 @@ def judge(
     lost = not 1 / at.gradient <= seen["gradient_ratio"] <= at.gradient
     # No gradient at all is no loss of it: all branches may be closed at first.
     lost = lost and not math.isnan(seen["gradient_ratio"])
-    if not worth >= needed or far or lost:
+    blind = not worth >= needed and seen["alike"] > at.alike and seen["at_peak"] > 0
+    if blind or far or lost:
         verdict = NOT
     elif seen["at_peak"] > 0:
         verdict = WARM_UP
@@ -138,10 +141,9 @@ def _why_not(seen: Mapping[str, Any]) -> str:
         return f"the loss starts at {seen['loss']:.3g} and no step brings it near chance"
     if seen["lost"]:
         return f"the first layer's gradient is {seen['gradient_ratio']:.0e} of the last's"
-    alike = f"; all rows look alike in the end (cosine {seen['alike']:.3f})"
     return (
         f"no step tells the classes apart: r = {seen['score']:.2f} at best, chance has up to "
-        f"{seen['needed']:.2f}{alike if seen['alike'] > 0.95 else ''}"
+        f"{seen['needed']:.2f}; all rows look alike in the end (cosine {seen['alike']:.3f})"
     )
 
 

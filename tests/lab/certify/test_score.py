@@ -56,19 +56,21 @@ def test_the_score_is_of_the_best_share_of_each_draw():
 
 
 @pytest.mark.parametrize(
-    ("peak", "agreed", "start", "verdict"),
+    ("peak", "agreed", "alike", "start", "verdict"),
     [
-        (0.2, 0.3, CHANCE, AS_IS),
-        (-0.2, 0.3, CHANCE, WARM_UP),
-        (-0.2, 0.05, CHANCE, NOT),
-        (0.2, 0.05, CHANCE, NOT),
-        (0.2, 0.3, 1e4, NOT),  # the loss stays far above chance
+        (0.2, 0.3, 0.5, CHANCE, AS_IS),
+        (-0.2, 0.3, 0.5, CHANCE, WARM_UP),
+        (-0.2, 0.05, 0.99, CHANCE, NOT),
+        (-0.2, 0.05, 0.5, CHANCE, WARM_UP),  # rows differ
+        (-0.2, 0.3, 0.99, CHANCE, WARM_UP),  # and are told apart
+        (0.2, 0.05, 0.99, CHANCE, AS_IS),  # a step helps
+        (0.2, 0.3, 0.5, 1e4, NOT),  # the loss stays far above chance
     ],
 )
-def test_verdicts(peak, agreed, start, verdict):
+def test_verdicts(peak, agreed, alike, start, verdict):
     falls = np.full(len(SHARES), -0.5)
     falls[ONE], falls[2] = peak, 0.25
-    found = judge("a", probe(falls, agreed, start), B, K)
+    found = judge("a", probe(falls, agreed, start, alike=alike), B, K)
     assert found.verdict == verdict
     assert found.reason
     assert "\n" not in found.reason
@@ -78,12 +80,12 @@ def test_verdicts(peak, agreed, start, verdict):
 
 
 def test_thresholds_turn_the_verdict():
-    assert (
-        judge("a", probe(agreed=0.3), B, K, Thresholds(deviations=0.29 / CHANCE_R)).verdict == AS_IS
-    )
-    assert (
-        judge("a", probe(agreed=0.3), B, K, Thresholds(deviations=0.31 / CHANCE_R)).verdict == NOT
-    )
+    falls = np.full(len(SHARES), -0.1)
+    seen = probe(falls, agreed=0.05, alike=0.9)
+    assert judge("a", seen, B, K).verdict == WARM_UP
+    assert judge("a", seen, B, K, Thresholds(alike=0.89)).verdict == NOT
+    at = Thresholds(alike=0.89, deviations=0.049 / CHANCE_R)
+    assert judge("a", seen, B, K, at).verdict == WARM_UP
 
 
 def test_reasons_name_what_is_wrong():
@@ -93,9 +95,9 @@ def test_reasons_name_what_is_wrong():
         assert shown in lost.reason
     closed = judge("a", probe(gradient=((0.0, 0.0),)), B, K)
     assert closed.verdict == AS_IS
-    collapsed = judge("a", probe(agreed=0, alike=0.999), B, K)
-    assert "cosine 0.999" in collapsed.reason
-    assert "chance has up to" in judge("a", probe(agreed=0), B, K).reason
+    blind = judge("a", probe(np.full(len(SHARES), -0.1), 0.0, alike=0.999), B, K)
+    assert "cosine 0.999" in blind.reason
+    assert "chance has up to" in blind.reason
 
 
 def test_gradient_ratio_is_a_geometric_mean():
