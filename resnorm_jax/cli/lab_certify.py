@@ -16,7 +16,7 @@ def main(argv: list[str]) -> int:
     parser = Parser(
         prog="resnorm lab certify",
         description="Rank arrangements for a model, a depth and data by what one undone step of the "
-        "optimizer does at initialization. A minute for the usual ones.",
+        "optimizer does at initialization. About three minutes for the usual ones.",
     )
     parser.add_argument("config", help="FILE.py[:ARGUMENT], as train.py's --config")
     parser.add_argument(
