@@ -221,6 +221,6 @@ def test_parts_of_every_stream_add_up(stream):
 
 
 # Measured: 0.03 and 0.9 of a logit are left over, and the page says so. `held_back` stops part
-# of the gradient, so that JAX's derivative is not the function's; `delta_rule` reads a write's direction
+# of the gradient: JAX's derivative is not the function's. `delta_rule` reads a write's direction
 # alone, whose derivative along the path is a spike at 0, between two nodes of the integral.
 INCOMPLETE = ("held_back", "delta_rule")
