@@ -74,11 +74,11 @@ def _certify(config: Any, names: Sequence[str], grids: Sequence[Any], output: Pa
     for each in checked:
         report.print_agreement(each, console)
     if output is not None:
-        by_share = {c.name: p.agreement.mean(0).tolist() for c, p in found}
+        by_step = {c.name: p.agreement.mean(0).tolist() for c, p in found}
         document = {
             "what": what,
             "certificates": records,
-            "agreement_by_share": by_share,
+            "agreement_by_step": by_step,
             "agreement": checked,
         }
         report.write(document, output, console)

@@ -1,12 +1,12 @@
-"""What one step of the optimizer would do to a model that has not been trained: nothing is kept.
+"""The first steps of the optimizer on a model that has not been trained: nothing is kept.
 
-The optimizer's first direction u is taken on a batch, and the model is run along it:
+From an initial draw theta_0, on one batch, at a constant learning rate without warm-up:
 
-    theta(a) = theta_0 + a * peak * u
+    theta_t = theta_(t-1) + rho * peak * u_t,   t = 1 .. T
 
-``a`` is a share of the config's peak learning rate. A network whose first layers get no gradient, that
-forgets its input with depth, or whose output jumps about, does not learn to tell the classes apart by
-such a step, however long or short it is.
+``u_t`` is the direction of the config's optimizer, ``peak`` its peak learning rate and ``rho`` one of
+`RATES`. A network whose first layers get no gradient, that forgets its input with depth, or whose
+output jumps about, does not learn to tell the classes apart in these steps.
 """
 
 from collections.abc import Callable, Mapping
@@ -21,50 +21,48 @@ import optax
 from resnorm_jax.config import OptimizerConfig
 from resnorm_jax.training.optimizers import make_optimizer
 from resnorm_jax.training.step import Batch, at_step
+from resnorm_jax.training.unit_weights import normalize_weights
 
-# Shares of the peak learning rate at which the loss is measured.
-SHARES: tuple[float, ...] = tuple(2.0**k for k in range(-10, 6))
+STEPS = 8
+# Multiples of the peak learning rate. Four times it goes as far in 8 steps as training does in 32.
+RATES: tuple[float, ...] = (1.0, 4.0)
+# Drawing parameters is a program that runs once: a third of the time to compile.
+_QUICK = {"xla_backend_optimization_level": 0}
 
 
 @dataclass(frozen=True)
 class Probe:
-    """What was seen at initialization, over S draws of the parameters.
+    """What was seen over S draws of the parameters, R rates and T steps.
 
     Attributes:
-      loss: ``[S]``, before.
-      along: ``[S, len(SHARES)]``, the loss at each share of the peak rate.
-      agreement: ``[S, len(SHARES)]``, of the logits with the labels there: see `agreement`.
-      gradient: ``[S, N]``, norm of the gradient of each layer's parameters.
-      alike: ``[S]``, mean cosine between the pooled outputs of different rows; 1 when the network
-        says the same whatever it is shown.
+      loss: ``[S, R, T + 1]``, before the first step and after each, in nats.
+      agreement: ``[S, R, T + 1]``, of the logits with the labels: see `agreement`.
+      gradient: ``[S, N]``, norm of the gradient of each layer's parameters before the first step.
+      alike: ``[S]``, mean cosine between the pooled outputs of different rows before the first step;
+        1 when the network says the same whatever it is shown.
     """
 
     loss: np.ndarray
-    along: np.ndarray
     agreement: np.ndarray
     gradient: np.ndarray
     alike: np.ndarray
 
 
-def direction(config: OptimizerConfig) -> optax.GradientTransformation:
-    """Return the config's optimizer at learning rate 1, without warm-up: updates are directions."""
-    plain = replace(config, learning_rate=1.0, schedule="constant", warmup=0.0)
-    return make_optimizer(plain, 1)[0]
-
-
 def make_probe(
     init: Callable[..., Any],
     apply: Callable[..., Any],
-    optimizer: optax.GradientTransformation,
-    peak: float,
+    config: OptimizerConfig,
+    rates: tuple[float, ...] = RATES,
+    steps: int = STEPS,
 ) -> Callable[[jax.Array, Batch], dict[str, jax.Array]]:
-    """Return the compiled measurement of one model.
+    """Return the measurement of one model: two compiled programs, one of them for the draws.
 
     Args:
       init: ``(key, x, mask) -> variables``.
       apply: ``(variables, x, mask) -> (logits [B, K], pooled [B, D])``, dropout off.
-      optimizer: of `direction`.
-      peak: the learning rate that share 1 stands for.
+      config: the optimizer; its schedule and its warm-up are not read.
+      rates: R multiples of its learning rate.
+      steps: T.
 
     Returns:
       Function of the keys ``[S]`` of S draws and of the batch, which gives the fields of `Probe`.
@@ -75,27 +73,49 @@ def make_probe(
         each = optax.softmax_cross_entropy_with_integer_labels(logits, batch["y"])
         return jnp.sum(each * batch["weight"]) / jnp.sum(batch["weight"]), (logits, pooled)
 
-    def draw(key: jax.Array, batch: Batch) -> dict[str, jax.Array]:
-        variables = dict(init(key, batch["x"], batch.get("mask")))
-        params, collections = variables.pop("params"), at_step(variables, 0)
-        gradient, (_, pooled) = jax.grad(loss, has_aux=True)(params, collections, batch)
-        update, _ = optimizer.update(gradient, optimizer.init(params), params)
+    def draw(keys: jax.Array, batch: Batch) -> Any:
+        drawn = jax.lax.map(lambda key: init(key, batch["x"], batch.get("mask")), keys)
+        if config.unit_weights:
+            drawn = {**drawn, "params": jax.vmap(normalize_weights)(drawn["params"])}
+        return drawn
 
-        def moved(share: jax.Array) -> tuple[jax.Array, jax.Array]:
-            there = jax.tree.map(lambda p, u: p + share * peak * u, params, update)
-            found, (logits, _) = loss(there, collections, batch)
-            return found, agreement(logits, batch["y"], batch["weight"])
+    def trial(variables: Any, rate: jax.Array, batch: Batch) -> dict[str, jax.Array]:
+        rest = dict(variables)
+        first, collections = rest.pop("params"), at_step(rest, 0)
+        optimizer = constant_rate(config, rate * config.learning_rate)
 
-        losses, agreed = jax.lax.map(moved, jnp.asarray((0.0, *SHARES)))
-        return {
-            "loss": losses[0],
-            "along": losses[1:],
-            "agreement": agreed[1:],
-            "gradient": layer_norms(gradient),
-            "alike": mean_cosine(pooled, batch["weight"]),
-        }
+        def step(carry: Any, _: None) -> tuple[Any, dict[str, jax.Array]]:
+            params, state = carry
+            (value, (logits, pooled)), gradient = jax.value_and_grad(loss, has_aux=True)(
+                params, collections, batch
+            )
+            update, state = optimizer.update(gradient, state, params)
+            seen = {
+                "loss": value,
+                "agreement": agreement(logits, batch["y"], batch["weight"]),
+                "gradient": layer_norms(gradient),
+                "alike": mean_cosine(pooled, batch["weight"]),
+            }
+            return (optax.apply_updates(params, update), state), seen
 
-    return jax.jit(lambda keys, batch: jax.lax.map(lambda k: draw(k, batch), keys))
+        return jax.lax.scan(step, (first, optimizer.init(first)), None, length=steps + 1)[1]
+
+    def trials(drawn: Any, batch: Batch) -> dict[str, jax.Array]:
+        def over_rates(variables: Any) -> dict[str, jax.Array]:
+            return jax.lax.map(lambda rate: trial(variables, rate, batch), jnp.asarray(rates))
+
+        seen = jax.lax.map(over_rates, drawn)
+        # Before the first step all rates are the same.
+        return seen | {name: seen[name][:, 0, 0] for name in ("gradient", "alike")}
+
+    drawing, running = jax.jit(draw, compiler_options=_QUICK), jax.jit(trials)
+    return lambda keys, batch: running(drawing(keys, batch), batch)
+
+
+def constant_rate(config: OptimizerConfig, rate: Any) -> optax.GradientTransformation:
+    """Return the config's optimizer at a constant learning rate, which may be traced."""
+    plain = replace(config, learning_rate=rate, schedule="constant", warmup=0.0)
+    return make_optimizer(plain, 1)[0]
 
 
 def agreement(logits: jax.Array, labels: jax.Array, weight: jax.Array) -> jax.Array:

@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from resnorm_jax.lab.certify.probe import SHARES
-from resnorm_jax.lab.certify.score import AS_IS, NOT, WARM_UP
+from resnorm_jax.lab.certify.probe import RATES, STEPS
+from resnorm_jax.lab.certify.score import AS_IS, FAR, NOT, WARM_UP
 from resnorm_jax.lab.compare.figures import new_figure, style
 from resnorm_jax.reporting import html
 from resnorm_jax.reporting.files import write_json
@@ -20,14 +20,14 @@ MOST = 10.0  # nats that are drawn: a loss of 1e10 would hide the others
 KINDS = {AS_IS: "good", WARM_UP: "fair", NOT: "bad"}
 COLORS = {AS_IS: "green", WARM_UP: "yellow", NOT: "red"}
 SCORE = (
-    "Score: how well one step of the optimizer, taken on training rows and undone, makes the logits "
-    "agree with the labels: their correlation, both less their means, at the best of the shares 2^-10 "
-    "to 2^5 of the peak learning rate; the mean over draws of the parameters. Nothing is trained."
+    f"Score: the correlation of logits and labels, both less their means, over the first {STEPS} steps "
+    f"of the optimizer on one batch at {RATES[FAR]:g} times the peak learning rate; the mean over "
+    "steps and over draws of the parameters. The steps are undone."
 )
 HOW = (
-    "Each line is the correlation of logits and labels after one step of the optimizer, at shares of "
-    "the config's peak learning rate. High is good: the step tells the classes apart. A line near 0 "
-    "everywhere gets no signal; one whose top is left of 1 wants a smaller first step."
+    "Each line is the correlation of logits and labels, step by step. High and early is good: the "
+    "network tells the classes apart. A line that stays near 0 belongs to one that gets no signal; one "
+    "that rises at the full rate but not at the higher one is near the edge of what it bears."
 )
 AGREE = (
     "Each point is an arrangement: to the right what was predicted, upwards what training found. "
@@ -87,15 +87,11 @@ def page(document: dict[str, Any]) -> html.Html:
         html.paragraph(SCORE),
         html.heading("Verdicts"),
         html.table(("", "arrangement", "score", "verdict", "reason"), rows),
-        html.heading("After one step"),
+        html.heading("The first steps"),
     ]
-    drawn = _steps(document["certificates"], document["agreement_by_share"])
+    drawn = _steps(document["certificates"], document["agreement_by_step"])
     if drawn is not None:
-        parts.append(
-            html.figure(
-                drawn, "Agreement of logits and labels after one step, mean over draws", HOW
-            )
-        )
+        parts.append(html.figure(drawn, "Agreement of logits and labels, mean over draws", HOW))
     for found in document.get("agreement", []):
         parts += [
             html.heading(f"Checked against training, {found['depth']} layers"),
@@ -107,20 +103,20 @@ def page(document: dict[str, Any]) -> html.Html:
     return html.page("Which arrangement will train", parts)
 
 
-def _steps(records: Sequence[dict[str, Any]], along: dict[str, list[float]]) -> Any:
-    figure = new_figure(10.0, 5.2)
+def _steps(records: Sequence[dict[str, Any]], by_step: dict[str, list[list[float]]]) -> Any:
+    figure = new_figure(11.0, 5.2)
     if figure is None:
         return None
-    axes = figure.subplots()
-    for index, row in enumerate(records):
-        curve = np.array(along[row["name"]], np.float64)
-        axes.plot(SHARES, curve, label=row["name"], **style(index))
-    axes.axvline(1.0, color="0.4", linestyle=":")
-    axes.set_xscale("log", base=2)
-    axes.set(xlabel="share of the peak learning rate", ylabel="correlation of logits and labels")
-    axes.grid(alpha=0.25)
+    panels = figure.subplots(1, len(RATES), sharey=True)
+    for rate, axes, place in zip(RATES, panels, range(len(RATES)), strict=True):
+        for index, row in enumerate(records):
+            curve = np.array(by_step[row["name"]][place], np.float64)
+            axes.plot(range(len(curve)), curve, label=row["name"], **style(index))
+        axes.set(title=f"{rate:g} x peak learning rate", xlabel="step")
+        axes.grid(alpha=0.25)
+    panels[0].set_ylabel("correlation of logits and labels")
     columns = 1 + (len(records) - 1) // 25
-    axes.legend(fontsize=7, ncols=columns, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    panels[-1].legend(fontsize=7, ncols=columns, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure
 
 

@@ -12,12 +12,12 @@ import numpy as np
 from resnorm_jax.build import build_model, check_names
 from resnorm_jax.config import Config
 from resnorm_jax.data import Dataset, TrainBatches, describe
-from resnorm_jax.lab.certify.probe import Probe, as_probe, direction, make_probe
+from resnorm_jax.lab.certify.probe import Probe, as_probe, make_probe
 from resnorm_jax.lab.certify.score import Certificate, judge
 from resnorm_jax.training.step import STATISTICS
 
-DRAWS = 8  # of the parameters
-ROWS = 128  # of the training rows
+DRAWS = 4  # of the parameters
+ROWS = 64  # of the training rows
 WORKERS = 2  # compilation uses one core; the programs are small
 
 
@@ -70,8 +70,7 @@ def probe(case: Case, arrangement: str) -> Probe:
         logits, named = out[0] if STATISTICS in variables else out
         return logits, named["pooled"]
 
-    peak = case.config.optimizer.learning_rate
-    measure = make_probe(model.init, apply, direction(case.config.optimizer), peak)
+    measure = make_probe(model.init, apply, case.config.optimizer)
     keys = jax.random.split(jax.random.key(case.config.seed), DRAWS)
     batch = {name: jnp.asarray(value) for name, value in case.batch.items()}
     return as_probe(jax.tree.map(np.asarray, measure(keys, batch)))

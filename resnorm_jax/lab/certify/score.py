@@ -1,16 +1,17 @@
-"""From what was seen at initialization to a rank, a verdict and its reason."""
+"""From what was seen in the first steps to a rank, a verdict and its reason."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from resnorm_jax.lab.certify.probe import SHARES, Probe
+from resnorm_jax.lab.certify.probe import RATES, STEPS, Probe
 
 AS_IS, WARM_UP, NOT = "trains as is", "needs warm-up", "will not train"
 VERDICTS = (AS_IS, WARM_UP, NOT)
+FULL, FAR = RATES.index(1.0), RATES.index(4.0)
 
 
 @dataclass(frozen=True)
@@ -18,19 +19,13 @@ class Thresholds:
     """Where a verdict turns.
 
     Attributes:
-      deviations: score, in deviations of what chance gives (see `chance_score`), under which a network
-        is blind, if all rows also look alike to it and the full rate makes it worse.
-      alike: cosine between the outputs of different rows, over which they look alike.
-      gradient: largest ratio, either way, of the first layer's gradient to the last's.
-      loss: most that the loss may be at the best step, in multiples of ``log K``.
-
-    Wide on purpose: *will not train* is to be right, not to be complete.
+      deviations: agreement at the best rate and step, in deviations of what chance gives (see
+        `chance_score`), under which a network is blind.
+      rise: of the loss at the full rate, relative to the loss before, over which a warm-up is needed.
     """
 
-    deviations: float = 2.3
-    alike: float = 0.95
-    gradient: float = 1e3
-    loss: float = 3.0
+    deviations: float = 2.5
+    rise: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -43,9 +38,8 @@ class Certificate:
       verdict: one of `VERDICTS`.
       reason: one line.
       loss: before, mean over draws, in nats.
-      fall: the largest relative fall of the loss over shares of the rate, mean over draws.
-      share: where it is.
-      at_peak: relative change of the loss after one step at the full peak rate.
+      fall: relative fall of the loss after all steps at the full peak rate, mean over draws.
+      agreement: of logits and labels at the best rate and step, mean over draws.
       gradient_ratio: norm of the first layer's gradient to the last's, geometric mean over draws.
       alike: mean cosine between the outputs of different rows.
     """
@@ -56,29 +50,35 @@ class Certificate:
     reason: str
     loss: float
     fall: float
-    share: float
-    at_peak: float
+    agreement: float
     gradient_ratio: float
     alike: float
 
 
 def relative_fall(probe: Probe) -> np.ndarray:
-    """Return ``(l(0) - l(a)) / l(0)`` at each share, ``[S, A]``; at least -1, also where l is NaN."""
-    start = probe.loss[:, None]
-    fall = (start - probe.along) / start
+    """Return ``(l_0 - l_t) / l_0`` after each step, ``[S, R, T]``; at least -1, also where l is NaN."""
+    start = probe.loss[..., :1]
+    with np.errstate(invalid="ignore"):
+        fall = (start - probe.loss[..., 1:]) / start
     return np.where(np.isfinite(fall), np.maximum(fall, -1.0), -1.0)
 
 
+def agreements(probe: Probe) -> np.ndarray:
+    """Return the agreement after each step, mean over draws, ``[R, T]``; 0 for logits that are NaN."""
+    return np.nan_to_num(probe.agreement[..., 1:], nan=0.0).mean(0)
+
+
 def score(probe: Probe) -> float:
-    """Return how well one step can make the logits agree with the labels, at its best length.
+    """Return how soon the logits agree with the labels.
 
     ::
 
-        mean over draws of  max_a r(a),   a = 2^-10 ... 2^5 of the peak learning rate
+        mean over draws and over t = 1 .. T of r_t, at 4 times the peak learning rate
 
-    with r of `resnorm_jax.lab.certify.probe.agreement`.
+    with r of `resnorm_jax.lab.certify.probe.agreement`. At the peak rate itself all arrangements look
+    alike after so few steps.
     """
-    return float(np.nan_to_num(probe.agreement, nan=-1.0).max(axis=1).mean())
+    return float(agreements(probe)[FAR].mean())
 
 
 def chance_score(rows: int, classes: int) -> float:
@@ -94,39 +94,33 @@ def judge(
 ) -> Certificate:
     """Return the certificate of an arrangement.
 
+    *Will not train*: no rate and no step tells the classes apart better than chance.
+    *Needs warm-up*: it learns, but after all steps at the full rate the loss is higher than before.
+
     Args:
       name: of the arrangement.
       probe: what was seen.
       rows: B, how many rows it was seen on.
-      classes: K; the loss of chance is ``log K``.
+      classes: K.
       at: where verdicts turn.
     """
     at = at or Thresholds()
     falls = relative_fall(probe).mean(0)
-    best = int(falls.argmax())
-    least = float(np.nanmin(np.where(np.isfinite(probe.along), probe.along, np.inf), axis=1).mean())
     seen = {
-        "loss": float(probe.loss.mean()),
-        "fall": float(falls[best]),
-        "share": SHARES[best],
-        "at_peak": float(-falls[SHARES.index(1.0)]),
+        "loss": float(probe.loss[:, 0, 0].mean()),
+        "fall": float(falls[FULL, -1]),
+        "agreement": float(agreements(probe).max()),
         "gradient_ratio": gradient_ratio(probe),
         "alike": float(probe.alike.mean()),
     }
+    needed = at.deviations * chance_score(rows, classes)
     verdict = AS_IS
-    worth, needed = score(probe), at.deviations * chance_score(rows, classes)
-    far = not least <= at.loss * math.log(classes)
-    lost = not 1 / at.gradient <= seen["gradient_ratio"] <= at.gradient
-    # No gradient at all is no loss of it: all branches may be closed at first.
-    lost = lost and not math.isnan(seen["gradient_ratio"])
-    blind = not worth >= needed and seen["alike"] > at.alike and seen["at_peak"] > 0
-    if blind or far or lost:
+    if not seen["agreement"] >= needed:
         verdict = NOT
-    elif seen["at_peak"] > 0:
+    elif -seen["fall"] > at.rise:
         verdict = WARM_UP
-    told = {**seen, "score": worth, "needed": needed, "far": far, "lost": lost}
-    reason = REASONS[verdict](told)
-    return Certificate(name=name, score=worth, verdict=verdict, reason=reason, **seen)
+    reason = REASONS[verdict]({**seen, "needed": needed, "chance": math.log(classes)})
+    return Certificate(name=name, score=score(probe), verdict=verdict, reason=reason, **seen)
 
 
 def gradient_ratio(probe: Probe) -> float:
@@ -136,28 +130,39 @@ def gradient_ratio(probe: Probe) -> float:
         return float(np.exp(np.mean(np.log(first) - np.log(last))))
 
 
+# What may lie behind it, the first that is true: of the gradient, of the loss, of the outputs.
+CAUSES: tuple[tuple[Callable[[Mapping[str, Any]], bool], str], ...] = (
+    (
+        lambda seen: (
+            abs(math.log10(seen["gradient_ratio"] or 1e-99)) > 3
+        ),  # NaN: all branches closed
+        "the first layer's gradient is {gradient_ratio:.0e} of the last's",
+    ),
+    (lambda seen: seen["loss"] > 3 * seen["chance"], "the loss starts at {loss:.3g}"),
+    (lambda seen: seen["alike"] > 0.95, "all rows look alike in the end (cosine {alike:.3f})"),
+)
+
+
 def _why_not(seen: Mapping[str, Any]) -> str:
-    if seen["far"]:
-        return f"the loss starts at {seen['loss']:.3g} and no step brings it near chance"
-    if seen["lost"]:
-        return f"the first layer's gradient is {seen['gradient_ratio']:.0e} of the last's"
-    return (
-        f"no step tells the classes apart: r = {seen['score']:.2f} at best, chance has up to "
-        f"{seen['needed']:.2f}; all rows look alike in the end (cosine {seen['alike']:.3f})"
+    what = (
+        f"{STEPS} steps do not tell the classes apart: r = {seen['agreement']:.2f} at best, chance has "
+        f"up to {seen['needed']:.2f}"
     )
+    causes = [words.format(**seen) for holds, words in CAUSES if holds(seen)]
+    return "; ".join([what, *causes[:1]])
 
 
 def _why_warm(seen: Mapping[str, Any]) -> str:
     return (
-        f"a first step at the full rate raises the loss by {100 * seen['at_peak']:.0f} %; "
-        f"{seen['share']:.2g} of it lowers it by {100 * seen['fall']:.0f} %"
+        f"{STEPS} steps tell the classes apart (r = {seen['agreement']:.2f}), but at the full rate "
+        f"they raise the loss by {-100 * seen['fall']:.0f} %"
     )
 
 
 def _why_as_is(seen: Mapping[str, Any]) -> str:
     return (
-        f"one step tells the classes apart with r = {seen['score']:.2f}; at the full rate it lowers "
-        f"the loss by {-100 * seen['at_peak']:.0f} %"
+        f"{STEPS} steps tell the classes apart (r = {seen['agreement']:.2f}); at the full rate they "
+        f"lower the loss by {100 * seen['fall']:.0f} %"
     )
 
 

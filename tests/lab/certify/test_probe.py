@@ -10,14 +10,13 @@ import pytest
 import resnorm_jax as rn
 from resnorm_jax.config import OptimizerConfig
 from resnorm_jax.lab.certify.probe import (
-    SHARES,
     agreement,
     as_probe,
-    direction,
     layer_norms,
     make_probe,
     mean_cosine,
 )
+from resnorm_jax.training.unit_weights import normalize_weights
 
 B, D, K = 5, 3, 4
 
@@ -42,19 +41,33 @@ def softmax_loss(kernel, batch):
     return each @ weight, batch["x"].T @ (slope * weight[:, None])
 
 
+def sgd(kernels, gradients):
+    return -gradients[-1]
+
+
+def adam(kernels, gradients):
+    """Adam's direction after these gradients (Kingma and Ba 2015, algorithm 1)."""
+    mean, square = 0.0, 0.0
+    for g in gradients:
+        mean, square = 0.9 * mean + 0.1 * g, 0.999 * square + 0.001 * g**2
+    t = len(gradients)
+    return -(mean / (1 - 0.9**t)) / (np.sqrt(square / (1 - 0.999**t)) + 1e-8)
+
+
+def adamw(kernels, gradients):
+    return adam(kernels, gradients) - 0.1 * kernels[-1]
+
+
 @pytest.mark.parametrize(
     ("config", "update"),
     [
-        (OptimizerConfig(algorithm="sgd", clip=None), lambda g, p: -g),
-        (OptimizerConfig(algorithm="adam", clip=None), lambda g, p: -np.sign(g)),
-        (
-            OptimizerConfig(weight_decay=0.1, decay="kernel", clip=None),
-            lambda g, p: -np.sign(g) - 0.1 * p,
-        ),
+        (OptimizerConfig(algorithm="sgd", momentum=0.0, clip=None), sgd),
+        (OptimizerConfig(algorithm="adam", clip=None), adam),
+        (OptimizerConfig(weight_decay=0.1, decay="kernel", clip=None), adamw),
     ],
     ids=["sgd", "adam", "adamw"],
 )
-def test_losses_along_the_first_direction(case, config, update):
+def test_the_first_steps(case, config, update):
     kernel, batch = case
 
     def init(key, x, mask):
@@ -63,22 +76,48 @@ def test_losses_along_the_first_direction(case, config, update):
     def apply(variables, x, mask):
         return x @ variables["params"]["head"]["kernel"], x
 
-    config = replace(config, learning_rate=0.3, warmup=0.5)
-    probe = make_probe(init, apply, direction(config), config.learning_rate)
+    # Neither schedule nor warm-up counts.
+    config = replace(config, learning_rate=0.3, warmup=0.5, schedule="cosine")
+    rates, steps = (0.5, 2.0), 3
+    probe = make_probe(init, apply, config, rates, steps)
     as_jax = {name: jnp.asarray(value, jnp.float32) for name, value in batch.items()}
     as_jax["y"] = as_jax["y"].astype(jnp.int32)
     found = as_probe(probe(jax.random.split(jax.random.key(0), 2), as_jax))
 
-    _, gradient = softmax_loss(kernel, batch)
-    there = [kernel + share * 0.3 * update(gradient, kernel) for share in (0.0, *SHARES)]
-    want = [softmax_loss(place, batch)[0] for place in there]
-    agreed = [correlation(batch["x"] @ place, batch["y"], batch["weight"]) for place in there[1:]]
-    np.testing.assert_allclose(found.loss, [want[0]] * 2, rtol=1e-5)
-    np.testing.assert_allclose(found.along, [want[1:]] * 2, rtol=2e-5)
-    np.testing.assert_allclose(found.agreement, [agreed] * 2, atol=2e-5)
+    for j, rate in enumerate(rates):
+        kernels, gradients = [kernel], []
+        for t in range(steps + 1):
+            want, gradient = softmax_loss(kernels[-1], batch)
+            agreed = correlation(batch["x"] @ kernels[-1], batch["y"], batch["weight"])
+            np.testing.assert_allclose(found.loss[:, j, t], [want] * 2, rtol=2e-5)
+            np.testing.assert_allclose(found.agreement[:, j, t], [agreed] * 2, atol=2e-5)
+            gradients.append(gradient)
+            kernels.append(kernels[-1] + rate * 0.3 * update(kernels, gradients))
+    assert found.loss.shape == found.agreement.shape == (2, 2, 4)
     assert found.gradient.shape == (2, 0)
     kept = batch["x"][batch["weight"] > 0]
     np.testing.assert_allclose(found.alike, [pairwise(kept)] * 2, rtol=1e-5)
+
+
+def test_unit_weights_are_unit_from_the_start(case):
+    kernel, batch = case
+
+    def init(key, x, mask):
+        return {"params": {"fc1": {"kernel": jnp.asarray(kernel, jnp.float32)}}}
+
+    def apply(variables, x, mask):
+        weight = variables["params"]["fc1"]["kernel"]
+        return x @ weight, x
+
+    config = OptimizerConfig(algorithm="sgd", momentum=0.0, clip=None, unit_weights=True)
+    as_jax = {name: jnp.asarray(value, jnp.float32) for name, value in batch.items()}
+    as_jax["y"] = as_jax["y"].astype(jnp.int32)
+    found = as_probe(make_probe(init, apply, config)(jax.random.key(0)[None], as_jax))
+    unit = normalize_weights({"fc1": {"kernel": jnp.asarray(kernel, jnp.float32)}})
+    want, _ = softmax_loss(np.asarray(unit["fc1"]["kernel"], np.float64), batch)
+    np.testing.assert_allclose(found.loss[0, :, 0], want, rtol=2e-5)
+    other, _ = softmax_loss(kernel, batch)
+    assert abs(other - want) > 1e-2
 
 
 def correlation(logits, labels, weight):

@@ -8,14 +8,17 @@ import pytest
 from scipy import stats
 
 from resnorm_jax.lab.certify.check import agreement, failed, trained_losses
-from resnorm_jax.lab.certify.probe import SHARES, Probe
+from resnorm_jax.lab.certify.probe import RATES, STEPS, Probe
 from resnorm_jax.lab.certify.score import (
     AS_IS,
+    FAR,
+    FULL,
     NOT,
     VERDICTS,
     WARM_UP,
     Certificate,
     Thresholds,
+    agreements,
     chance_score,
     gradient_ratio,
     judge,
@@ -26,78 +29,88 @@ from resnorm_jax.lab.certify.score import (
 B, K = 101, 10
 CHANCE_R = 1 / 30  # 1 / sqrt(100 * 9)
 CHANCE = math.log(K)
-ONE = SHARES.index(1.0)
 
 
-def probe(falls=None, agreed=0.5, start=CHANCE, gradient=((1.0, 2.0),), alike=0.5):
-    """A probe whose loss falls by these shares, and whose logits agree so."""
-    falls = np.full(len(SHARES), 0.1) if falls is None else np.asarray(falls, np.float64)
+def probe(full=0.5, far=0.5, fall=0.1, start=CHANCE, gradient=((1.0, 2.0),), alike=0.5):
+    """A probe whose logits agree so after every step at each rate, and whose loss falls at both."""
+    steps = np.arange(STEPS + 1) / STEPS
+    agreement = np.zeros((1, len(RATES), STEPS + 1))
+    agreement[0, FULL, 1:], agreement[0, FAR, 1:] = full, far
+    loss = np.broadcast_to(start * (1 - fall * steps), agreement.shape)
     return Probe(
-        loss=np.array([start]),
-        along=start * (1 - falls[None]),
-        agreement=np.broadcast_to(np.asarray(agreed, np.float64), (1, len(SHARES))),
-        gradient=np.array(gradient),
-        alike=np.array([alike]),
+        loss=loss, agreement=agreement, gradient=np.array(gradient), alike=np.array([alike])
     )
 
 
 def test_falls_are_relative_bounded_and_bear_nan():
-    falls = np.full(len(SHARES), 0.25)
-    falls[0], falls[1], falls[2] = -30.0, np.nan, -np.inf
-    found = relative_fall(probe(falls, start=4.0))
-    np.testing.assert_allclose(found[0], [-1, -1, -1, *[0.25] * (len(SHARES) - 3)])
+    losses = np.full((1, 2, STEPS + 1), 4.0)
+    losses[0, 0, 1:4] = 100.0, np.nan, np.inf
+    losses[0, 1, STEPS] = 3.0
+    found = relative_fall(replace(probe(), loss=losses))
+    assert found.shape == (1, 2, STEPS)
+    np.testing.assert_allclose(found[0, 0], [-1, -1, -1, *[0.0] * (STEPS - 3)])
+    np.testing.assert_allclose(found[0, 1], [*[0.0] * (STEPS - 1), 0.25])
 
 
-def test_the_score_is_of_the_best_share_of_each_draw():
-    agreed = np.zeros((2, len(SHARES)))
-    agreed[0, 3], agreed[1, 9], agreed[1, 4] = 0.4, 0.2, np.nan
+def test_the_score_is_the_mean_over_steps_and_draws_at_the_higher_rate():
+    agreed = np.zeros((2, len(RATES), STEPS + 1))
+    agreed[:, FULL] = 0.9  # is not read
+    agreed[:, FAR, 0] = 0.9  # neither is what was there before
+    agreed[0, FAR, 1:], agreed[1, FAR, 1], agreed[1, FAR, 2] = 0.4, 0.8, np.nan
     both = replace(probe(), agreement=agreed)
-    np.testing.assert_allclose(score(both), 0.3)
+    np.testing.assert_allclose(score(both), (0.4 + 0.8 / STEPS) / 2)
+    np.testing.assert_allclose(agreements(both)[FAR, 0], 0.6)
 
 
 @pytest.mark.parametrize(
-    ("peak", "agreed", "alike", "start", "verdict"),
+    ("full", "far", "fall", "verdict"),
     [
-        (0.2, 0.3, 0.5, CHANCE, AS_IS),
-        (-0.2, 0.3, 0.5, CHANCE, WARM_UP),
-        (-0.2, 0.05, 0.99, CHANCE, NOT),
-        (-0.2, 0.05, 0.5, CHANCE, WARM_UP),  # rows differ
-        (-0.2, 0.3, 0.99, CHANCE, WARM_UP),  # and are told apart
-        (0.2, 0.05, 0.99, CHANCE, AS_IS),  # a step helps
-        (0.2, 0.3, 0.5, 1e4, NOT),  # the loss stays far above chance
+        (0.3, 0.3, 0.2, AS_IS),
+        (0.3, 0.01, 0.2, AS_IS),  # at one rate is enough
+        (0.01, 0.3, 0.2, AS_IS),
+        (0.3, 0.3, -0.2, WARM_UP),
+        (0.05, 0.05, 0.2, NOT),
+        (0.05, 0.05, -0.2, NOT),
+        (math.nan, math.nan, math.nan, NOT),
     ],
 )
-def test_verdicts(peak, agreed, alike, start, verdict):
-    falls = np.full(len(SHARES), -0.5)
-    falls[ONE], falls[2] = peak, 0.25
-    found = judge("a", probe(falls, agreed, start, alike=alike), B, K)
+def test_verdicts(full, far, fall, verdict):
+    found = judge("a", probe(full, far, fall), B, K)
     assert found.verdict == verdict
     assert found.reason
     assert "\n" not in found.reason
-    if verdict == WARM_UP:
-        assert "raises the loss by 20 %" in found.reason
-        assert f"{SHARES[2]:.2g} of it lowers it by 25 %" in found.reason
+    words = {AS_IS: "lower the loss by 20 %", WARM_UP: "raise the loss by 20 %"}
+    assert words.get(verdict, "do not tell the classes apart") in found.reason
 
 
 def test_thresholds_turn_the_verdict():
-    falls = np.full(len(SHARES), -0.1)
-    seen = probe(falls, agreed=0.05, alike=0.9)
+    seen = probe(0.1, 0.05, fall=-0.1)
     assert judge("a", seen, B, K).verdict == WARM_UP
-    assert judge("a", seen, B, K, Thresholds(alike=0.89)).verdict == NOT
-    at = Thresholds(alike=0.89, deviations=0.049 / CHANCE_R)
-    assert judge("a", seen, B, K, at).verdict == WARM_UP
+    assert judge("a", seen, B, K, Thresholds(deviations=0.101 / CHANCE_R)).verdict == NOT
+    assert judge("a", seen, B, K, Thresholds(rise=0.101)).verdict == AS_IS
 
 
-def test_reasons_name_what_is_wrong():
-    for ratio, shown in ((1e-9, "1e-09 of the last's"), (1e9, "1e+09 of the last's")):
-        lost = judge("a", probe(gradient=((ratio, 1.0),)), B, K)
-        assert lost.verdict == NOT
-        assert shown in lost.reason
-    closed = judge("a", probe(gradient=((0.0, 0.0),)), B, K)
-    assert closed.verdict == AS_IS
-    blind = judge("a", probe(np.full(len(SHARES), -0.1), 0.0, alike=0.999), B, K)
-    assert "cosine 0.999" in blind.reason
-    assert "chance has up to" in blind.reason
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"gradient": ((1e-9, 1.0),)}, "the first layer's gradient is 1e-09 of the last's"),
+        ({"gradient": ((1e9, 1.0),), "alike": 0.999}, "is 1e+09 of the last's"),
+        ({"start": 1e4}, "the loss starts at 1e+04"),
+        ({"alike": 0.999}, "cosine 0.999"),
+        ({"gradient": ((0.0, 1.0),)}, "is 0e+00 of the last's"),
+    ],
+)
+def test_reasons_name_what_may_be_wrong(given, words):
+    found = judge("a", probe(0.0, 0.0, **given), B, K)
+    assert found.verdict == NOT
+    assert words in found.reason
+    assert found.reason.count(";") == 1
+
+
+def test_no_cause_is_made_up():
+    assert ";" not in judge("a", probe(0.0, 0.0), B, K).reason
+    closed = judge("a", probe(0.0, 0.0, gradient=((0.0, 0.0),)), B, K)
+    assert ";" not in closed.reason
 
 
 def test_gradient_ratio_is_a_geometric_mean():
@@ -107,7 +120,7 @@ def test_gradient_ratio_is_a_geometric_mean():
 
 def certificate(name, value, verdict=AS_IS):
     return Certificate(
-        name=name, score=value, verdict=verdict, reason="", loss=1, fall=0, share=1, at_peak=0,
+        name=name, score=value, verdict=verdict, reason="", loss=1, fall=0, agreement=value,
         gradient_ratio=1, alike=0,
     )  # fmt: skip
 
