@@ -2,6 +2,7 @@
 
 from importlib import import_module
 
+from resnorm_jax.cli.arguments import usage
 from resnorm_jax.errors import UserError, nearest
 
 LABS = {
@@ -14,24 +15,10 @@ LABS = {
 }
 
 
-def usage() -> str:
-    """Return the help text."""
-    lines = [f"  {name:<10}{text}" for name, text in LABS.items()]
-    return "\n".join(
-        [
-            "usage: resnorm lab NAME [ARGUMENTS]",
-            "",
-            *lines,
-            "",
-            "resnorm lab NAME --help says more.",
-        ]
-    )
-
-
 def main(argv: list[str]) -> int:
     """Run one of the lab's commands; return the exit status."""
     if not argv or argv[0] in ("-h", "--help"):
-        print(usage())
+        print(usage("resnorm lab NAME [ARGUMENTS]", LABS, "resnorm lab NAME --help says more."))
         return 0
     if argv[0] not in LABS:
         raise UserError(f"resnorm lab: no command {argv[0]!r}; {nearest(argv[0], LABS)}")

@@ -4,6 +4,7 @@ import argparse
 import sys
 import time
 from dataclasses import asdict, replace
+from importlib.util import find_spec
 from pathlib import Path
 
 from resnorm_jax.cli.arguments import Parser
@@ -36,6 +37,11 @@ def main(argv: list[str]) -> int:
             raise UserError(
                 f"--output: {arguments.output / name} is there already; give another folder"
             )
+    if find_spec("matplotlib") is None:  # said now, not after a quarter of an hour
+        raise UserError(
+            "lab article: its report is figures, and matplotlib is not installed; run: "
+            "pip install 'resnorm_jax[plots]'"
+        )
     return _run(arguments)
 
 

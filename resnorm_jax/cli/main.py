@@ -4,6 +4,7 @@ import sys
 from collections.abc import Callable
 from importlib import import_module
 
+from resnorm_jax.cli.arguments import usage
 from resnorm_jax.cli.errors import guarded
 from resnorm_jax.errors import UserError, nearest
 from resnorm_jax.version import __version__
@@ -17,25 +18,12 @@ COMMANDS = {
 }
 
 
-def usage() -> str:
-    """Return the help text."""
-    lines = [f"  {name:<10}{text}" for name, text in COMMANDS.items()]
-    return "\n".join(
-        [
-            "usage: resnorm COMMAND [ARGUMENTS]",
-            "",
-            *lines,
-            "",
-            "resnorm COMMAND --help says more. Training: python train.py --help",
-        ]
-    )
-
-
 def main(argv: list[str] | None = None) -> int:
     """Run a subcommand; return the exit status."""
     arguments = sys.argv[1:] if argv is None else argv
     if not arguments or arguments[0] in ("-h", "--help"):
-        print(usage())
+        more = "resnorm COMMAND --help says more. Training: python train.py --help"
+        print(usage("resnorm COMMAND [ARGUMENTS]", COMMANDS, more))
         return 0
     if arguments[0] == "--version":
         print(__version__)

@@ -1,4 +1,4 @@
-"""Figures of a run. The only file that imports matplotlib, and only when a figure is drawn.
+"""Figures of a run. The only file that makes one with matplotlib, and only when it is drawn.
 
 Figures are made from ``matplotlib.figure.Figure``: pyplot would choose a window system and keep
 state for the whole process.

@@ -1,13 +1,12 @@
-"""Panels of lines beside each other: one subplot for each kind of line, one color for each thing.
-
-Imports matplotlib when a figure is drawn, as `resnorm_jax.reporting.figures` does.
-"""
+"""Panels of lines beside each other: one subplot for each kind of line, one color for each thing."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+
+from resnorm_jax.reporting.figures import new_figure
 
 COLUMNS = 3
 
@@ -48,18 +47,14 @@ def draw_panels(
       log: whether the y axis is logarithmic; values that are not positive are gaps then.
       log_x: whether the x axis is.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError:
-        return None
     things = list(dict.fromkeys(line.thing for lines in panels.values() for line in lines))
     columns = min(COLUMNS, len(panels))
     rows = -(-len(panels) // columns)
     width, height = (7.5 if columns == 1 else 4.2 * columns), (4.0 if rows == 1 else 2.9 * rows)
     legend_rows = -(-len(things) // 5)
-    figure = Figure(figsize=(width, height + 0.22 * legend_rows), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(y_label, width, height + 0.22 * legend_rows)
+    if figure is None:
+        return None
     axes = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).ravel()
     colors = _colors(things)
     for axis, (title, lines) in zip(axes, panels.items(), strict=False):

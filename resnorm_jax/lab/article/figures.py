@@ -1,8 +1,10 @@
-"""The report's figures: the only file of this lab that imports matplotlib."""
+"""The report's figures."""
 
 from typing import Any
 
 import numpy as np
+
+from resnorm_jax.reporting.figures import new_figure
 
 Found = dict[str, Any]
 COLORS = {
@@ -15,11 +17,7 @@ COLORS = {
 
 
 def _figure(columns: int = 1, width: float = 5.2, height: float = 3.6) -> tuple[Any, Any]:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width * columns, height), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure("the report's figures", width * columns, height)
     axes = figure.subplots(1, columns, squeeze=False)[0]
     for axis in axes:
         axis.grid(True, color="0.9")

@@ -11,8 +11,9 @@ from rich.text import Text
 
 from resnorm_jax.lab.certify.probe import RATES, STEPS
 from resnorm_jax.lab.certify.score import AS_IS, FAR, NOT, WARM_UP
-from resnorm_jax.lab.compare.figures import new_figure, style
+from resnorm_jax.lab.compare.figures import style
 from resnorm_jax.reporting import html
+from resnorm_jax.reporting.figures import new_figure
 from resnorm_jax.reporting.files import write_json
 
 RECORDS, PAGE = "certify.json", "certify.html"
@@ -104,7 +105,7 @@ def page(document: dict[str, Any]) -> html.Html:
 
 
 def _steps(records: Sequence[dict[str, Any]], by_step: dict[str, list[list[float]]]) -> Any:
-    figure = new_figure(11.0, 5.2)
+    figure = new_figure("the first steps", 11.0, 5.2)
     if figure is None:
         return None
     panels = figure.subplots(1, len(RATES), sharey=True)
@@ -121,7 +122,7 @@ def _steps(records: Sequence[dict[str, Any]], by_step: dict[str, list[list[float
 
 
 def _agreement(found: dict[str, Any]) -> Any:
-    figure = new_figure(7.0, 5.0)
+    figure = new_figure("predicted against trained", 7.0, 5.0)
     if figure is None:
         return None
     axes = figure.subplots()

@@ -5,17 +5,11 @@ from typing import Any
 
 import numpy as np
 
+from resnorm_jax.reporting.figures import new_figure
+
 Row = Mapping[str, Any]
 MARKS = "os^vD*Px"
-
-
-def new_figure(width: float = 9.0, height: float = 4.6) -> Any:
-    """Return an empty matplotlib figure, or None where matplotlib is missing."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        return None
-    return Figure(figsize=(width, height), layout="constrained")
+SIZE = 9.0, 4.6  # inches
 
 
 def style(index: int) -> dict[str, Any]:
@@ -36,7 +30,7 @@ def _finish(axes: Any, lines: int, **labels: str) -> None:
 
 def by_depth(summary: Sequence[Row], name: str, label: str, majority: float | None = None) -> Any:
     """Draw a number with its interval against depth, a line for each arrangement."""
-    figure = new_figure()
+    figure = new_figure(f"{label} by depth", *SIZE)
     if figure is None:
         return None
     axes, names = figure.subplots(), list(dict.fromkeys(row["arrangement"] for row in summary))
@@ -60,7 +54,7 @@ def _depth(row: Row) -> int:
 
 def by_rate(summary: Sequence[Row], depth: int, entropy: float) -> Any:
     """Draw the final training loss against the learning rate at one depth."""
-    figure = new_figure()
+    figure = new_figure("loss by learning rate", *SIZE)
     if figure is None:
         return None
     axes, rows = figure.subplots(), [row for row in summary if row["depth"] == depth]
@@ -79,7 +73,7 @@ def by_rate(summary: Sequence[Row], depth: int, entropy: float) -> Any:
 
 def curves(records: Iterable[Row], summary: Sequence[Row], depth: int, entropy: float) -> Any:
     """Draw the training loss over the steps at one depth, each arrangement at its best rate."""
-    figure = new_figure()
+    figure = new_figure("training loss", *SIZE)
     if figure is None:
         return None
     records, rows = list(records), [row for row in summary if row["depth"] == depth]

@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from resnorm_jax.reporting.figures import new_figure
+
 BAND = "#2a7d46"
 SHOWN_POINTS = 20  # with more, a line has no marks
 WIDTH, HEIGHT = 7.2, 4.0  # inches of one panel
@@ -15,14 +17,12 @@ def draw_row(row: Mapping[str, Any]) -> Any:
 
     Where no panel can show the band, each number that it speaks of is drawn beside it on a strip.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        return None
     panels = row["panels"]
     strips = [] if any(panel["band"] for panel in panels) else row["bounds"]
     count = len(panels) + bool(strips)
-    figure = Figure(figsize=(WIDTH * count, HEIGHT), layout="constrained")
+    figure = new_figure(row["id"], WIDTH * count, HEIGHT)
+    if figure is None:
+        return None
     parts = figure.subfigures(1, count, squeeze=False)[0]
     for part, panel in zip(parts, panels, strict=False):
         _draw(part.subplots(), panel)

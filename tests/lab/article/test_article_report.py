@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from resnorm_jax.article import SWITCHES
+from resnorm_jax.cli import lab_article
 from resnorm_jax.cli.main import main
 from resnorm_jax.lab.article import report
 from resnorm_jax.lab.article.claims import CLAIMS
@@ -29,6 +30,13 @@ def test_an_existing_report_is_left_alone(tmp_path, name, capsys):
 def test_one_seed_is_no_band(tmp_path, capsys):
     assert main(["lab", "article", f"--output={tmp_path / 'new'}", "--seeds=1"]) == 2
     assert "--seeds: 1" in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_missing_plotting_package_is_said_before_anything_runs(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(lab_article, "find_spec", lambda name: None)
+    assert main(["lab", "article", f"--output={tmp_path / 'new'}", "--quick"]) == 2
+    assert "pip install 'resnorm_jax[plots]'" in capsys.readouterr().err
     assert not (tmp_path / "new").exists()
 
 
