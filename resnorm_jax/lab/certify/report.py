@@ -22,13 +22,14 @@ KINDS = {AS_IS: "good", WARM_UP: "fair", NOT: "bad"}
 COLORS = {AS_IS: "green", WARM_UP: "yellow", NOT: "red"}
 SCORE = (
     f"Score: the correlation of logits and labels, both less their means, over the first {STEPS} steps "
-    f"of the optimizer on one batch at {RATES[FAR]:g} times the peak learning rate; the mean over "
-    "steps and over draws of the parameters. The steps are undone."
+    f"of the optimizer on one batch; the mean over steps, over draws of the parameters, and over "
+    f"{' and '.join(f'{RATES[place]:g}' for place in FAR)} times the peak learning rate. The steps "
+    "are undone."
 )
 HOW = (
     "Each line is the correlation of logits and labels, step by step. High and early is good: the "
     "network tells the classes apart. A line that stays near 0 belongs to one that gets no signal; one "
-    "that rises at the full rate but not at the higher one is near the edge of what it bears."
+    "that rises at the full rate but not at a higher one is near the edge of what it bears."
 )
 AGREE = (
     "Each point is an arrangement: to the right what was predicted, upwards what training found. "

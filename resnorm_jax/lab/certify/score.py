@@ -11,7 +11,8 @@ from resnorm_jax.lab.certify.probe import RATES, STEPS, Probe
 
 AS_IS, WARM_UP, NOT = "trains as is", "needs warm-up", "will not train"
 VERDICTS = (AS_IS, WARM_UP, NOT)
-FULL, FAR = RATES.index(1.0), RATES.index(4.0)
+FULL = RATES.index(1.0)
+FAR = [place for place, rate in enumerate(RATES) if rate > 1]  # rates that the score is of
 
 
 @dataclass(frozen=True)
@@ -73,9 +74,9 @@ def score(probe: Probe) -> float:
 
     ::
 
-        mean over draws and over t = 1 .. T of r_t, at 4 times the peak learning rate
+        mean over draws, steps t = 1 .. T and the rates over the peak of r_t
 
-    with r of `resnorm_jax.lab.certify.probe.agreement`. At the peak rate itself all arrangements look
+    with r of `resnorm_jax.lab.certify.probe.agreement`. At the peak rate itself most arrangements look
     alike after so few steps.
     """
     return float(agreements(probe)[FAR].mean())

@@ -52,14 +52,15 @@ def test_falls_are_relative_bounded_and_bear_nan():
     np.testing.assert_allclose(found[0, 1], [*[0.0] * (STEPS - 1), 0.25])
 
 
-def test_the_score_is_the_mean_over_steps_and_draws_at_the_higher_rate():
+def test_the_score_is_the_mean_over_steps_and_draws_at_the_higher_rates():
     agreed = np.zeros((2, len(RATES), STEPS + 1))
     agreed[:, FULL] = 0.9  # is not read
     agreed[:, FAR, 0] = 0.9  # neither is what was there before
     agreed[0, FAR, 1:], agreed[1, FAR, 1], agreed[1, FAR, 2] = 0.4, 0.8, np.nan
+    agreed[0, FAR[0], 1:] = 0.2
     both = replace(probe(), agreement=agreed)
-    np.testing.assert_allclose(score(both), (0.4 + 0.8 / STEPS) / 2)
-    np.testing.assert_allclose(agreements(both)[FAR, 0], 0.6)
+    np.testing.assert_allclose(score(both), (0.3 + 0.8 / STEPS) / 2)
+    np.testing.assert_allclose(agreements(both)[FAR, 0], [0.5, 0.6])
 
 
 @pytest.mark.parametrize(
