@@ -1,5 +1,6 @@
 """``resnorm lab certify``: which arrangements will train, told without training."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,7 @@ def _certify(config: Any, names: Sequence[str], grids: Sequence[Any], output: Pa
     console.print(runtime_line(), highlight=False)
     dataset = prepare_data(config)
     depth = config.model.depth
+    case = make_case(config, dataset)
     what = f"{data_line(dataset)}; {depth} layers, width {config.model.width}"
     console.print(what, highlight=False, soft_wrap=True)
     with Progress("certify", len(names), console=console) as progress:
@@ -67,18 +69,19 @@ def _certify(config: Any, names: Sequence[str], grids: Sequence[Any], output: Pa
             done.append(name)
             progress.update(len(done))
 
-        found = certify(make_case(config, dataset), names, told)
+        found = certify(case, names, told)
     records = as_records([c for c, _ in found])
     report.print_table(records, console)
     checked = [agreement([c for c, _ in found], grid, depth) for grid in grids]
     for each in checked:
         report.print_agreement(each, console)
     if output is not None:
-        by_step = {c.name: p.agreement.mean(0).tolist() for c, p in found}
+        chance = math.log(case.classes)
+        by_step = {c.name: (p.loss.mean(0) / chance).tolist() for c, p in found}
         document = {
             "what": what,
             "certificates": records,
-            "agreement_by_step": by_step,
+            "loss_by_step": by_step,
             "agreement": checked,
         }
         report.write(document, output, console)

@@ -38,7 +38,7 @@ def test_a_deep_stack_without_skip_or_norm_will_not_train(grid, tmp_path, capsys
     assert found["pre_ln"]["verdict"] == "trains as is"
     assert found["pre_ln"]["score"] > 0.1 > abs(found["none"]["score"])
     assert found["none"]["gradient_ratio"] < 1e-3
-    by_step = document["agreement_by_step"]["pre_ln"]
+    by_step = document["loss_by_step"]["pre_ln"]
     assert [len(curve) for curve in by_step] == [STEPS + 1] * len(RATES)
     checked = document["agreement"][0]
     assert checked["arrangements"] == 3

@@ -23,9 +23,9 @@ from resnorm_jax.training.optimizers import make_optimizer
 from resnorm_jax.training.step import Batch, at_step
 from resnorm_jax.training.unit_weights import normalize_weights
 
-STEPS = 8
-# Multiples of the peak learning rate. At 8 times, 8 steps go as far as training does in 64.
-RATES: tuple[float, ...] = (1.0, 2.0, 8.0)
+STEPS = 16
+# Multiples of the peak learning rate. At 4 times, 16 steps go as far as training does in 64.
+RATES: tuple[float, ...] = (1.0, 4.0)
 # Drawing parameters is a program that runs once: a third of the time to compile.
 _QUICK = {"xla_backend_optimization_level": 0}
 

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from resnorm_jax.lab.certify.probe import RATES, STEPS
-from resnorm_jax.lab.certify.score import AS_IS, FAR, NOT, WARM_UP
+from resnorm_jax.lab.certify.score import AS_IS, NOT, WARM_UP
 from resnorm_jax.lab.compare.figures import style
 from resnorm_jax.reporting import html
 from resnorm_jax.reporting.figures import new_figure
@@ -18,18 +18,19 @@ from resnorm_jax.reporting.files import write_json
 
 RECORDS, PAGE = "certify.json", "certify.html"
 MOST = 10.0  # nats that are drawn: a loss of 1e10 would hide the others
+MOST_OF_CHANCE = 3.0  # likewise, of log K
 KINDS = {AS_IS: "good", WARM_UP: "fair", NOT: "bad"}
 COLORS = {AS_IS: "green", WARM_UP: "yellow", NOT: "red"}
 SCORE = (
-    f"Score: the correlation of logits and labels, both less their means, over the first {STEPS} steps "
-    f"of the optimizer on one batch; the mean over steps, over draws of the parameters, and over "
-    f"{' and '.join(f'{RATES[place]:g}' for place in FAR)} times the peak learning rate. The steps "
-    "are undone."
+    f"Score: 1 - l / log K, l the lowest loss within the first {STEPS} steps of the optimizer on one "
+    f"batch, at {' or '.join(f'{rate:g}' for rate in RATES)} times the peak learning rate, without "
+    "warm-up; the mean over draws of the parameters. 1 is a loss of 0; 0 is chance. The steps are "
+    "undone."
 )
 HOW = (
-    "Each line is the correlation of logits and labels, step by step. High and early is good: the "
-    "network tells the classes apart. A line that stays near 0 belongs to one that gets no signal; one "
-    "that rises at the full rate but not at a higher one is near the edge of what it bears."
+    "Each line is the loss over that of chance, log K, step by step. Low and early is good. One that "
+    "stays near 1 belongs to a network that gets no signal; one that falls at the full rate but not at "
+    "the higher one is near the edge of what it bears. Losses over 3 are drawn at 3."
 )
 AGREE = (
     "Each point is an arrangement: to the right what was predicted, upwards what training found. "
@@ -91,9 +92,9 @@ def page(document: dict[str, Any]) -> html.Html:
         html.table(("", "arrangement", "score", "verdict", "reason"), rows),
         html.heading("The first steps"),
     ]
-    drawn = _steps(document["certificates"], document["agreement_by_step"])
+    drawn = _steps(document["certificates"], document["loss_by_step"])
     if drawn is not None:
-        parts.append(html.figure(drawn, "Agreement of logits and labels, mean over draws", HOW))
+        parts.append(html.figure(drawn, "Loss over that of chance, mean over draws", HOW))
     for found in document.get("agreement", []):
         parts += [
             html.heading(f"Checked against training, {found['depth']} layers"),
@@ -113,10 +114,11 @@ def _steps(records: Sequence[dict[str, Any]], by_step: dict[str, list[list[float
     for rate, axes, place in zip(RATES, panels, range(len(RATES)), strict=True):
         for index, row in enumerate(records):
             curve = np.array(by_step[row["name"]][place], np.float64)
+            curve = np.minimum(curve, MOST_OF_CHANCE)
             axes.plot(range(len(curve)), curve, label=row["name"], **style(index))
         axes.set(title=f"{rate:g} x peak learning rate", xlabel="step")
         axes.grid(alpha=0.25)
-    panels[0].set_ylabel("correlation of logits and labels")
+    panels[0].set_ylabel("loss / log K")
     columns = 1 + (len(records) - 1) // 25
     panels[-1].legend(fontsize=7, ncols=columns, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure

@@ -16,7 +16,7 @@ from resnorm_jax.lab.certify.probe import Probe, as_probe, make_probe
 from resnorm_jax.lab.certify.score import Certificate, judge
 from resnorm_jax.training.step import STATISTICS
 
-DRAWS = 4  # of the parameters
+DRAWS = 3  # of the parameters
 ROWS = 64  # of the training rows
 WORKERS = 2  # compilation uses one core; the programs are small
 

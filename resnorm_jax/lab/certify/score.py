@@ -12,7 +12,6 @@ from resnorm_jax.lab.certify.probe import RATES, STEPS, Probe
 AS_IS, WARM_UP, NOT = "trains as is", "needs warm-up", "will not train"
 VERDICTS = (AS_IS, WARM_UP, NOT)
 FULL = RATES.index(1.0)
-FAR = [place for place, rate in enumerate(RATES) if rate > 1]  # rates that the score is of
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,8 @@ class Certificate:
 
     Attributes:
       name: of the arrangement.
-      score: of `score`: the higher, the faster it is expected to train; ``-1`` to ``1``.
+      score: of `score`: the higher, the faster it is expected to train; at most 1, about 0 for what
+        stays at chance.
       verdict: one of `VERDICTS`.
       reason: one line.
       loss: before, mean over draws, in nats.
@@ -69,17 +69,18 @@ def agreements(probe: Probe) -> np.ndarray:
     return np.nan_to_num(probe.agreement[..., 1:], nan=0.0).mean(0)
 
 
-def score(probe: Probe) -> float:
-    """Return how soon the logits agree with the labels.
+def score(probe: Probe, classes: int) -> float:
+    """Return how far below chance the loss can be brought at once.
 
     ::
 
-        mean over draws, steps t = 1 .. T and the rates over the peak of r_t
+        mean over draws of  1 - min over rates and steps t = 1 .. T of l_t / log K
 
-    with r of `resnorm_jax.lab.certify.probe.agreement`. At the peak rate itself most arrangements look
-    alike after so few steps.
+    NaN counts as a loss without end.
     """
-    return float(agreements(probe)[FAR].mean())
+    after = np.nan_to_num(probe.loss[..., 1:], nan=math.inf)
+    least = after.min(axis=(1, 2))
+    return float(np.mean(1 - least / math.log(classes)))
 
 
 def chance_score(rows: int, classes: int) -> float:
@@ -121,7 +122,9 @@ def judge(
     elif -seen["fall"] > at.rise:
         verdict = WARM_UP
     reason = REASONS[verdict]({**seen, "needed": needed, "chance": math.log(classes)})
-    return Certificate(name=name, score=score(probe), verdict=verdict, reason=reason, **seen)
+    return Certificate(
+        name=name, score=score(probe, classes), verdict=verdict, reason=reason, **seen
+    )
 
 
 def gradient_ratio(probe: Probe) -> float:

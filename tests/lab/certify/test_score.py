@@ -11,7 +11,6 @@ from resnorm_jax.lab.certify.check import agreement, failed, trained_losses
 from resnorm_jax.lab.certify.probe import RATES, STEPS, Probe
 from resnorm_jax.lab.certify.score import (
     AS_IS,
-    FAR,
     FULL,
     NOT,
     VERDICTS,
@@ -27,6 +26,7 @@ from resnorm_jax.lab.certify.score import (
 )
 
 B, K = 101, 10
+FAR = RATES.index(4.0)
 CHANCE_R = 1 / 30  # 1 / sqrt(100 * 9)
 CHANCE = math.log(K)
 
@@ -52,15 +52,24 @@ def test_falls_are_relative_bounded_and_bear_nan():
     np.testing.assert_allclose(found[0, 1], [*[0.0] * (STEPS - 1), 0.25])
 
 
-def test_the_score_is_the_mean_over_steps_and_draws_at_the_higher_rates():
+def test_the_score_is_of_the_lowest_loss_of_each_draw_at_any_rate():
+    losses = np.full((2, len(RATES), STEPS + 1), CHANCE)
+    losses[:, :, 0] = 0.0  # what was there before is not read
+    losses[0, FULL, 3], losses[0, FAR, 2] = 0.5 * CHANCE, 0.2 * CHANCE
+    losses[1, FULL, 3], losses[1, FAR, 1:] = 0.4 * CHANCE, np.nan
+    both = replace(probe(), loss=losses)
+    np.testing.assert_allclose(score(both, K), (0.8 + 0.6) / 2)
+    losses[1] = np.nan
+    assert score(both, K) == -math.inf
+
+
+def test_agreements_are_means_over_draws_after_the_first_look():
     agreed = np.zeros((2, len(RATES), STEPS + 1))
-    agreed[:, FULL] = 0.9  # is not read
-    agreed[:, FAR, 0] = 0.9  # neither is what was there before
+    agreed[:, :, 0] = 0.9
     agreed[0, FAR, 1:], agreed[1, FAR, 1], agreed[1, FAR, 2] = 0.4, 0.8, np.nan
-    agreed[0, FAR[0], 1:] = 0.2
-    both = replace(probe(), agreement=agreed)
-    np.testing.assert_allclose(score(both), (0.3 + 0.8 / STEPS) / 2)
-    np.testing.assert_allclose(agreements(both)[FAR, 0], [0.5, 0.6])
+    found = agreements(replace(probe(), agreement=agreed))
+    assert found.shape == (len(RATES), STEPS)
+    np.testing.assert_allclose(found[FAR, :3], [0.6, 0.2, 0.2])
 
 
 @pytest.mark.parametrize(
