@@ -134,12 +134,15 @@ def gradient_ratio(probe: Probe) -> float:
         return float(np.exp(np.mean(np.log(first) - np.log(last))))
 
 
+def _uneven(ratio: float) -> bool:
+    """Whether the gradient shrinks or grows a thousandfold; NaN, all branches closed, does not."""
+    return abs(math.log10(ratio or 1e-99)) > 3
+
+
 # What may lie behind it, the first that is true: of the gradient, of the loss, of the outputs.
 CAUSES: tuple[tuple[Callable[[Mapping[str, Any]], bool], str], ...] = (
     (
-        lambda seen: (
-            abs(math.log10(seen["gradient_ratio"] or 1e-99)) > 3
-        ),  # NaN: all branches closed
+        lambda seen: _uneven(seen["gradient_ratio"]),
         "the first layer's gradient is {gradient_ratio:.0e} of the last's",
     ),
     (lambda seen: seen["loss"] > 3 * seen["chance"], "the loss starts at {loss:.3g}"),
