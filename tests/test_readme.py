@@ -10,6 +10,7 @@ import pytest
 
 from resnorm_jax import arrangements, norms
 from resnorm_jax.cli.listing import markdown_table
+from resnorm_jax.lab.statistics import spearman
 from resnorm_jax.modules.norm_catalog import NORMS
 from resnorm_jax.ops.streams import STREAMS
 
@@ -85,3 +86,26 @@ def test_the_table_by_depth_is_of_the_committed_results():
         assert f"{100 * rows[0]['sd']:.2f}" == spread
     over = sum(found[name, 24]["accuracy"] > 0.9 for name in arrangements.names())
     assert f"of all {len(arrangements.names())}, {over} have over 90 %" in README
+
+
+def test_the_table_of_certificates_is_of_the_committed_results():
+    path = ROOT / "resnorm_jax" / "lab" / "results" / "certify_cpu.json"
+    checks = json.loads(path.read_text())["checks"]
+    table = README.partition("<!-- certify -->\n")[2].partition("<!-- end certify -->")[0]
+    lines = table.splitlines()[2:]
+    assert len(lines) == len(checks) >= 5
+    assert {"calibration", "held out: data"} <= {check["use"] for check in checks}
+    for line, check in zip(lines, checks, strict=True):
+        data, use, count, rank, right, missed = (
+            cell.strip() for cell in line.strip("|").split("|")
+        )
+        found = check["agreement"]
+        assert data.startswith(f"{check['data']}, {found['depth']}, ")
+        assert float(data.rpartition(", ")[2]) == check["learning_rate"]
+        assert (use, int(count)) == (check["use"], found["arrangements"])
+        low, high = found["interval"]
+        assert rank == f"{found['spearman']:.2f} ({low:.2f} to {high:.2f})"
+        assert right == f"{found['not_right']} of {found['not_said']}"
+        assert re.findall(r"`(\w+)`", missed) == found["missed"]
+        ranks = [(row["rank"], row["trained_rank"]) for row in found["rows"]]
+        assert spearman(*zip(*ranks, strict=True)) == pytest.approx(found["spearman"], abs=1e-9)

@@ -16,8 +16,8 @@ def main(argv: list[str]) -> int:
     """Rank arrangements for a config; with --against, also say how right the ranking was."""
     parser = Parser(
         prog="resnorm lab certify",
-        description="Rank arrangements for a model, a depth and data by what one undone step of the "
-        "optimizer does at initialization. About three minutes for the usual ones.",
+        description="Rank arrangements for a model, a depth and data by what sixteen undone steps of "
+        "the optimizer do at initialization.",
     )
     parser.add_argument("config", help="FILE.py[:ARGUMENT], as train.py's --config")
     parser.add_argument(

@@ -1,6 +1,8 @@
 """Certificates against what a grid then found: rank correlation, and verdicts that were right."""
 
+import math
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -22,6 +24,25 @@ def trained_losses(records: Sequence[Record], depth: int) -> dict[str, float]:
     return {name: float(np.mean(losses)) for name, losses in found.items()}
 
 
+def seed_agreement(records: Sequence[Record], depth: int, names: Sequence[str]) -> float:
+    """Return how well two seeds agree on the order: the mean of Spearman's over pairs of seeds.
+
+    What a prediction can hardly exceed. NaN for a single seed.
+    """
+    losses: dict[Any, dict[str, list[float]]] = {}
+    for record in records:
+        if record["depth"] == depth and record["arrangement"] in names:
+            of_seed = losses.setdefault(record.get("seed"), {})
+            of_seed.setdefault(record["arrangement"], []).append(value(record, "final_loss"))
+    orders = [
+        [float(np.mean(some[name])) for name in names]
+        for some in losses.values()
+        if set(some) == set(names)
+    ]
+    pairs = [spearman(a, b) for a, b in combinations(orders, 2)]
+    return float(np.mean(pairs)) if pairs else math.nan
+
+
 def failed(records: Sequence[Record], depth: int) -> dict[str, bool]:
     """Return whether most runs of each arrangement at a depth diverged or did not train."""
     states: dict[str, list[bool]] = {}
@@ -38,7 +59,8 @@ def agreement(
 
     Returns:
       ``spearman`` between scores and the order of final training losses (1 is agreement), its 95 %
-      bootstrap ``interval`` over arrangements, ``arrangements``, how many both know;
+      bootstrap ``interval`` over arrangements, ``arrangements``, how many both know, ``seeds``, how
+      well two seeds of the grid agree with each other (see `seed_agreement`);
       ``not_right``, ``not_said``: how many *will not train* were right, and said, with Wilson's
       interval of the share; ``missed``: arrangements that failed although nobody said so; and
       ``rows``, each with its rank by score and by loss.
@@ -54,6 +76,7 @@ def agreement(
         "arrangements": len(known),
         "spearman": spearman(scores, worth),
         "interval": spearman_interval(scores, worth),
+        "seeds": seed_agreement(records, depth, [c.name for c in known]),
         "not_said": len(said),
         "not_right": right,
         "not_share": share_interval(right, len(said)),

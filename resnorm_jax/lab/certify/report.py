@@ -1,5 +1,6 @@
 """Certificates for people: a table, figures and a page."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -63,9 +64,14 @@ def agreement_line(found: dict[str, Any]) -> str:
     missed = f"; missed: {', '.join(found['missed'])}" if found["missed"] else ""
     return (
         f"{found['depth']} layers, {found['arrangements']} arrangements: Spearman "
-        f"{found['spearman']:.2f} (95 % {low:.2f} to {high:.2f}) between score and trained order; "
+        f"{found['spearman']:.2f} (95 % {low:.2f} to {high:.2f}) between score and trained order"
+        f"{_seeds(found['seeds'])}; "
         f"{found['not_right']} of {found['not_said']} verdicts {NOT!r} right{missed}"
     )
+
+
+def _seeds(agreement: float) -> str:
+    return "" if math.isnan(agreement) else f" (two seeds of it agree by {agreement:.2f})"
 
 
 def write(document: dict[str, Any], folder: Path, console: Console) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from resnorm_jax.lab.certify.check import agreement, failed, trained_losses
+from resnorm_jax.lab.certify.check import agreement, failed, seed_agreement, trained_losses
 from resnorm_jax.lab.certify.probe import RATES, STEPS, Probe
 from resnorm_jax.lab.certify.score import (
     AS_IS,
@@ -94,9 +94,9 @@ def test_verdicts(full, far, fall, verdict):
 
 
 def test_thresholds_turn_the_verdict():
-    seen = probe(0.1, 0.05, fall=-0.1)
+    seen = probe(0.2, 0.05, fall=-0.1)
     assert judge("a", seen, B, K).verdict == WARM_UP
-    assert judge("a", seen, B, K, Thresholds(deviations=0.101 / CHANCE_R)).verdict == NOT
+    assert judge("a", seen, B, K, Thresholds(deviations=0.201 / CHANCE_R)).verdict == NOT
     assert judge("a", seen, B, K, Thresholds(rise=0.101)).verdict == AS_IS
 
 
@@ -162,6 +162,23 @@ def test_agreement_counts_order_and_verdicts():
     assert (found["not_said"], found["not_right"], found["missed"]) == (2, 1, ["c"])
     assert [row["arrangement"] for row in found["rows"]] == ["a", "d", "c", "b"]
     assert [row["trained_rank"] for row in found["rows"]] == [2, 1, 3, 4]
+
+
+def test_seeds_are_compared_arrangement_by_arrangement():
+    def of(seed, **losses):
+        return [{**run(name, loss), "seed": seed} for name, loss in losses.items()]
+
+    first, second = of(0, a=0.1, b=0.2, c=0.3, d=0.4), of(1, a=0.1, b=0.2, c=0.4, d=0.3)
+    names = ["a", "b", "c", "d"]
+    want = stats.spearmanr([1, 2, 3, 4], [1, 2, 4, 3]).statistic
+    np.testing.assert_allclose(seed_agreement(first + second, 24, names), want)
+    third = of(2, a=0.4, b=0.3, c=0.2, d=0.1)
+    pairs = [want, -1.0, stats.spearmanr([1, 2, 4, 3], [4, 3, 2, 1]).statistic]
+    np.testing.assert_allclose(seed_agreement(first + second + third, 24, names), np.mean(pairs))
+    # A seed that has not got to all of them does not count; another depth neither.
+    assert math.isnan(seed_agreement(first + second[:3], 24, names))
+    assert math.isnan(seed_agreement(first + second, 3, names))
+    np.testing.assert_allclose(seed_agreement(first + second[:3], 24, names[:3]), 1.0)
 
 
 def test_chance_is_what_shuffled_labels_give():
