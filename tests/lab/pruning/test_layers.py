@@ -109,7 +109,7 @@ def check_stream(arrangement, **fields):
     whole, none = run(model, variables), run(model, cut([0, 0, 0]))
     np.testing.assert_allclose(run(model, cut([1, 1, 1])), whole, rtol=1e-6, atol=1e-6)
     assert np.isfinite(none).all()
-    assert np.abs(none - whole).max() > 1e-3
+    assert np.abs(none - whole).max() > 1e-4  # `progressive` writes 7e-4 here; rounding is 1e-6
     # Without any layer, nothing that a layer holds is read.
     changed = {
         name: jax.tree.map(lambda p: p + 1.0, p) if name.startswith("layers") else p
