@@ -18,7 +18,6 @@ N      layers
 
 from resnorm_jax import arrangements, article, norms, streams
 from resnorm_jax.modules.attention import MultiHeadAttention
-from resnorm_jax.modules.batch_norms import BatchNorm, GroupNorm
 from resnorm_jax.modules.classifier import SequenceClassifier
 from resnorm_jax.modules.decoder import TransformerDecoder, TransformerDecoderLayer
 from resnorm_jax.modules.encoder import (
@@ -28,9 +27,10 @@ from resnorm_jax.modules.encoder import (
 )
 from resnorm_jax.modules.feed_forward import FeedForward
 from resnorm_jax.modules.front_ends import FeatureEmbedding, PatchEmbedding, TokenEmbedding
-from resnorm_jax.modules.norms import LayerNorm, RMSNorm
-from resnorm_jax.modules.power_norm import PowerNorm
 from resnorm_jax.modules.residual_block import ResidualBlock
+from resnorm_jax.norms.batch import BatchNorm, GroupNorm
+from resnorm_jax.norms.layer import LayerNorm, RMSNorm
+from resnorm_jax.norms.power import PowerNorm
 from resnorm_jax.ops.attention import masked_attention
 from resnorm_jax.ops.norms import (
     add_layer_norm,
@@ -40,6 +40,7 @@ from resnorm_jax.ops.norms import (
     std_layer_norm,
 )
 from resnorm_jax.ops.residual import drop_path, residual
+from resnorm_jax.planning import plan
 from resnorm_jax.version import __version__
 
 __all__ = [
@@ -69,6 +70,7 @@ __all__ = [
     "layer_parameters",
     "masked_attention",
     "norms",
+    "plan",
     "residual",
     "rms_norm",
     "std_layer_norm",

@@ -12,6 +12,13 @@ class UserError(ValueError):
     """
 
 
+class ChoiceError(UserError):
+    """A choice of a model that does not fit. The message starts with the field's own name.
+
+    A config's layer puts ``config.model.`` before it.
+    """
+
+
 def nearest(name: str, choices: Iterable[str]) -> str:
     """Return a hint naming the choice nearest to ``name``, or listing all when none is near."""
     known = sorted(choices)

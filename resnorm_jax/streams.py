@@ -1,11 +1,12 @@
-"""Streams by name: the table of residual schemes that arrangements choose from.
+"""Streams by name: the residual schemes, each of which stands with its arrangement in `schemes`.
 
 >>> from resnorm_jax import streams
 >>> streams.get("add").equation
 'a x + b f'
 """
 
-from resnorm_jax.ops.streams import STREAMS, Site, Stream, StreamParameter
+from resnorm_jax.schemes import STREAMS
+from resnorm_jax.schemes.stream import Site, Stream, StreamParameter
 
 get = STREAMS.get
 names = STREAMS.names

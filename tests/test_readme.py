@@ -11,8 +11,8 @@ import pytest
 from resnorm_jax import arrangements, norms
 from resnorm_jax.cli.listing import markdown_table
 from resnorm_jax.lab.statistics import spearman
-from resnorm_jax.modules.norm_catalog import NORMS
-from resnorm_jax.ops.streams import STREAMS
+from resnorm_jax.norms.rows import NORMS
+from resnorm_jax.schemes import ARRANGEMENTS, STREAMS
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -22,7 +22,7 @@ BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 @pytest.fixture(autouse=True)
 def _tables_as_before():
     """Blocks register rows of their own: other tests in this process must not see them."""
-    tables = (arrangements._REGISTRY, NORMS, STREAMS)
+    tables = (ARRANGEMENTS, NORMS, STREAMS)
     kept = [(dict(t._rows), dict(t._aliases)) for t in tables]
     yield
     for table, (rows, aliases) in zip(tables, kept, strict=True):

@@ -5,7 +5,7 @@ import jax
 
 from resnorm_jax.article.linear import attention_inits, linear
 from resnorm_jax.modules.attention import MultiHeadAttention
-from resnorm_jax.modules.norms import LayerNorm
+from resnorm_jax.norms.layer import LayerNorm
 from resnorm_jax.ops.residual import residual
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 
-from resnorm_jax.modules.norms import LayerNorm
+from resnorm_jax.norms.layer import LayerNorm
 from resnorm_jax.ops.residual import residual
 
 

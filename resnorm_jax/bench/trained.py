@@ -18,8 +18,8 @@ from resnorm_jax import arrangements, norms
 from resnorm_jax.config import Config, experiment, from_dict
 from resnorm_jax.data import length_buckets, majority_accuracy
 from resnorm_jax.errors import UserError
-from resnorm_jax.ops.streams import STREAMS
 from resnorm_jax.reporting.progress import Progress
+from resnorm_jax.schemes import STREAMS
 from resnorm_jax.training.devices import DataParallel
 from resnorm_jax.training.experiment import prepare_data, run_experiment, total_steps
 from resnorm_jax.training.loop import DivergedError

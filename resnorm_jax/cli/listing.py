@@ -16,7 +16,7 @@ from resnorm_jax.cli.arguments import Parser
 from resnorm_jax.data import SOURCES
 from resnorm_jax.data.series import bundled_names
 from resnorm_jax.errors import UserError
-from resnorm_jax.ops.streams import STREAMS
+from resnorm_jax.schemes import STREAMS
 from resnorm_jax.training.optimizers import ALGORITHMS, SCHEDULES
 
 SERIES = "series"

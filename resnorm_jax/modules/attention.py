@@ -1,22 +1,18 @@
 """Multi-head attention."""
 
-from collections.abc import Mapping
-from dataclasses import field
 from typing import Any, Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from flax.core import FrozenDict
 
-from resnorm_jax.arrangements import Init, Inside, NormSlot
+from resnorm_jax.modules.fields import Context, NumericFields, apply_norm
 from resnorm_jax.modules.initializers import Initializers, branch_initializers
-from resnorm_jax.modules.query_key import QUERY_KEY
-from resnorm_jax.modules.slots import Context, build_norm
 from resnorm_jax.ops.attention import attention_weights, masked_attention, rotate
+from resnorm_jax.planning import AttentionPlan
 
 
-class MultiHeadAttention(nn.Module):
+class MultiHeadAttention(NumericFields):
     """Multi-head attention, with flax.linen's parameter names and shapes.
 
     Attributes:
@@ -26,10 +22,7 @@ class MultiHeadAttention(nn.Module):
       use_bias: whether projections have a bias.
       kernel_inits: initializer of each role (query, key, value, out); None for Xavier uniform.
       implementation: passed to `jax.nn.dot_product_attention`.
-      inside: norms and scales that an arrangement puts inside: of queries and keys, values, heads.
-      norm: name or row of `resnorm_jax.norms` for those norms.
-      norms: slot to norm, in place of ``norm``.
-      norm_epsilon: None for the norm's own.
+      plan: norms and scales that an arrangement puts inside: of queries and keys, values, heads.
       axis_name: mapped axis over which the batch is spread, for norms across rows.
       dtype: dtype of the computation; None for that of the input.
       param_dtype: dtype of the parameters.
@@ -43,13 +36,7 @@ class MultiHeadAttention(nn.Module):
     use_bias: bool = True
     kernel_inits: Initializers | None = None
     implementation: Literal["xla", "cudnn"] | None = None
-    inside: Inside = Inside()
-    norm: Any = "layer"
-    norms: Mapping[str, Any] = field(default_factory=FrozenDict)
-    norm_epsilon: float | None = None
-    axis_name: str | None = None
-    dtype: Any = None
-    param_dtype: Any = jnp.float32
+    plan: AttentionPlan = AttentionPlan()
 
     @nn.compact
     def __call__(
@@ -83,7 +70,7 @@ class MultiHeadAttention(nn.Module):
         width = x.shape[-1]
         if width % self.heads:
             raise ValueError(f"heads={self.heads} does not divide width={width}")
-        inits = self.kernel_inits or branch_initializers(Init(), {})
+        inits = self.kernel_inits or branch_initializers(self.plan.distribution, self.plan.roles)
         options = {
             "use_bias": self.use_bias, "dtype": self.dtype, "param_dtype": self.param_dtype,
         }  # fmt: skip
@@ -95,12 +82,12 @@ class MultiHeadAttention(nn.Module):
         )
         told = context or {}
         q_BxTxHxK, k_BxSxHxK = self._query_key(q_BxTxHxK, k_BxSxHxK, told)
-        v_BxSxHxK = self._norm("value_norm", self.inside.value_norm, v_BxSxHxK, told)
+        v_BxSxHxK = apply_norm(self.plan.value_norm, v_BxSxHxK, self.numerics, told)
         if self.rotary:
             q_BxTxHxK = rotate(q_BxTxHxK, jnp.arange(x.shape[1]))
             k_BxSxHxK = rotate(k_BxSxHxK, jnp.arange(looked_at.shape[1]))
         if first_values is not None:
-            share = self.inside.value_residual or 0.0
+            share = self.plan.value_residual or 0.0
             first_values = jnp.where(first, v_BxSxHxK, first_values)
             mixed = (1 - share) * v_BxSxHxK + share * first_values
             v_BxSxHxK = mixed.astype(v_BxSxHxK.dtype)
@@ -111,7 +98,7 @@ class MultiHeadAttention(nn.Module):
             dropout_key=self.make_rng("dropout") if active else None,
             implementation=self.implementation,
         )  # fmt: skip
-        if self.inside.shaped and source is None:  # positions of another sequence are not its own
+        if self.plan.shaped and source is None:  # positions of another sequence are not its own
             y_BxTxHxK = self._shaped(y_BxTxHxK, v_BxSxHxK, mask)
         y_BxTxHxK = self._finished(y_BxTxHxK, told)
         out = nn.DenseGeneral(
@@ -123,7 +110,7 @@ class MultiHeadAttention(nn.Module):
         return (out, *extra) if extra else out
 
     def _query_key(self, q: jax.Array, k: jax.Array, told: Context) -> tuple[jax.Array, jax.Array]:
-        row = QUERY_KEY.get(self.inside.query_key)
+        row = self.plan.query_key
         parameters = {
             p.name: self.param(
                 f"query_key_{p.name}",
@@ -134,14 +121,12 @@ class MultiHeadAttention(nn.Module):
             for p in row.parameters
         }
 
+        norms = {norm.name: norm for norm in (self.plan.query_norm, self.plan.key_norm) if norm}
+
         def norm(name: str, z: jax.Array) -> jax.Array:
-            slot = self.inside.query_key_norm
-            return build_norm(self, name, slot, told, slot_name="query_key_norm")(z)
+            return apply_norm(norms[name], z, self.numerics, told)
 
         return row.apply(q, k, parameters, norm)
-
-    def _norm(self, name: str, slot: NormSlot | None, x: jax.Array, told: Context) -> jax.Array:
-        return x if slot is None else build_norm(self, name, slot, told)(x)
 
     def _scalars(self, name: str, first: float, y: jax.Array) -> jax.Array:
         init = nn.initializers.constant(first)
@@ -149,12 +134,12 @@ class MultiHeadAttention(nn.Module):
 
     def _finished(self, y: jax.Array, told: Context) -> jax.Array:
         """Heads scaled, then joined and normalized, where the arrangement says so."""
-        if self.inside.head_scale:
+        if self.plan.head_scale:
             y = y * self._scalars("head_scale", 1.0, y)
-        if self.inside.heads_norm is None:
+        if self.plan.heads_norm is None:
             return y
         joined = y.reshape(*y.shape[:2], -1)
-        return self._norm("heads_norm", self.inside.heads_norm, joined, told).reshape(y.shape)
+        return apply_norm(self.plan.heads_norm, joined, self.numerics, told).reshape(y.shape)
 
     def _shaped(self, y: jax.Array, v: jax.Array, mask: jax.Array | None) -> jax.Array:
         """``a v + b y - g mean(v)``: the attention matrix ``a I + b A - g C``, C uniform."""

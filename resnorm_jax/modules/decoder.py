@@ -6,13 +6,13 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from resnorm_jax.arrangements import Arrangement, Place, with_cross_attention
-from resnorm_jax.arrangements import get as get_arrangement
-from resnorm_jax.modules.layer import TransformerLayer
-from resnorm_jax.modules.stack import Pass, TransformerStack
+from resnorm_jax.modules.layer import Given, TransformerLayer
+from resnorm_jax.modules.stack import TransformerStack
 from resnorm_jax.ops.masks import attention_mask as join_masks
 from resnorm_jax.ops.masks import causal_mask, masked_row_mean, zero_padding
-from resnorm_jax.ops.streams import STREAMS
+from resnorm_jax.planning.resolve import with_cross_attention
+from resnorm_jax.schemes.place import Place
+from resnorm_jax.schemes.spec import Arrangement
 
 
 class TransformerDecoderLayer(TransformerLayer):
@@ -37,8 +37,9 @@ class TransformerDecoderLayer(TransformerLayer):
     @property
     def row(self) -> Arrangement:
         """The arrangement, with cross-attention."""
-        return with_cross_attention(get_arrangement(self.arrangement))
+        return with_cross_attention(super().row)
 
+    @nn.compact
     def __call__(
         self,
         x: jax.Array,
@@ -53,11 +54,7 @@ class TransformerDecoderLayer(TransformerLayer):
         """Run the layer on ``x [B, T, D]``; arguments as in `TransformerDecoder`."""
         x = zero_padding(x, mask)
         given = _given(x, memory, mask, memory_mask, attention_mask, condition, deterministic)
-        (carry, _), _ = self.update(
-            (x, {}), given.arguments, {}, context=given.context, fresh=True,
-            deterministic=deterministic,
-        )  # fmt: skip
-        return STREAMS.get(get_arrangement(self.arrangement).stream).view(carry)
+        return self.run(x, given)
 
 
 class TransformerDecoder(TransformerStack):
@@ -148,17 +145,22 @@ def _given(
     deterministic,
     keep=False,
     weights=False,
-) -> Pass:
+) -> Given:
     causal = causal_mask(x.shape[1])
     if attention_mask is not None:
         causal = jnp.logical_and(causal, attention_mask)
-    arguments: dict[str, dict[str, Any]] = {"attention": {"mask": join_masks(mask, causal)}}
+    memory_mask_4d = None
     if memory is None:
         condition = x[:, 0] if condition is None else condition
     else:
         memory = zero_padding(memory, memory_mask)
         condition = masked_row_mean(memory, memory_mask, condition)
-        arguments["cross_attention"] = {"source": memory, "mask": join_masks(memory_mask)}
-    return Pass(
-        arguments, {"mask": mask, "condition": condition}, deterministic, keep, keep and weights
+        memory_mask_4d = join_masks(memory_mask)
+    return Given(
+        {"mask": mask, "condition": condition, "deterministic": deterministic},
+        join_masks(mask, causal),
+        memory,
+        memory_mask_4d,
+        keep,
+        keep and weights,
     )

@@ -5,13 +5,11 @@ from typing import Any
 import flax.linen as nn
 import jax
 
-from resnorm_jax.arrangements import Place
-from resnorm_jax.arrangements import get as get_arrangement
-from resnorm_jax.modules.layer import TransformerLayer
-from resnorm_jax.modules.stack import Pass, TransformerStack
+from resnorm_jax.modules.layer import Given, TransformerLayer
+from resnorm_jax.modules.stack import TransformerStack
 from resnorm_jax.ops.masks import attention_mask as join_masks
 from resnorm_jax.ops.masks import masked_row_mean, zero_padding
-from resnorm_jax.ops.streams import STREAMS
+from resnorm_jax.schemes.place import Place
 
 
 class TransformerEncoderLayer(TransformerLayer):
@@ -45,6 +43,7 @@ class TransformerEncoderLayer(TransformerLayer):
     (1, 5, 8)
     """
 
+    @nn.compact
     def __call__(
         self,
         x: jax.Array,
@@ -56,15 +55,12 @@ class TransformerEncoderLayer(TransformerLayer):
     ) -> jax.Array:
         """Run the layer on ``x [B, L, D]``; arguments as in `TransformerEncoder`."""
         x = zero_padding(x, mask)
-        (carry, _), _ = self.update(
-            (x, {}),
-            {"attention": {"mask": join_masks(mask, attention_mask)}},
-            {},
-            context={"mask": mask, "condition": masked_row_mean(x, mask, condition)},
-            fresh=True,
-            deterministic=deterministic,
-        )
-        return STREAMS.get(get_arrangement(self.arrangement).stream).view(carry)
+        context = {
+            "mask": mask,
+            "condition": masked_row_mean(x, mask, condition),
+            "deterministic": deterministic,
+        }
+        return self.run(x, Given(context, join_masks(mask, attention_mask)))
 
 
 class TransformerEncoder(TransformerStack):
@@ -91,7 +87,7 @@ class TransformerEncoder(TransformerStack):
         arrangement has none.
       stream: name of a residual scheme, in place of the arrangement's.
       query_key: what is done to queries and keys, in place of the arrangement's: a row of
-        `resnorm_jax.modules.query_key`.
+        `resnorm_jax.schemes.query_key`.
       axis_name: mapped axis over which the batch is spread, for norms whose statistics run over rows.
       dtype: dtype of the computation; None for that of the input.
       param_dtype: dtype of the parameters.
@@ -145,10 +141,14 @@ class TransformerEncoder(TransformerStack):
           ``branch_out`` and ``stream`` (after the addition).
         """
         x = zero_padding(x, mask)
-        given = Pass(
-            arguments={"attention": {"mask": join_masks(mask, attention_mask)}},
-            context={"mask": mask, "condition": masked_row_mean(x, mask, condition)},
-            deterministic=deterministic,
+        context = {
+            "mask": mask,
+            "condition": masked_row_mean(x, mask, condition),
+            "deterministic": deterministic,
+        }
+        given = Given(
+            context,
+            join_masks(mask, attention_mask),
             keep=return_intermediates,
             weights=attention_weights and return_intermediates,
         )

@@ -1,47 +1,17 @@
 """The position-wise feed-forward network."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
-from flax.core import FrozenDict
 
-from resnorm_jax.arrangements import Init, Inside
+from resnorm_jax.modules.fields import Context, NumericFields, apply_norm
 from resnorm_jax.modules.initializers import Initializers, branch_initializers
-from resnorm_jax.modules.slots import Context, build_norm
-from resnorm_jax.registry import Registry
+from resnorm_jax.ops.activations import ACTIVATIONS, Activation
+from resnorm_jax.planning import FeedForwardPlan
 
 
-@dataclass(frozen=True)
-class Activation:
-    """A feed-forward network's activation; ``gated`` ones multiply it by a second projection."""
-
-    name: str
-    function: Callable[[jax.Array], jax.Array]
-    gated: bool
-    source: str
-
-
-ACTIVATIONS: Registry[Activation] = Registry(
-    "activation",
-    (
-        Activation("relu", jax.nn.relu, False, "Vaswani et al. 2017 (arXiv 1706.03762), eq. 2"),
-        Activation(
-            "gelu",
-            partial(jax.nn.gelu, approximate=False),
-            False,
-            "Hendrycks and Gimpel 2016 (arXiv 1606.08415), exact",
-        ),
-        Activation("swiglu", jax.nn.silu, True, "Shazeer 2020 (arXiv 2002.05202), eq. 6"),
-    ),
-)
-
-
-class FeedForward(nn.Module):
+class FeedForward(NumericFields):
     """``W2 act(W1 x + b1) + b2``, or ``W2 (act(W1 x + b1) * (Wg x + bg)) + b2`` when gated.
 
     Attributes:
@@ -50,10 +20,7 @@ class FeedForward(nn.Module):
       dropout: dropout of the activations.
       use_bias: whether projections have a bias.
       kernel_inits: initializer of the roles fc1 (the gate's too) and fc2; None for Xavier uniform.
-      inside: norm before the last projection, and nGPT's factors, where an arrangement has them.
-      norm: name or row of `resnorm_jax.norms` for that norm.
-      norms: slot to norm, in place of ``norm``.
-      norm_epsilon: None for the norm's own.
+      plan: norm before the last projection, and nGPT's factors, where an arrangement has them.
       axis_name: mapped axis over which the batch is spread, for norms across rows.
       dtype: dtype of the computation; None for that of the input.
       param_dtype: dtype of the parameters.
@@ -66,20 +33,14 @@ class FeedForward(nn.Module):
     dropout: float = 0.0
     use_bias: bool = True
     kernel_inits: Initializers | None = None
-    inside: Inside = Inside()
-    norm: Any = "layer"
-    norms: Mapping[str, Any] = field(default_factory=FrozenDict)
-    norm_epsilon: float | None = None
-    axis_name: str | None = None
-    dtype: Any = None
-    param_dtype: Any = jnp.float32
+    plan: FeedForwardPlan = FeedForwardPlan()
 
     @nn.compact
     def __call__(
         self, x: jax.Array, *, context: Context | None = None, deterministic: bool = True
     ) -> jax.Array:
         """Map ``x [..., D]`` to the same shape; ``context`` is what the norm inside may ask for."""
-        inits = self.kernel_inits or branch_initializers(Init(), {})
+        inits = self.kernel_inits or branch_initializers(self.plan.distribution, self.plan.roles)
         dense = partial(
             nn.Dense, use_bias=self.use_bias, dtype=self.dtype, param_dtype=self.param_dtype
         )
@@ -94,14 +55,13 @@ class FeedForward(nn.Module):
             h = h * self._scaled("gate_scale", gate, 1.0)
         else:
             h = function(self._scaled("fc1_scale", h, x.shape[-1] ** 0.5))
-        if self.inside.mlp_norm is not None:
-            h = build_norm(self, "mlp_norm", self.inside.mlp_norm, context or {})(h)
+        h = apply_norm(self.plan.mlp_norm, h, self.numerics, context or {})
         h = nn.Dropout(self.dropout)(h, deterministic=deterministic)
         return dense(x.shape[-1], kernel_init=inits["fc2"], name="fc2")(h)
 
     def _scaled(self, name: str, h: jax.Array, factor: float) -> jax.Array:
         """``h s factor`` with a learned s of the width inside (arXiv 2410.01131, eq. 20-21)."""
-        if not self.inside.mlp_scale:
+        if not self.plan.mlp_scale:
             return h
         init = nn.initializers.ones
         scale = self.param(name, init, (h.shape[-1],), self.param_dtype)

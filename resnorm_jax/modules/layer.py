@@ -1,34 +1,85 @@
-"""One layer of a Transformer: its sublayers, each a residual block of one arrangement."""
+"""One layer of a Transformer: its sublayers, each a residual block."""
 
-from collections.abc import Mapping
-from dataclasses import field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
-from flax.core import FrozenDict
 
-from resnorm_jax.arrangements import DEFAULT, Arrangement, NormSlot, Place
-from resnorm_jax.arrangements import get as get_arrangement
 from resnorm_jax.modules.attention import MultiHeadAttention
-from resnorm_jax.modules.constants import Constants, group_name, kind_of, layer_constants
 from resnorm_jax.modules.feed_forward import FeedForward
+from resnorm_jax.modules.fields import PLAIN, Context, NormFields, Numerics, apply_norm
 from resnorm_jax.modules.initializers import branch_initializers
-from resnorm_jax.modules.residual_block import (
-    Named,
-    ResidualBlock,
-    open_stream,
-    own_parameters,
-    site_of,
+from resnorm_jax.modules.residual_block import Named, PlannedBlock
+from resnorm_jax.modules.streams import open_stream, own_parameters
+from resnorm_jax.ops.activations import ACTIVATIONS, Activation
+from resnorm_jax.planning import (
+    AttentionPlan,
+    FeedForwardPlan,
+    LayerNumbers,
+    LayerPlan,
+    SublayerPlan,
 )
-from resnorm_jax.modules.slots import Context, build_norm
-from resnorm_jax.ops.streams import STREAMS, Carry
+from resnorm_jax.planning.resolve import plan_layer
+from resnorm_jax.planning.tree import BranchPlan, Gains
+from resnorm_jax.schemes import ARRANGEMENTS, DEFAULT
+from resnorm_jax.schemes.place import Place
+from resnorm_jax.schemes.spec import Arrangement
+from resnorm_jax.schemes.stream import Carry, Site
 
 # The stream's carry, and the first layer's values by sublayer, for arrangements that mix them in.
 Flow = tuple[Carry, dict[str, jax.Array]]
-# What a sublayer of each kind is given beside its input.
-Arguments = Mapping[str, Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class LayerOptions:
+    """What all layers of a stack share, beside their plan; fields as in `TransformerEncoderLayer`."""
+
+    heads: int
+    mlp_width: int
+    activation: Activation
+    dropout: float = 0.0
+    attention_dropout: float = 0.0
+    rotary: bool = False
+    use_bias: bool = True
+    numerics: Numerics = PLAIN
+
+
+@dataclass(frozen=True)
+class Given:
+    """What one run through layers is given beside the stream.
+
+    Attributes:
+      context: ``mask``, ``condition`` and ``deterministic``, for norms and streams that ask.
+      attention_mask: of self-attention, broadcasts to ``[B, H, T, T]``, True where a query may look.
+      memory: ``[B, S, D]``, what cross-attention looks at, or None.
+      memory_mask: of cross-attention, broadcasts to ``[B, H, T, S]``.
+      keep: whether every intermediate is kept.
+      weights: whether attention weights are among them.
+    """
+
+    context: Context
+    attention_mask: jax.Array | None = None
+    memory: jax.Array | None = None
+    memory_mask: jax.Array | None = None
+    keep: bool = False
+    weights: bool = False
+
+    @property
+    def deterministic(self) -> bool:
+        """Whether dropout is off."""
+        return self.context["deterministic"]
+
+    def arguments(self, branch: BranchPlan) -> dict[str, Any]:
+        """Return what a branch is called with, beside its input."""
+        told = {"context": self.context, "deterministic": self.deterministic}
+        if isinstance(branch, FeedForwardPlan):
+            return told
+        if self.weights:
+            told["return_weights"] = True
+        if branch.cross:
+            return {**told, "source": self.memory, "mask": self.memory_mask}
+        return {**told, "mask": self.attention_mask}
 
 
 class ParallelBranches(nn.Module):
@@ -36,36 +87,21 @@ class ParallelBranches(nn.Module):
 
     Attributes:
       branches: by name.
-      slot: norm of each branch's input, or None where they share the block's.
-      norm: as in `ResidualBlock`, like the fields below.
+      plan: of the block.
+      numerics: dtypes and axis.
     """
 
-    branches: Mapping[str, nn.Module]
-    slot: NormSlot | None = None
-    norm: Any = "layer"
-    norms: Mapping[str, Any] = field(default_factory=FrozenDict)
-    norm_epsilon: float | None = None
-    axis_name: str | None = None
-    dtype: Any = None
-    param_dtype: Any = jnp.float32
+    branches: dict[str, nn.Module]
+    plan: SublayerPlan
+    numerics: Numerics
 
     @nn.compact
-    def __call__(
-        self,
-        x: jax.Array,
-        arguments: Mapping[str, Mapping[str, Any]],
-        *,
-        context: Context,
-        deterministic: bool = True,
-    ) -> Any:
+    def __call__(self, x: jax.Array, given: Given) -> Any:
         """Sum the branches of ``x [B, L, D]``; what else they return comes after the sum."""
         parts, extra = [], []
-        for name, branch in self.branches.items():
-            h = x
-            if self.slot is not None:
-                slot_name = "parallel_norm"
-                h = build_norm(self, f"{name}_norm", self.slot, context, slot_name=slot_name)(x)
-            out = branch(h, **arguments[name], context=context, deterministic=deterministic)
+        for plan in self.plan.branches:
+            h = apply_norm(plan.input_norm, x, self.numerics, given.context)
+            out = self.branches[plan.name](h, **given.arguments(plan))
             part, *more = out if isinstance(out, tuple) else (out,)
             parts.append(part)
             extra += more
@@ -73,150 +109,171 @@ class ParallelBranches(nn.Module):
         return (total, *extra) if extra else total
 
 
-class TransformerLayer(nn.Module):
-    """The sublayers of one layer; fields as in `TransformerEncoderLayer`, which see."""
+class PlannedLayer(nn.Module):
+    """A layer that executes a plan.
 
-    heads: int
-    mlp_width: int | None = None
-    arrangement: str | Arrangement = DEFAULT
-    norm: Any = "layer"
-    norm_epsilon: float | None = None
+    Attributes:
+      place: of the first of like layers.
+      sublayers: the plan.
+      options: what all layers of the stack share.
+    """
+
+    place: Place
+    sublayers: tuple[SublayerPlan, ...]
+    options: LayerOptions
+
+    @nn.compact
+    def __call__(
+        self, flow: Flow, numbers: LayerNumbers, given: Given, site: Site
+    ) -> tuple[Flow, Named]:
+        """Run the layer; see `run_layer`."""
+        plan = LayerPlan(self.place, self.sublayers, numbers)
+        return run_layer(self, plan, self.options, flow, given, site)
+
+
+def run_layer(
+    module: nn.Module, plan: LayerPlan, options: LayerOptions, flow: Flow, given: Given, site: Site
+) -> tuple[Flow, Named]:
+    """Run a layer's sublayers on a stream, inside a module's compact call.
+
+    Args:
+      module: it becomes the parent of the blocks.
+      plan: of the layer.
+      options: what all layers share.
+      flow: the stream's carry, and the values that are carried beside it.
+      given: masks, memory and context.
+      site: of the stack, with the stream's parameters that all layers share.
+
+    Returns:
+      The new flow, and every intermediate by name.
+    """
+    numbers, stream = plan.numbers, plan.sublayers[0].stream
+    site = replace(site, layer=numbers.layer, sublayer=plan.place.sublayer)
+    site = own_parameters(module, stream, site, options.numerics, "layer")
+    carry, values = flow
+    named: Named = {}
+    for sublayer, own in zip(plan.sublayers, numbers.sublayers, strict=True):
+        here = replace(
+            site,
+            sublayer=own.sublayer,
+            position=sublayer.position,
+            last=sublayer.last,
+            skip_scale=own.skip_scale,
+            branch_scale=own.branch_scale,
+        )
+        name = sublayer.name
+        carry, seen = _block(sublayer, own.gains, options)(
+            carry,
+            _arguments(sublayer, given, values, numbers),
+            numbers=own,
+            site=here,
+            drop_path_rate=numbers.drop_path,
+            context=given.context,
+        )
+        extra = seen.pop("extra")
+        if name in values:
+            values = {**values, name: extra.pop(0)}
+        if given.weights:
+            attending = [b.name for b in sublayer.branches if isinstance(b, AttentionPlan)]
+            named |= {f"{n}/weights": w for n, w in zip(attending, extra, strict=True)}
+        named |= {f"{name}/{key}": value for key, value in seen.items()}
+        named[f"{name}/stream"] = sublayer.stream.view(carry)
+    return (carry, values), named
+
+
+def _arguments(
+    sublayer: SublayerPlan, given: Given, values: dict[str, jax.Array], numbers: LayerNumbers
+) -> dict[str, Any]:
+    if len(sublayer.branches) > 1:
+        return {"given": given}
+    (branch,) = sublayer.branches
+    arguments = given.arguments(branch)
+    if branch.name in values:
+        arguments |= {"first_values": values[branch.name], "first": numbers.layer == 1}
+    return arguments
+
+
+def _block(sublayer: SublayerPlan, gains: tuple[Gains, ...], options: LayerOptions) -> PlannedBlock:
+    # parent=None: the residual block adopts its branch, so parameters lie under the block.
+    branches = {
+        plan.name: _branch(plan, own, options)
+        for plan, own in zip(sublayer.branches, gains, strict=True)
+    }
+    if len(branches) == 1:
+        (branch,) = branches.values()
+    else:
+        branch = ParallelBranches(branches, sublayer, options.numerics, parent=None)
+    return PlannedBlock(branch, sublayer, options.numerics, options.dropout, name=sublayer.name)
+
+
+def _branch(plan: BranchPlan, gains: Gains, options: LayerOptions) -> nn.Module:
+    numerics = options.numerics
+    shared: dict[str, Any] = {
+        "use_bias": options.use_bias,
+        "plan": plan,
+        "kernel_inits": branch_initializers(plan.distribution, plan.roles, gains),
+        "dtype": numerics.dtype,
+        "param_dtype": numerics.param_dtype,
+        "axis_name": numerics.axis_name,
+        "parent": None,
+    }
+    if isinstance(plan, FeedForwardPlan):
+        return FeedForward(options.mlp_width, options.activation, options.dropout, **shared)
+    rotary = options.rotary and not plan.cross
+    return MultiHeadAttention(options.heads, options.attention_dropout, rotary, **shared)
+
+
+class LayerFields(NormFields, kw_only=True):
+    """What `TransformerEncoderLayer` and stacks of layers share; the fields are described there."""
+
     activation: str = "gelu"
     dropout: float = 0.0
     attention_dropout: float = 0.0
     drop_path: float = 0.0
     rotary: bool = False
     use_bias: bool = True
+
+    def options(self, heads: int, mlp_width: int) -> LayerOptions:
+        """Return what all layers share, with names resolved."""
+        return LayerOptions(
+            heads=heads,
+            mlp_width=mlp_width,
+            activation=ACTIVATIONS.get(self.activation),
+            dropout=self.dropout,
+            attention_dropout=self.attention_dropout,
+            rotary=self.rotary,
+            use_bias=self.use_bias,
+            numerics=self.numerics,
+        )
+
+
+class TransformerLayer(LayerFields):
+    """A layer that stands alone; fields as in `TransformerEncoderLayer`."""
+
+    heads: int
+    mlp_width: int | None = None
+    arrangement: str | Arrangement = DEFAULT
     place: Place = Place()
-    norms: Mapping[str, Any] = field(default_factory=FrozenDict)
-    axis_name: str | None = None
-    dtype: Any = None
-    param_dtype: Any = jnp.float32
 
     @property
     def row(self) -> Arrangement:
         """The arrangement, with the sublayers that this layer has."""
-        return get_arrangement(self.arrangement)
+        return ARRANGEMENTS.get(self.arrangement)
 
-    @nn.compact
-    def update(
-        self,
-        flow: Flow,
-        arguments: Arguments,
-        varying: Constants,
-        *,
-        context: Context,
-        step: float | jax.Array = 0.0,
-        shared: Mapping[str, jax.Array] | None = None,
-        fresh: bool = False,
-        deterministic: bool = True,
-        attention_weights: bool = False,
-    ) -> tuple[Flow, Named]:
-        """Read from, and write to, a stream.
-
-        Args:
-          flow: the stream's carry, and the values that are carried beside it.
-          arguments: kind of sublayer to keyword arguments of its module.
-          varying: constants of this place, in place of those that ``place`` gives.
-          context: mask and condition, for norms and streams that ask.
-          step: updates done, for streams that change over training.
-          shared: the stream's parameters that all layers share.
-          fresh: whether the carry is an input that the stream has yet to open, for a layer alone.
-          deterministic: True turns dropout off.
-          attention_weights: whether they are among the intermediates, as ``attention/weights``.
-
-        Returns:
-          The new flow, and every intermediate by name.
-        """
-        arrangement = self.row
-        stream = STREAMS.get(arrangement.stream)
-        constants: Any = {**layer_constants(arrangement, self.place, self.drop_path), **varying}
-        carry, values = flow
-        width = (carry if fresh else stream.view(carry)).shape[-1]
-        site = site_of(arrangement, self.place, width, context)
-        site = replace(site, step=step, layer=constants["layer"], parameters=shared or {})
-        if fresh:
-            carry, site = open_stream(self, stream, carry, site, "stack")
-        site = own_parameters(self, stream, site, "layer")
-        named: Named = {}
-        for position, group in enumerate(arrangement.order):
-            name = group_name(group)
-            here = replace(
-                site,
-                sublayer=constants["sublayer"] + position,
-                position=position,
-                last=position == len(arrangement.order) - 1,
-                skip_scale=constants[f"{name}/skip_scale"],
-                branch_scale=constants[f"{name}/branch_scale"],
-            )
-            carry, seen = self._block(arrangement.at(name), group, constants, width).update(
-                carry,
-                **self._arguments(group, arguments, values, constants, attention_weights),
-                site=here,
-                read_scale=constants[f"{name}/read_scale"],
-                drop_path_rate=constants["drop_path"],
-                context=context,
-                deterministic=deterministic,
-            )
-            extra = seen.pop("extra")
-            if group[0] in values:
-                values = {**values, group[0]: extra.pop(0)}
-            if attention_weights:
-                attending = [n for n in group if "attention" in kind_of(n)]
-                named |= {f"{n}/weights": w for n, w in zip(attending, extra, strict=True)}
-            named |= {f"{name}/{key}": value for key, value in seen.items()}
-            named[f"{name}/stream"] = stream.view(carry)
-        return (carry, values), named
-
-    def _arguments(
-        self,
-        group: tuple[str, ...],
-        arguments: Arguments,
-        values: Mapping,
-        constants: Constants,
-        weights: bool,
-    ) -> dict[str, Any]:
-        each = {name: dict(arguments.get(kind_of(name), {})) for name in group}
-        for name in group:
-            if weights and "attention" in kind_of(name):
-                each[name]["return_weights"] = True
-        if len(group) > 1:
-            return {"arguments": each}
-        name = group[0]
-        if name in values:
-            each[name] |= {"first_values": values[name], "first": constants["layer"] == 0}
-        return each[name]
-
-    def _block(
-        self, row: Arrangement, group: tuple[str, ...], constants: Constants, width: int
-    ) -> ResidualBlock:
-        fields: dict[str, Any] = {
-            "norm": self.norm,
-            "norms": self.norms,
-            "norm_epsilon": self.norm_epsilon,
-            "axis_name": self.axis_name,
-            "dtype": self.dtype,
-            "param_dtype": self.param_dtype,
-        }
-        # parent=None: the residual block adopts its branch, so parameters lie under the block.
-        fields_inside = {**fields, "inside": row.inside, "use_bias": self.use_bias, "parent": None}
-        branches = {
-            name: self._branch(name, row, constants, width, fields_inside) for name in group
-        }
-        if len(group) == 1:
-            branch: nn.Module = branches[group[0]]
-        else:
-            slot = row.inside.parallel_norm
-            branch = ParallelBranches(branches, slot, **fields, parent=None)
-        return ResidualBlock(branch, row, dropout=self.dropout, **fields, name=group_name(group))
-
-    def _branch(
-        self, name: str, row: Arrangement, constants: Constants, width: int, fields: Any
-    ) -> nn.Module:
-        start = f"{name}/gain/"
-        gains = {k.removeprefix(start): g for k, g in constants.items() if k.startswith(start)}
-        fields = {**fields, "kernel_inits": branch_initializers(row.init, gains)}
-        if kind_of(name) == "feed_forward":
-            return FeedForward(self.mlp_width or 4 * width, self.activation, self.dropout, **fields)
-        rotary = self.rotary and kind_of(name) == "attention"
-        return MultiHeadAttention(self.heads, self.attention_dropout, rotary, **fields)
+    def run(self, x: jax.Array, given: Given) -> jax.Array:
+        """Open a stream on ``x [B, L, D]``, run the layer, return what stands for the stream."""
+        row, place, width = self.row, self.place, x.shape[-1]
+        plan = plan_layer(row, place, self.slot_norms, self.norm_epsilon, self.drop_path)
+        site = Site(
+            width=width,
+            layers=place.layers,
+            sublayers=place.sublayers,
+            layer=place.layer,
+            sublayer=place.sublayer,
+            mask=given.context.get("mask"),
+            condition=given.context.get("condition"),
+        )
+        carry, site = open_stream(self, row.stream, x, site, self.numerics, "stack")
+        options = self.options(self.heads, self.mlp_width or 4 * width)
+        (carry, _), _ = run_layer(self, plan, options, (carry, {}), given, site)
+        return row.stream.view(carry)

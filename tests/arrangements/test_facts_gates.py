@@ -11,10 +11,11 @@ from oracles import quick_jit, worst
 
 from resnorm_jax import TransformerEncoder, arrangements
 from resnorm_jax.arrangements import Place
-from resnorm_jax.ops.streams import STREAMS, Site, data_gates, gates
+from resnorm_jax.schemes import STREAMS, data_gates, gates, linear_maps
+from resnorm_jax.streams import Site
 
 D = 12
-STREAM_ROWS = (*gates.ROWS, *data_gates.ROWS)
+STREAM_ROWS = tuple(row.stream for row in (*gates.ROWS, *data_gates.ROWS, *linear_maps.ROWS))
 every_stream = pytest.mark.parametrize("row", STREAM_ROWS, ids=lambda row: row.name)
 
 

@@ -11,8 +11,9 @@ import scheme_oracles
 from oracles import layer_norm, leaves, quick_jit, tree_map, worst, x64
 
 from resnorm_jax import TransformerEncoder, arrangements
-from resnorm_jax.ops.streams import STREAMS, Site
-from resnorm_jax.ops.streams.scheduled import progressive
+from resnorm_jax.schemes import STREAMS
+from resnorm_jax.schemes.scheduled import progressive
+from resnorm_jax.streams import Site
 
 B, L, D = 2, 3, 6
 LOOKING_BACK = ("denseformer", "attention_residuals", "block_attention_residuals")
@@ -247,7 +248,7 @@ def test_prores_is_the_identity_before_the_first_update_and_pre_ln_at_the_end():
 
 def test_another_warm_up_is_another_row():
     stream = progressive(10.0, "quick")
-    site = Site(width=1, layer=1, step=jnp.float32(5))
+    site = Site(width=1, layer=2, step=jnp.float32(5))
     assert float(stream.write(jnp.zeros(1), jnp.ones(1), site)[0]) == 0.25
     site = replace(site, step=jnp.inf, branch_scale=2.0, skip_scale=3.0)
     assert float(stream.write(jnp.ones(1), jnp.ones(1), site)[0]) == 5.0

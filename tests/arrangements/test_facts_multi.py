@@ -12,12 +12,13 @@ from oracles import quick_jit, worst
 
 from resnorm_jax import TransformerEncoder, arrangements
 from resnorm_jax.arrangements import Place
-from resnorm_jax.ops.streams import STREAMS, Site, hyper, manifold, multi
-from resnorm_jax.ops.streams.manifold import permutation_mix, sinkhorn
+from resnorm_jax.schemes import STREAMS, hyper, manifold, two_streams
+from resnorm_jax.schemes.manifold import permutation_mix, sinkhorn
+from resnorm_jax.streams import Site
 from resnorm_jax.training.optimizers import decay_mask
 
 B, L, D, N = 1, 3, 8, 4
-ROWS = (*hyper.ROWS, *manifold.ROWS, *multi.ROWS)
+ROWS = tuple(row.stream for row in (*hyper.ROWS, *manifold.ROWS, *two_streams.ROWS))
 every_stream = pytest.mark.parametrize("stream", ROWS, ids=lambda row: row.name)
 
 
@@ -67,7 +68,7 @@ def change(params, names, function):
 def site_with(stream, dtype=jnp.float32, seed=0, spread=1.0, **fields):
     """A site in the middle of a stack, whose parameters are random around their first values."""
     site = Site(
-        width=D, layers=6, sublayers=12, layer=2, sublayer=5, position=1, last=True, **fields
+        width=D, layers=6, sublayers=12, layer=3, sublayer=6, position=2, last=True, **fields
     )
     rng = np.random.default_rng(seed)
     made = {p.name: p.create(jax.random.key(0), dtype, site) for p in stream.parameters}
@@ -205,7 +206,7 @@ def test_fault_0_7_mixing_starts_near_the_identity(name):
 
 def test_mhc_lites_first_biases_are_those_of_its_code():
     bias = site_with(STREAMS.get("permuted_streams"), spread=0.0).parameters["bias"]
-    turn = [-1, 1, -1, -1]  # sublayer 5 of 4 streams
+    turn = [-1, 1, -1, -1]  # sublayer 6, 4 streams
     np.testing.assert_array_equal(bias, [*turn, *turn, 0, *[-8] * 23])
 
 

@@ -13,9 +13,9 @@ from oracles import quick_jit, tree_map, worst
 
 from resnorm_jax import TransformerEncoder, arrangements
 from resnorm_jax.arrangements import Arrangement, Init, NormSlot, Place
-from resnorm_jax.arrangements.depth_rules import deepnorm_alpha
 from resnorm_jax.config import OptimizerConfig
 from resnorm_jax.modules.admin import admin_profile
+from resnorm_jax.schemes.by_depth import deepnorm_alpha
 from resnorm_jax.training.optimizers import decay_mask, make_optimizer
 from resnorm_jax.training.unit_weights import normalize_weights, unit_weights
 

@@ -1,19 +1,24 @@
-"""Which norm stands where, by slot and by depth: from text, tuples and functions to segments."""
+"""Plans: which norm stands where, which number holds where, by slot and by depth."""
 
 import itertools
 from dataclasses import replace
 
+import jax
 import pytest
 
+import resnorm_jax as rn
 from resnorm_jax import arrangements
-from resnorm_jax.arrangements import Arrangement, NormSlot, Place, check_slots, plan_layers
-from resnorm_jax.errors import UserError
+from resnorm_jax.arrangements import Arrangement, NormSlot, Place
+from resnorm_jax.errors import ChoiceError
+from resnorm_jax.modules.stack import split_numbers
 
 PRE = arrangements.get("pre_ln")
 
 
-def norms_by_layer(segments, slot="default"):
-    return [segment.norms[slot] for segment in segments for _ in segment.places]
+def norms_by_layer(plan, slot="norm_before"):
+    """Names of the norms in a slot of the first sublayer."""
+    found = [getattr(layer.sublayers[0], slot) for layer in plan.layers]
+    return [norm and norm.spec.name for norm in found]
 
 
 @pytest.mark.parametrize(
@@ -23,46 +28,66 @@ def norms_by_layer(segments, slot="default"):
         ("layer*1+rms", ["layer", "rms", "rms", "rms"]),
         ("layer+rms*1", ["layer", "layer", "layer", "rms"]),
         ("layer*2+rms*2", ["layer", "layer", "rms", "rms"]),
-        (("a", "b", "b", "a"), ["a", "b", "b", "a"]),
-        (lambda place: "a" if place.layer > 3 else "b", ["b", "b", "b", "a"]),
+        (("rms", "l2", "l2", "rms"), ["rms", "l2", "l2", "rms"]),
+        (lambda place: "rms" if place.layer > 3 else "l2", ["l2", "l2", "l2", "rms"]),
         ("rms*4+layer", ["rms"] * 4),
     ],
 )
 def test_a_norm_for_each_layer(norm, expected):
-    segments = plan_layers(PRE, 4, {"default": norm})
-    assert norms_by_layer(segments) == expected
+    plan = rn.plan(PRE, 4, norm=norm)
+    assert norms_by_layer(plan) == expected
     # As few runs as there can be.
-    assert len(segments) == 1 + sum(a != b for a, b in itertools.pairwise(expected))
-    places = [place for segment in segments for place in segment.places]
-    assert places == [Place(4, n, 2 * n - 1, 8) for n in (1, 2, 3, 4)]
+    assert len(plan.segments) == 1 + sum(a != b for a, b in itertools.pairwise(expected))
+    assert [layer.place for layer in plan.layers] == [
+        Place(4, n, 2 * n - 1, 8) for n in (1, 2, 3, 4)
+    ]
+    names = [segment.name for segment in plan.segments]
+    assert names == (["layers"] if len(names) == 1 else [f"layers_{n}" for n in range(len(names))])
 
 
 def test_slots_have_norms_of_their_own():
-    segments = plan_layers(
-        PRE, 4, {"default": "layer", "final_norm": "rms", "norm_before": "dyt*2+rms"}
-    )
-    assert [len(segment.places) for segment in segments] == [2, 2]
-    assert norms_by_layer(segments, "norm_before") == ["dyt", "dyt", "rms", "rms"]
-    assert norms_by_layer(segments, "final_norm") == ["rms"] * 4
+    plan = rn.plan(PRE, 4, norms={"final_norm": "rms", "norm_before": "dyt*2+rms"})
+    assert [len(segment.layers) for segment in plan.segments] == [2, 2]
+    assert norms_by_layer(plan) == ["dyt", "dyt", "rms", "rms"]
+    assert plan.final_norm.spec.name == "rms"
+    one = rn.plan(PRE, 1, norms={"attention/norm_before": "rms"}).layer(1)
+    assert [s.norm_before.spec.name for s in one.sublayers] == ["rms", "layer"]
 
 
 @pytest.mark.parametrize(
-    ("slot", "norm", "message"),
+    ("options", "message"),
     [
-        ("default", ("rms",) * 3, "config.model.norm: 3 norms for 4 layers"),
-        ("final_norm", "rms*5", r"config.model.final_norm: 'rms\*5' does not fit 4 layers"),
-        ("default", "rms+layer", "does not fit 4 layers"),
-        ("default", "rms*two+layer", "'two' in 'rms.two.layer' is not a number"),
+        ({"norm": ("rms",) * 3}, "^norm: 3 norms for 4 layers"),
+        ({"norms": {"final_norm": "rms*5"}}, r"^final_norm: 'rms\*5' does not fit 4 layers"),
+        ({"norm": "rms+layer"}, "does not fit 4 layers"),
+        ({"norm": "rms*two+layer"}, "'two' in 'rms.two.layer' is not a number"),
+        ({"norms": {"norm_befor": "rms"}}, "unknown slot 'norm_befor'; did you mean 'norm_before'"),
+        ({"norms": {"atention/norm_before": "rms"}}, "no sublayer 'atention'; did you mean 'atten"),
+        (
+            {"norms": {"norm_after": "rms"}},
+            "^norm_after: not read: arrangement 'pre_ln' has no norm",
+        ),
+        ({"norms": {"query_key_norm": "rms"}}, "^query_key_norm: not read: no norm stands there"),
+        ({"norms": {"parallel_norm": "rms"}}, "^parallel_norm: not read: no norm stands there"),
+        ({"norm": "lajer"}, "^norm: unknown name 'lajer'; did you mean 'layer'"),
+        ({"norms": {"norm_before": "lajer*2+rms"}}, "^norm_before: unknown name 'lajer'"),
+        ({"norm": "dyt", "norm_epsilon": 1e-3}, "^norm_epsilon: norm 'dyt' has no epsilon"),
+        ({"stream": "ad"}, "^stream: unknown name 'ad'; did you mean 'add'"),
+        ({"query_key": "heads"}, "^query_key: unknown name 'heads'; did you mean 'head'"),
+        ({"activation": "gelus"}, "^activation: unknown name 'gelus'; did you mean 'gelu'"),
+        ({"remat": "ful"}, "^remat: unknown value 'ful'; did you mean 'full'"),
+        ({"remat_every": 2}, "^remat_every: not read without remat"),
+        ({"remat": "full", "remat_every": 3}, "^remat_every: 3 does not divide 4 layers; try"),
     ],
 )
-def test_what_does_not_fit_is_told(slot, norm, message):
-    with pytest.raises(UserError, match=message):
-        plan_layers(PRE, 4, {"default": "layer", slot: norm})
+def test_what_does_not_fit_is_told(options, message):
+    with pytest.raises(ChoiceError, match=message):
+        rn.plan(PRE, 4, **options)
 
 
-def test_an_unknown_slot_is_told():
-    with pytest.raises(UserError, match="unknown slot 'norm_befor'; did you mean 'norm_before'"):
-        check_slots({"norm_befor": "rms"})
+def test_a_fixed_scale_needs_a_norm_with_one():
+    with pytest.raises(ChoiceError, match="^norm: 'l2' has no scale, which the arrangement sets"):
+        rn.plan("res_post_norm", 2, norm="l2")
 
 
 def mixed(place):
@@ -71,35 +96,62 @@ def mixed(place):
 
 def test_a_row_that_changes_with_depth_makes_segments():
     row = Arrangement(name="mixed", equation="f(x)", source="test", by_layer=mixed)
-    first, second = plan_layers(row, 5, {"default": "layer"})
-    assert [len(first.places), len(second.places)] == [2, 3]
-    assert first.arrangement.norm_on_stream == NormSlot() == second.arrangement.norm_before
-    assert first.arrangement.norm_before is second.arrangement.norm_on_stream is None
-    assert second.places[0] == Place(5, 3, 5, 10)
+    plan = rn.plan(row, 5)
+    assert [len(segment.layers) for segment in plan.segments] == [2, 3]
+    assert norms_by_layer(plan, "norm_on_stream") == ["layer"] * 2 + [None] * 3
+    assert norms_by_layer(plan) == [None] * 2 + ["layer"] * 3
+    assert plan.segments[1].layers[0].place == Place(5, 3, 5, 10)
 
 
 def test_sublayers_are_counted_when_orders_differ():
     def order(place):
         return {"order": (("attention",),)} if place.layer == 1 else {}
 
-    row = Arrangement(name="orders", equation="f(x)", source="test", by_layer=order)
-    places = [p for s in plan_layers(row, 3, {"default": "layer"}) for p in s.places]
-    assert [(p.sublayer, p.sublayers) for p in places] == [(1, 5), (2, 5), (4, 5)]
+    plan = rn.plan(Arrangement(name="orders", equation="f(x)", source="test", by_layer=order), 3)
+    assert [(p.place.sublayer, p.place.sublayers) for p in plan.layers] == [(1, 5), (2, 5), (4, 5)]
+    numbers = [s.sublayer for layer in plan.layers for s in layer.numbers.sublayers]
+    assert numbers == [1, 2, 3, 4, 5]
+    assert [[s.position for s in layer.sublayers] for layer in plan.layers] == [[1], [1, 2], [1, 2]]
+    assert [[s.last for s in layer.sublayers] for layer in plan.layers] == [
+        [True], [False, True], [False, True],
+    ]  # fmt: skip
+
+
+def test_layers_are_counted_from_one():
+    plan = rn.plan("pre_ln", 3)
+    assert [plan.layer(n).numbers.layer for n in (1, 2, 3)] == [1, 2, 3]
+    for number in (0, 4, -1):
+        with pytest.raises(IndexError, match="layers count from 1"):
+            plan.layer(number)
 
 
 def test_a_row_at_a_sublayer():
     row = replace(PRE, by_sublayer={"attention": {"norm_before": None}})
     assert row.at("attention").norm_before is None
     assert row.at("feed_forward") is row
+    assert [s.norm_before for s in rn.plan(row, 1).layer(1).sublayers][0] is None
 
 
 def test_constants_know_which_stack_they_are_in():
     """Wang et al. 2022, figure 2, of an encoder with 18 layers and a decoder with 6, by hand."""
-    row = arrangements.get("deepnorm")
-    encoder = Place(18, 1, 1, 36, "encoder", 6)
-    decoder = Place(6, 1, 1, 12, "decoder", 18)
-    beta = row.init.gains["fc1"]
-    assert row.skip_scale(encoder) == pytest.approx(1.8661, abs=1e-4)
-    assert beta(encoder) == pytest.approx(0.3776, abs=1e-4)
-    assert row.skip_scale(decoder) == pytest.approx(2.0598, abs=1e-4)
-    assert beta(decoder) == pytest.approx(0.3433, abs=1e-4)
+    for depth, stack, other, alpha, beta in (
+        (18, "encoder", 6, 1.8661, 0.3776),
+        (6, "decoder", 18, 2.0598, 0.3433),
+    ):
+        beside = Place(stack=stack, other=other)
+        numbers = rn.plan("deepnorm", depth, stack=beside).layer(depth).numbers.sublayers[1]
+        assert numbers.skip_scale == pytest.approx(alpha, abs=1e-4)
+        assert numbers.gains[0]["fc1"] == pytest.approx(beta, abs=1e-4)
+
+
+@pytest.mark.parametrize("name", ["layer_norm_scaling", "ds_init", "pre_ln", "sandwich_order"])
+def test_numbers_that_vary_are_filled_in_again(name):
+    """What is fixed stays a Python number; what varies comes from the stacked arrays."""
+    for segment in rn.plan(name, 6, drop_path=0.3).segments:
+        fill, varying = split_numbers(segment)
+        for index, layer in enumerate(segment.layers):
+            found = fill([column[index] for column in varying])
+            assert jax.tree.structure(found) == jax.tree.structure(layer.numbers)
+            pairs = zip(jax.tree.leaves(found), jax.tree.leaves(layer.numbers), strict=True)
+            assert all(float(a) == pytest.approx(float(b), rel=1e-6) for a, b in pairs)
+            assert isinstance(found.sublayers[0].skip_scale, float)  # alike in all of these

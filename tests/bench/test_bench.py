@@ -24,7 +24,7 @@ from resnorm_jax.bench.step_speed import FLAX, SCANNED, jax_steps
 from resnorm_jax.bench.timing import Budget, interleave, ratios
 from resnorm_jax.bench.trained import RECIPES, recipe
 from resnorm_jax.cli.bench import main
-from resnorm_jax.modules.norm_catalog import NORMS
+from resnorm_jax.norms.rows import NORMS
 
 SIZE = Size(depth=2, width=32, heads=4, mlp_width=48, batch=5, length=11, channels=7, classes=3)
 

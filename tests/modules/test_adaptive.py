@@ -10,7 +10,7 @@ from norm_oracles import ada_layer, ada_rms, silu
 from oracles import quick_jit, worst
 
 from resnorm_jax import layer_norm, norms, rms_norm
-from resnorm_jax.modules.adaptive import ZeroModulation
+from resnorm_jax.norms.adaptive import ZeroModulation
 from resnorm_jax.ops.norms import adaptive_layer_norm
 from resnorm_jax.ops.norms.adaptive import MODULATIONS
 

@@ -21,7 +21,7 @@ from resnorm_jax import (
     layer_parameters,
 )
 from resnorm_jax.arrangements import Arrangement, Init, NormSlot, Place
-from resnorm_jax.ops.streams import STREAMS
+from resnorm_jax.schemes import ARRANGEMENTS, STREAMS
 
 B, L, D, H, F, N = 2, 4, 4, 2, 6, 2
 VALID = np.array([[True, True, True, False], [True, True, False, False]])
@@ -241,7 +241,7 @@ def test_user_arrangements_are_registered_by_name():
         with pytest.raises(ValueError, match="registered already"):
             arrangements.register(row)
     finally:
-        arrangements._REGISTRY._rows.pop("sloped_for_a_test")
+        ARRANGEMENTS._rows.pop("sloped_for_a_test")
 
 
 def primitives(jaxpr):

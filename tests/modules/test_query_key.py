@@ -10,9 +10,10 @@ import pytest
 from oracles import quick_jit, worst
 
 from resnorm_jax import FeedForward, MultiHeadAttention, TransformerEncoder, norms
-from resnorm_jax.arrangements import Inside, NormSlot
+from resnorm_jax.arrangements import Arrangement, Inside, NormSlot
 from resnorm_jax.errors import UserError
-from resnorm_jax.modules.query_key import QUERY_KEY
+from resnorm_jax.planning import plan
+from resnorm_jax.schemes.query_key import QUERY_KEY
 
 B, L, D, H = 2, 5, 8, 2
 K = D // H
@@ -59,9 +60,20 @@ def random_params(module, *args):
     return jax.tree.map(lambda p: rng.normal(0.3, 0.7, p.shape).astype(np.float32), shapes)
 
 
+def attention(inside, **norms):
+    """Attention with something inside, as an arrangement would plan it."""
+    row = Arrangement(name="a_test", equation="f(x)", source="test", inside=inside)
+    return MultiHeadAttention(H, plan=plan(row, 1, **norms).layer(1).sublayers[0].branches[0])
+
+
+def feed_forward(inside, *args):
+    row = Arrangement(name="a_test", equation="f(x)", source="test", inside=inside)
+    return FeedForward(12, *args, plan=plan(row, 1).layer(1).sublayers[1].branches[0])
+
+
 @pytest.mark.parametrize("name", QUERY_KEY.names())
 def test_logits_are_the_sources(name):
-    module = MultiHeadAttention(H, inside=Inside(query_key=name), norm="rms")
+    module = attention(Inside(query_key=name), norm="rms")
     params = random_params(module, x())
     found, pullback = jax.vjp(lambda p: module.apply({"params": p}, x()), params)
     p = jax.tree.map(lambda a: a.astype(np.float64), params)
@@ -86,7 +98,7 @@ def test_first_values_of_the_family():
     firsts = {"cosine": ("log_scale", np.log([10, 10])), "cosine_learned": ("alpha", np.log2(20)),
               "unit_scaled": ("scale", np.ones((H, K)))}  # fmt: skip
     for name, (parameter, value) in firsts.items():
-        module = MultiHeadAttention(H, inside=Inside(query_key=name))
+        module = attention(Inside(query_key=name))
         params = module.init(jax.random.key(0), x())["params"]
         np.testing.assert_allclose(params[f"query_key_{parameter}"], value, rtol=1e-6)
 
@@ -103,7 +115,7 @@ def test_first_values_of_the_family():
     ids=["value", "heads", "scale", "shaped", "all"],
 )  # fmt: skip
 def test_norms_inside_attention(inside):
-    module = MultiHeadAttention(H, inside=inside)
+    module = attention(inside)
     mask = np.tril(np.ones((L, L), bool))[None, None]
     params = random_params(module, x())
     p = jax.tree.map(lambda a: a.astype(np.float64), params)
@@ -114,7 +126,7 @@ def test_norms_inside_attention(inside):
 
 
 def test_norm_inside_the_feed_forward_network():
-    module = FeedForward(12, inside=Inside(mlp_norm=NormSlot()))
+    module = feed_forward(Inside(mlp_norm=NormSlot()))
     params = random_params(module, x())
     p = jax.tree.map(lambda a: a.astype(np.float64), params)
     assert (
@@ -125,7 +137,7 @@ def test_norm_inside_the_feed_forward_network():
 
 def test_unit_factors_of_the_feed_forward_network():
     """arXiv 2410.01131: u s_u, v s_v sqrt(D), then u silu(v)."""
-    module = FeedForward(12, "swiglu", inside=Inside(mlp_scale=True))
+    module = feed_forward(Inside(mlp_scale=True), "swiglu")
     params = random_params(module, x())
     p = jax.tree.map(lambda a: a.astype(np.float64), params)
     z = x().astype(float)

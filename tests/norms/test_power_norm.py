@@ -7,7 +7,7 @@ import pytest
 from oracles import worst
 
 import resnorm_jax as rn
-from resnorm_jax.modules.power_norm import OVERWRITE
+from resnorm_jax.norms.power import OVERWRITE
 
 WARMUP, KEEP, KEEP_BACK, EPSILON = 3, 0.9, 0.7, 1e-5
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from resnorm_jax import drop_path, residual
-from resnorm_jax.ops.streams import STREAMS, Site
+from resnorm_jax.schemes import STREAMS
+from resnorm_jax.streams import Site
 
 
 def pair(dtype=np.float32):

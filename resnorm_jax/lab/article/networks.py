@@ -16,7 +16,7 @@ from resnorm_jax.modules.attention import MultiHeadAttention
 from resnorm_jax.modules.classifier import SequenceClassifier
 from resnorm_jax.modules.encoder import TransformerEncoder
 from resnorm_jax.modules.front_ends import FeatureEmbedding, PatchEmbedding, TokenEmbedding
-from resnorm_jax.modules.norms import LayerNorm
+from resnorm_jax.norms.layer import LayerNorm
 from resnorm_jax.ops.residual import residual
 
 Model = Callable[[Any], Any]  # from a variant to a module

@@ -19,7 +19,7 @@ from resnorm_jax.lab.article.networks import (
 from resnorm_jax.lab.article.problems import Rows, problem
 from resnorm_jax.lab.article.settings import Settings
 from resnorm_jax.lab.article.training import best_rate, cross_entropy, train_grid
-from resnorm_jax.modules.norms import LayerNorm
+from resnorm_jax.norms.layer import LayerNorm
 from resnorm_jax.ops.norms import detach_norm
 
 TARGET = 0.5

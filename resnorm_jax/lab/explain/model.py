@@ -1,6 +1,6 @@
 """One input through a trained model, with all that an explanation reads on the way."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,8 +10,8 @@ import numpy as np
 
 from resnorm_jax.build import build_model
 from resnorm_jax.data import Examples
-from resnorm_jax.modules.constants import group_name, kind_of
 from resnorm_jax.modules.interventions import WRITES
+from resnorm_jax.planning import AttentionPlan, Segment
 from resnorm_jax.training.trained import Trained
 
 
@@ -92,7 +92,7 @@ def _encoder_call(module: nn.Module, method: str) -> bool:
     return module.name == "encoder" and method == "__call__"
 
 
-def attention_in_order(segments: Any, named: Mapping[str, Any]) -> list[np.ndarray]:
+def attention_in_order(segments: Sequence[Segment], named: Mapping[str, Any]) -> list[np.ndarray]:
     """Return each attention's weights ``[H, L, L]`` of the first row, in the order of application.
 
     Attentions that stand side by side are averaged: they read the same input.
@@ -100,10 +100,11 @@ def attention_in_order(segments: Any, named: Mapping[str, Any]) -> list[np.ndarr
     taken: dict[str, int] = {}
     found = []
     for segment in segments:
-        for _ in segment.places:
-            for group in segment.arrangement.order:
+        for layer in segment.layers:
+            for sublayer in layer.sublayers:
                 side_by_side = []
-                for name in (n for n in group if kind_of(n) == "attention"):
+                attentions = [b for b in sublayer.branches if isinstance(b, AttentionPlan)]
+                for name in (b.name for b in attentions if not b.cross):
                     index = taken.get(name, 0)
                     taken[name] = index + 1
                     side_by_side.append(np.asarray(named[f"{name}/weights"][index, 0]))
@@ -115,10 +116,9 @@ def attention_in_order(segments: Any, named: Mapping[str, Any]) -> list[np.ndarr
 def places_of(model: nn.Module) -> list[tuple[str, int, int, str]]:
     """Return segment, index in it, layer (from 1) and name of every branch that writes, in order."""
     segments = model.encoder.segments()  # type: ignore[attr-defined]
-    found, layer = [], 0
-    for number, segment in enumerate(segments):
-        name = "layers" if len(segments) == 1 else f"layers_{number}"
-        for index in range(len(segment.places)):
-            layer += 1
-            found += [(name, index, layer, group_name(g)) for g in segment.arrangement.order]
-    return found
+    return [
+        (segment.name, index, layer.place.layer, sublayer.name)
+        for segment in segments
+        for index, layer in enumerate(segment.layers)
+        for sublayer in layer.sublayers
+    ]

@@ -7,8 +7,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from resnorm_jax.arrangements import ROLES, Segment
+from resnorm_jax.arrangements import ROLES
 from resnorm_jax.modules.observe import euclidean_norm
+from resnorm_jax.planning import Segment
 
 # Group and pattern of the path within a layer; first match wins, and the last takes the rest.
 LAYER_GROUPS: tuple[tuple[str, str], ...] = (
@@ -41,8 +42,8 @@ def group_norms(tree: Any, segments: Sequence[Segment]) -> tuple[Norms, Norms]:
     Returns:
       Group to ``[N]``, NaN at layers that lack it; and group to a scalar, outside of the layers.
     """
-    depth = sum(len(s.places) for s in segments)
-    starts = [sum(len(s.places) for s in segments[:n]) for n in range(len(segments))]
+    depth = sum(len(s.layers) for s in segments)
+    starts = [sum(len(s.layers) for s in segments[:n]) for n in range(len(segments))]
     inner: dict[str, dict[int, list[jax.Array]]] = {}
     outer: dict[str, list[jax.Array]] = {}
     for key, leaf in jax.tree_util.tree_leaves_with_path(tree):

@@ -14,7 +14,6 @@ from resnorm_jax.lab.signals.groups import group_norms
 from resnorm_jax.lab.signals.jacobian import JacobianOptions
 from resnorm_jax.lab.signals.passes import Passes
 from resnorm_jax.lab.signals.table import STATISTICS
-from resnorm_jax.modules.constants import group_name
 from resnorm_jax.reporting.files import to_plain
 
 Lines = dict[str, jax.Array]
@@ -164,10 +163,10 @@ def _before(passes: Passes, streams: Lines, start: jax.Array) -> Lines:
     """The stream's size before each sublayer, ``[N]`` each."""
     found = dict.fromkeys(streams, jnp.full_like(start, jnp.nan))
     for segment in passes.segments:
-        layers = jnp.array([place.layer - 1 for place in segment.places])
+        layers = jnp.array([layer.place.layer - 1 for layer in segment.layers])
         size = start
-        for group in segment.arrangement.order:
-            name = group_name(group)
+        for sublayer in segment.sublayers:
+            name = sublayer.name
             found[name] = found[name].at[layers].set(size[layers])
             size = streams[name]
     return found

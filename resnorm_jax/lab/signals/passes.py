@@ -12,7 +12,6 @@ import optax
 
 from resnorm_jax.lab.signals.jacobian import JacobianOptions, krylov, matrix
 from resnorm_jax.lab.signals.statistics import valid_positions
-from resnorm_jax.modules.constants import group_name
 from resnorm_jax.modules.observe import TAPS, by_depth, zero_observers
 from resnorm_jax.modules.stack import TransformerStack
 from resnorm_jax.ops.masks import zero_padding
@@ -148,12 +147,16 @@ class Passes:
 
     def last_stream(self, outcome: Outcome) -> jax.Array:
         """``[B, L, D]``: the stream after the last layer."""
-        return outcome.named[f"{group_name(self.segments[-1].arrangement.order[-1])}/stream"][-1]
+        return outcome.named[f"{self.segments[-1].sublayers[-1].name}/stream"][-1]
 
     def layers_with(self, name: str) -> list[int]:
         """Layers (from 0) that have a sublayer or a group of them of this name."""
-        places = [(p.layer - 1, s.arrangement.order) for s in self.segments for p in s.places]
-        return [n for n, order in places if any(name in (group_name(g), *g) for g in order)]
+        layers = [layer for segment in self.segments for layer in segment.layers]
+        return [
+            n
+            for n, layer in enumerate(layers)
+            if any(name in (s.name, *(b.name for b in s.branches)) for s in layer.sublayers)
+        ]
 
     def jacobian(self) -> dict[str, jax.Array]:
         """``matrix [n, n]`` with ``valid [n]``; or ``values`` and ``samples``, of `krylov`."""

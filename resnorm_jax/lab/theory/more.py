@@ -19,7 +19,7 @@ from resnorm_jax.lab.theory.probe import (
     over_seeds,
 )
 from resnorm_jax.lab.theory.trained import Recipe, classifier, train_runs, warm
-from resnorm_jax.ops.streams.manifold import permutation_mix, sinkhorn
+from resnorm_jax.schemes.manifold import permutation_mix, sinkhorn
 
 SETUP, DEPTH = Setup(), 24
 

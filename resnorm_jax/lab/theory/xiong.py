@@ -15,9 +15,9 @@ import numpy as np
 
 from resnorm_jax import arrangements
 from resnorm_jax.arrangements import Arrangement, Init
-from resnorm_jax.arrangements.depth_rules import zero
 from resnorm_jax.lab.theory.claim import Bound, Claim, Measured, Panel, slope, spread_line
 from resnorm_jax.lab.theory.probe import FC2, Setup, mean_square, norm_by_layer, over_seeds
+from resnorm_jax.schemes.place import zero
 
 WIDTH, WORDS = 128, 1000
 SETUP = Setup(

@@ -11,7 +11,7 @@ import pytest
 import resnorm_jax as rn
 from resnorm_jax.lab.explain.attribution import METHODS, attribute, fit_norm
 from resnorm_jax.lab.explain.model import Case, observe_case
-from resnorm_jax.ops.streams import STREAMS
+from resnorm_jax.schemes import STREAMS
 
 LENGTH, WIDTH, HEADS, DEPTH, CLASSES, CHANNELS = 5, 6, 2, 2, 3, 4
 DIRECT, INTEGRATED = METHODS

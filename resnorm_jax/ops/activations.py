@@ -1,0 +1,34 @@
+"""Activations of feed-forward networks, one row each."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import jax
+
+from resnorm_jax.registry import Registry
+
+
+@dataclass(frozen=True)
+class Activation:
+    """A feed-forward network's activation; ``gated`` ones multiply it by a second projection."""
+
+    name: str
+    function: Callable[[jax.Array], jax.Array]
+    gated: bool
+    source: str
+
+
+ACTIVATIONS: Registry[Activation] = Registry(
+    "activation",
+    (
+        Activation("relu", jax.nn.relu, False, "Vaswani et al. 2017 (arXiv 1706.03762), eq. 2"),
+        Activation(
+            "gelu",
+            partial(jax.nn.gelu, approximate=False),
+            False,
+            "Hendrycks and Gimpel 2016 (arXiv 1606.08415), exact",
+        ),
+        Activation("swiglu", jax.nn.silu, True, "Shazeer 2020 (arXiv 2002.05202), eq. 6"),
+    ),
+)

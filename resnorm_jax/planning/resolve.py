@@ -1,0 +1,334 @@
+"""From a row, the norms, the depth and the options to a plan. All checks of a model's choices."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import accumulate, groupby
+from typing import Any
+
+from resnorm_jax.errors import ChoiceError, nearest
+from resnorm_jax.ops.activations import ACTIVATIONS
+from resnorm_jax.planning.norms import SlotNorms, by_depth, check_slots
+from resnorm_jax.planning.remat import check_blocks, check_remat
+from resnorm_jax.planning.tree import (
+    AttentionPlan,
+    BranchPlan,
+    FeedForwardPlan,
+    LayerNumbers,
+    LayerPlan,
+    Plan,
+    Segment,
+    SublayerNumbers,
+    SublayerPlan,
+)
+from resnorm_jax.schemes import ARRANGEMENTS, DEFAULT, STREAMS
+from resnorm_jax.schemes.place import Place
+from resnorm_jax.schemes.query_key import QUERY_KEY
+from resnorm_jax.schemes.slots import NORM
+from resnorm_jax.schemes.spec import Arrangement
+
+# Slots that a model may fill although the arrangement leaves them empty.
+FREE_SLOTS = ("embedding_norm", "value_norm", "heads_norm", "mlp_norm")
+PARALLEL = "parallel"
+
+
+def plan(
+    arrangement: str | Arrangement = DEFAULT,
+    depth: int = 3,
+    *,
+    width: int = 64,
+    heads: int = 4,
+    mlp_width: int | None = None,
+    norm: Any = "layer",
+    norms: Mapping[str, Any] | None = None,
+    norm_epsilon: float | None = None,
+    stream: str | None = None,
+    query_key: str | None = None,
+    activation: str = "gelu",
+    use_bias: bool = True,
+    drop_path: float = 0.0,
+    remat: str = "none",
+    remat_every: int = 1,
+    stack: Place | None = None,
+    cross_attention: bool = False,
+) -> Plan:
+    """Resolve a stack of layers into everything that decides what it computes.
+
+    Args:
+      arrangement: name or row of `resnorm_jax.arrangements`.
+      depth: N, number of layers.
+      width: D.
+      heads: attention heads.
+      mlp_width: width inside the feed-forward networks; None for 4 times the width.
+      norm: name or row of `resnorm_jax.norms`; or one for each layer: a sequence, a text such as
+        ``"layer*2+rms"`` (two layers, then the rest), or a function of the `Place`.
+      norms: slot to norm, in place of ``norm`` there; ``"attention/norm_before"`` is that slot of one
+        sublayer. A norm for a slot of `FREE_SLOTS` puts one there if the arrangement has none.
+      norm_epsilon: None for each norm's own.
+      stream: name of a residual scheme, in place of the arrangement's.
+      query_key: what is done to queries and keys, in place of the arrangement's.
+      activation: of the feed-forward networks.
+      use_bias: whether projections have a bias.
+      drop_path: drop rate at the last layer; ``l / N`` of it at layer l (Huang et al. 2016, eq. 4).
+      remat: what the backward pass computes again.
+      remat_every: layers between two carries that are kept, with ``remat``.
+      stack: a place whose ``stack`` and ``other`` say what stands beside; None for a stack alone.
+      cross_attention: whether cross-attention follows each group with self-attention.
+
+    Raises:
+      ChoiceError: naming the field, the value and the likely fix.
+
+    >>> print(plan("deepnorm", depth=8).layer(8).numbers.sublayers[0].skip_scale)
+    2.0
+    """
+    given = {"default": norm, **(norms or {})}
+    row = choose(arrangement, given, stream, query_key)
+    check_remat(remat, remat_every)
+    gated = _named(ACTIVATIONS, "activation", activation).gated
+    layers = _rows_by_layer(row, depth, stack or Place(), cross_attention)
+    chosen = by_depth(given, [place for place, _ in layers])
+    segments: list[Segment] = []
+    runs = [
+        list(run)
+        for _, run in groupby(
+            zip(layers, chosen, strict=True), key=lambda item: (item[0][1], item[1])
+        )
+    ]
+    for number, run in enumerate(runs):
+        name = "layers" if len(runs) == 1 else f"layers_{number}"
+        (_, like), slots = run[0]
+        table = SlotNorms(slots, norm_epsilon)
+        sublayers = plan_sublayers(like, table)
+        planned = tuple(
+            LayerPlan(place, sublayers, layer_numbers(like, place, drop_path))
+            for (place, _), _ in run
+        )
+        check_blocks(len(planned), remat_every)
+        segments.append(Segment(name, planned))
+    first, last = (SlotNorms(chosen[n], norm_epsilon) for n in (0, -1))
+    check_read(row, [like for _, like in layers], given)
+    return Plan(
+        row=row,
+        depth=depth,
+        segments=tuple(segments),
+        embedding_norm=first.at("embedding_norm", row.embedding_norm),
+        final_norm=last.at("final_norm", row.final_norm),
+        closing_norms=tuple(last.own(n, slot) for n, slot in row.stream.closing_norms.items()),
+        width=width,
+        heads=heads,
+        mlp_width=mlp_width or 4 * width,
+        gated=gated,
+        use_bias=use_bias,
+    )
+
+
+def choose(
+    arrangement: str | Arrangement,
+    norms: Mapping[str, Any],
+    stream: str | None = None,
+    query_key: str | None = None,
+) -> Arrangement:
+    """Return the row with what a model sets beside its name."""
+    row = _named(ARRANGEMENTS, "arrangement", arrangement)
+    if stream is not None:
+        row = replace(row, stream=_named(STREAMS, "stream", stream))
+    inside = row.inside
+    if query_key is not None:
+        inside = replace(inside, query_key=_named(QUERY_KEY, "query_key", query_key).name)
+    slots = {name.rpartition("/")[2] for name in norms}
+    added = {slot: NORM for slot in FREE_SLOTS if slot in slots}
+    if added.pop("embedding_norm", None):
+        row = replace(row, embedding_norm=row.embedding_norm or NORM)
+    kept = {slot: getattr(inside, slot) or new for slot, new in added.items()}
+    return replace(row, inside=replace(inside, **kept))
+
+
+def _named(table: Any, field: str, name: Any) -> Any:
+    """Return a row of a table; its error names the field."""
+    try:
+        return table.get(name)
+    except ValueError as error:
+        raise ChoiceError(f"{field}: {str(error).partition(': ')[2]}") from None
+
+
+def _rows_by_layer(
+    row: Arrangement, depth: int, stack: Place, cross_attention: bool
+) -> list[tuple[Place, Arrangement]]:
+    """Return the place of each layer, whose sublayers count from it, and the row as it is there."""
+    base = replace(stack, layers=depth)
+    rows = [row.in_layer(replace(base, layer=n + 1)) for n in range(depth)]
+    if cross_attention:
+        rows = [with_cross_attention(row) for row in rows]
+    ends = list(accumulate(len(row.order) for row in rows))
+    return [
+        (replace(base, layer=n + 1, sublayer=end - len(row.order) + 1, sublayers=ends[-1]), row)
+        for n, (row, end) in enumerate(zip(rows, ends, strict=True))
+    ]
+
+
+def with_cross_attention(row: Arrangement) -> Arrangement:
+    """Return the row with cross-attention after each group that has self-attention."""
+    order: list[tuple[str, ...]] = []
+    for group in row.order:
+        order.append(group)
+        if any(_kind(name) == "attention" for name in group):
+            order.append(("cross_attention",))
+    return replace(row, order=tuple(order))
+
+
+def _kind(sublayer: str) -> str:
+    """Return the kind of a sublayer: ``"feed_forward"`` for ``"feed_forward_1"``."""
+    return sublayer.rstrip("0123456789").rstrip("_")
+
+
+def plan_sublayers(row: Arrangement, norms: SlotNorms) -> tuple[SublayerPlan, ...]:
+    """Return what a layer of a row is made of."""
+    return tuple(
+        plan_sublayer(
+            row.at(group[0] if len(group) == 1 else PARALLEL),
+            norms,
+            group,
+            position=position,
+            last=position == len(row.order),
+        )
+        for position, group in enumerate(row.order, 1)
+    )
+
+
+def plan_sublayer(
+    row: Arrangement, norms: SlotNorms, group: Sequence[str] = (), **where: Any
+) -> SublayerPlan:
+    """Return a residual block of a row; of no branches where ``group`` names none.
+
+    Args:
+      row: as it is at this sublayer.
+      norms: which norm stands in which slot.
+      group: names of its branches.
+      **where: ``position`` and ``last``, as in `SublayerPlan`.
+    """
+    name = PARALLEL if len(group) > 1 else "".join(group)
+    here = norms.within(name)
+    return SublayerPlan(
+        name=name,
+        stream=row.stream,
+        branches=tuple(_plan_branch(row, n, norms.within(n), len(group) > 1) for n in group),
+        norm_before=here.at("norm_before", row.norm_before),
+        norm_after=here.at("norm_after", row.norm_after),
+        norm_on_stream=here.at("norm_on_stream", row.norm_on_stream),
+        stream_norms=tuple(here.own(n, slot) for n, slot in row.stream.norms.items()),
+        **where,
+    )
+
+
+def plan_block(
+    row: Arrangement, place: Place, norms: Mapping[str, Any], epsilon: float | None
+) -> SublayerPlan:
+    """Return a residual block that stands alone, around any module."""
+    check_slots(norms)
+    per_layer = max(1, place.sublayers // place.layers)
+    position = (place.sublayer - 1) % per_layer + 1
+    table = SlotNorms(norms, epsilon)
+    return plan_sublayer(row, table, position=position, last=position == per_layer)
+
+
+def plan_layer(
+    row: Arrangement,
+    place: Place,
+    norms: Mapping[str, Any],
+    epsilon: float | None,
+    drop_path: float,
+) -> LayerPlan:
+    """Return a layer that stands alone."""
+    check_slots(norms)
+    sublayers = plan_sublayers(row, SlotNorms(norms, epsilon))
+    return LayerPlan(place, sublayers, layer_numbers(row, place, drop_path))
+
+
+def _plan_branch(row: Arrangement, name: str, norms: SlotNorms, several: bool) -> BranchPlan:
+    inside, kind = row.inside, _kind(name)
+    input_norm = inside.parallel_norm if several else None
+    common: dict[str, Any] = {
+        "name": name,
+        "distribution": row.init.distribution,
+        "input_norm": norms.at("parallel_norm", input_norm, f"{name}_norm"),
+    }
+    if kind == "feed_forward":
+        return FeedForwardPlan(
+            mlp_norm=norms.at("mlp_norm", inside.mlp_norm), mlp_scale=inside.mlp_scale, **common
+        )
+    query_key = _named(QUERY_KEY, "query_key", inside.query_key)
+    slot = inside.query_key_norm if query_key.norms else None
+    return AttentionPlan(
+        cross=kind == "cross_attention",
+        query_key=query_key,
+        query_norm=norms.at("query_key_norm", slot, "query_norm"),
+        key_norm=norms.at("query_key_norm", slot, "key_norm"),
+        value_norm=norms.at("value_norm", inside.value_norm),
+        heads_norm=norms.at("heads_norm", inside.heads_norm),
+        head_scale=inside.head_scale,
+        value_residual=None if several else inside.value_residual,
+        shaped=inside.shaped,
+        **common,
+    )
+
+
+def layer_numbers(row: Arrangement, place: Place, drop_path: float) -> LayerNumbers:
+    """Return a layer's numbers; its sublayers count from ``place.sublayer``."""
+    return LayerNumbers(
+        layer=place.layer,
+        drop_path=drop_path * place.layer / place.layers,
+        sublayers=tuple(
+            sublayer_numbers(
+                row.at(group[0] if len(group) == 1 else PARALLEL),
+                replace(place, sublayer=place.sublayer + offset),
+                group,
+            )
+            for offset, group in enumerate(row.order)
+        ),
+    )
+
+
+def sublayer_numbers(row: Arrangement, place: Place, group: Sequence[str] = ()) -> SublayerNumbers:
+    """Return a sublayer's numbers: the rules of a row evaluated at a place."""
+    roles = [
+        FeedForwardPlan.roles if _kind(name) == "feed_forward" else AttentionPlan.roles
+        for name in group
+    ]
+    return SublayerNumbers(
+        sublayer=place.sublayer,
+        read_scale=row.read_scale(place),
+        skip_scale=row.skip_scale(place),
+        branch_scale=row.branch_scale(place),
+        gains=tuple(
+            {role: row.init.gains[role](place) for role in own if role in row.init.gains}
+            for own in roles
+        ),
+    )
+
+
+def check_read(row: Arrangement, rows: Sequence[Arrangement], norms: Mapping[str, Any]) -> None:
+    """Raise ChoiceError for a norm in a slot that no layer has, or of a sublayer that is not there."""
+    names = {name for row in rows for group in row.order for name in group} | {
+        PARALLEL for row in rows for group in row.order if len(group) > 1
+    }
+    for key in norms:
+        block, _, _ = key.rpartition("/")
+        if block and block not in names:
+            raise ChoiceError(f"norms: {key!r}: no sublayer {block!r}; {nearest(block, names)}")
+    each = [like.at(_group_name(g)) for like in rows for g in like.order]
+    for slot in ("norm_before", "norm_after", "norm_on_stream"):
+        if slot in norms and not any(getattr(like, slot) for like in each):
+            raise ChoiceError(f"{slot}: not read: arrangement {row.name!r} has no norm there")
+    if "final_norm" in norms and not any(like.final_norm for like in each):
+        raise ChoiceError(f"final_norm: not read: arrangement {row.name!r} has no norm there")
+    insides = [like.inside for like in rows]
+    takes = {
+        "query_key_norm": any(QUERY_KEY.get(i.query_key).norms for i in insides),
+        "parallel_norm": any(i.parallel_norm for i in insides),
+    }
+    for slot, read in takes.items():
+        if slot in norms and not read:
+            raise ChoiceError(f"{slot}: not read: no norm stands there")
+
+
+def _group_name(group: Sequence[str]) -> str:
+    return group[0] if len(group) == 1 else PARALLEL

@@ -1,0 +1,70 @@
+"""Arrangements that are orders of sublayers: side by side, three to a layer, or out of turn."""
+
+from resnorm_jax.schemes.place import Place, half
+from resnorm_jax.schemes.slots import NORM
+from resnorm_jax.schemes.spec import Arrangement, Changes, Inside
+
+
+def sandwich_sublayers(place: Place) -> tuple[str, str]:
+    """The kinds of a layer's two sublayers in ``s^k (s f)^(N - k) f^k``, k the whole number near 5N/24.
+
+    s is attention, f feed-forward. Cut into pairs from the start, so that N layers still have 2 N
+    sublayers. The coefficient is that of 24 layers in experiments/enwik8_large.sh of
+    ofirpress/sandwich_transformer (its text8 run has 3 of 24).
+    """
+    layers = place.layers
+    k = round(5 * layers / 24)
+    whole = "s" * k + "sf" * (layers - k) + "f" * k
+    kinds = {"s": "attention", "f": "feed_forward"}
+    first, second = (kinds[letter] for letter in whole[2 * place.layer - 2 : 2 * place.layer])
+    return first, second
+
+
+def _sandwich_order(place: Place) -> Changes:
+    first, second = sandwich_sublayers(place)
+    return {"order": ((first,), (second if second != first else f"{second}_1",))}
+
+
+ROWS = (
+    Arrangement(
+        name="parallel_one_norm",
+        equation="x + f(LN(x)) + g(LN(x)), one LN for both; final LN",
+        source="Wang and Komatsuzaki 2021 (GPT-J); PaLM (arXiv 2204.02311); GPTJBlock of "
+        "huggingface/transformers",
+        norm_before=NORM,
+        final_norm=NORM,
+        order=(("attention", "feed_forward"),),
+        aliases=("gpt_j",),
+        usual=True,
+    ),
+    Arrangement(
+        name="parallel_two_norms",
+        equation="x + f(LN(x)) + g(LN'(x)); final LN",
+        source="Black et al. 2022 (arXiv 2204.06745); GPTNeoXLayer of huggingface/transformers",
+        final_norm=NORM,
+        inside=Inside(parallel_norm=NORM),
+        order=(("attention", "feed_forward"),),
+        aliases=("gpt_neox",),
+    ),
+    Arrangement(
+        name="macaron",
+        equation="x + f(LN(x)) / 2, x + attention, LN(x + f(LN(x)) / 2)",
+        source="Lu et al. 2019 (arXiv 1906.02762); as in Gulati et al. 2020 (arXiv 2005.08100), "
+        "eq. 1, without its convolution",
+        norm_before=NORM,
+        order=(("feed_forward",), ("attention",), ("feed_forward_1",)),
+        by_sublayer={
+            "feed_forward": {"branch_scale": half},
+            "feed_forward_1": {"branch_scale": half, "norm_on_stream": NORM},
+        },
+    ),
+    Arrangement(
+        name="sandwich_order",
+        equation="x + f(LN(x)), k more attentions first and k more feed-forwards last, k about 5N/24; "
+        "final LN",
+        source="Press et al. 2020 (arXiv 1911.03864); ofirpress/sandwich_transformer",
+        norm_before=NORM,
+        final_norm=NORM,
+        by_layer=_sandwich_order,
+    ),
+)
