@@ -24,7 +24,7 @@ class NormParameter:
 
     Attributes:
       name: its name in the parameter tree. Weight decay goes by names: see
-        `resnorm_jax.training.roles.ROLES`.
+        `resnorm_jax.planning.roles.ROLES`.
       init: initial value of every element, or a function of the width that gives it.
       per_feature: whether it has the shape ``[D]``; else it is a scalar.
     """

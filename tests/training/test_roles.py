@@ -10,8 +10,9 @@ import tiny
 from resnorm_jax import TransformerEncoder, arrangements, norms
 from resnorm_jax.config import OptimizerConfig
 from resnorm_jax.errors import UserError
+from resnorm_jax.planning.roles import ROLE_NAMES, ROLES, parameter_roles
 from resnorm_jax.training.optimizers import make_optimizer
-from resnorm_jax.training.roles import ROLE_NAMES, ROLES, decay_mask, decay_roles, parameter_roles
+from resnorm_jax.training.roles import decay_mask, decay_roles
 
 
 def named(tree):
