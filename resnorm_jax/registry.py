@@ -51,6 +51,10 @@ class Registry(Generic[Row]):
             raise UserError(f"{self.kind}: unknown name {name!r}; {hint}")
         return self._rows[known]
 
+    def __contains__(self, name: object) -> bool:
+        """Whether a row has this name or alias."""
+        return name in self._rows or name in self._aliases
+
     def names(self) -> tuple[str, ...]:
         """Names of all rows, without aliases."""
         return tuple(self._rows)

@@ -1,5 +1,6 @@
 """How commands end: a person's mistake is one line and exit status 2, without a traceback."""
 
+import os
 import sys
 from collections.abc import Callable
 
@@ -20,6 +21,9 @@ def guarded(command: Callable[[], int | None]) -> int:
     except DivergedError as error:
         print(f"diverged: {error}", file=sys.stderr)
         return 1
+    except BrokenPipeError:  # whoever read the output, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
         return 130

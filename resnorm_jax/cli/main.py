@@ -11,6 +11,7 @@ from resnorm_jax.version import __version__
 
 COMMANDS = {
     "list": "arrangements, streams, norms, data sets, configs",
+    "show": "what a scheme does, layer by layer: norms, constants, parameters",
     "evaluate": "score a run's checkpoint on its test rows, or on a file",
     "predict": "class and probability for each row of a file",
     "lab": "which arrangement will train, and why: measured",

@@ -161,7 +161,7 @@ def _of_branch(plan: Plan, branch: BranchPlan, gains: list[Any], start: str) -> 
         shapes["out"] = ((heads, head, width), (width,))
     else:
         shapes = {"fc1": ((width, inner), (inner,))}
-        if plan.gated:
+        if plan.activation.gated:
             shapes["gate"] = shapes["fc1"]
         shapes["fc2"] = ((inner, width), (width,))
     for name, (kernel, bias) in shapes.items():
@@ -179,7 +179,7 @@ def _inside(plan: Plan, branch: BranchPlan, start: str) -> Iterator[Parameter]:
     if not isinstance(branch, AttentionPlan):
         if branch.mlp_scale:
             yield _parameter(f"{start}fc1_scale", (inner,), "1")
-            if plan.gated:
+            if plan.activation.gated:
                 yield _parameter(f"{start}gate_scale", (inner,), "1")
         yield from _of_norm(branch.mlp_norm, inner, width, start)
         return

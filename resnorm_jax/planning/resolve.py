@@ -83,7 +83,7 @@ def plan(
     given = {"default": norm, **(norms or {})}
     row = choose(arrangement, given, stream, query_key)
     check_remat(remat, remat_every)
-    gated = _named(ACTIVATIONS, "activation", activation).gated
+    function = _named(ACTIVATIONS, "activation", activation)
     layers = _rows_by_layer(row, depth, stack or Place(), cross_attention)
     chosen = by_depth(given, [place for place, _ in layers])
     segments: list[Segment] = []
@@ -116,7 +116,7 @@ def plan(
         width=width,
         heads=heads,
         mlp_width=mlp_width or 4 * width,
-        gated=gated,
+        activation=function,
         use_bias=use_bias,
     )
 

@@ -13,6 +13,7 @@ from typing import ClassVar
 import jax
 
 from resnorm_jax.norms.table import NormSpec
+from resnorm_jax.ops.activations import GELU, Activation
 from resnorm_jax.schemes.place import Place
 from resnorm_jax.schemes.query_key import NONE, QueryKey
 from resnorm_jax.schemes.spec import Arrangement, Distribution
@@ -202,7 +203,7 @@ class Plan:
       width: D, of the stream.
       heads: H.
       mlp_width: width inside the feed-forward networks.
-      gated: whether the feed-forward networks have a gate's projection.
+      activation: of the feed-forward networks.
       use_bias: whether projections have a bias.
     """
 
@@ -215,7 +216,7 @@ class Plan:
     width: int = 64
     heads: int = 4
     mlp_width: int = 256
-    gated: bool = False
+    activation: Activation = GELU
     use_bias: bool = True
 
     @property
@@ -237,6 +238,12 @@ class Plan:
     def embedding_gain(self) -> float:
         """The factor on the deviation of token embeddings at first."""
         return self.row.init.embedding(self.layers[0].place)
+
+    def __str__(self) -> str:
+        """Return the plan in words."""
+        from resnorm_jax.planning.show import describe
+
+        return describe(self)
 
     def layer(self, number: int) -> LayerPlan:
         """Return layer ``number``, counted from 1.

@@ -89,6 +89,7 @@ class Arrangement:
       name: lower_snake, the same in code, configs, command line, results and plots.
       equation: one line, for people.
       source: paper (arXiv number), equation, and the official code where there is one.
+      used_by: models that use it.
       embedding_norm: norm of the embedded input, or None.
       norm_before: norm of the branch's input, or None.
       norm_after: norm of the branch's output, or None.
@@ -111,6 +112,7 @@ class Arrangement:
     name: str
     equation: str
     source: str
+    used_by: str = ""
     embedding_norm: NormSlot | None = None
     norm_before: NormSlot | None = None
     norm_after: NormSlot | None = None

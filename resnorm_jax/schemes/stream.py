@@ -146,6 +146,11 @@ class Stream:
     scheduled: bool = False
     aliases: tuple[str, ...] = ()
 
+    @property
+    def reads(self) -> bool:
+        """Whether it has a way of its own to read: a branch's input is not the carry as it is."""
+        return self.read is not _read
+
     def finish(self, carry: Carry, site: Site) -> jax.Array:
         """Return the stack's output: `close`, or the final norm of `view`."""
         if self.close is None:
