@@ -9,6 +9,7 @@ import jax
 from resnorm_jax.modules.attention import MultiHeadAttention
 from resnorm_jax.modules.feed_forward import FeedForward
 from resnorm_jax.modules.fields import PLAIN, Context, NormFields, Numerics, apply_norm
+from resnorm_jax.modules.hooks import AFTER, hooked
 from resnorm_jax.modules.initializers import branch_initializers
 from resnorm_jax.modules.residual_block import Named, PlannedBlock
 from resnorm_jax.modules.streams import open_stream, own_parameters
@@ -128,7 +129,8 @@ class PlannedLayer(nn.Module):
     ) -> tuple[Flow, Named]:
         """Run the layer; see `run_layer`."""
         plan = LayerPlan(self.place, self.sublayers, numbers)
-        return run_layer(self, plan, self.options, flow, given, site)
+        (carry, values), named = run_layer(self, plan, self.options, flow, given, site)
+        return (hooked(self, AFTER, carry, before=flow[0]), values), named
 
 
 def run_layer(

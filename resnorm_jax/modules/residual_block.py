@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax
 
 from resnorm_jax.modules.fields import Context, NormFields, Numerics, apply_norm, make_norm
-from resnorm_jax.modules.interventions import written
+from resnorm_jax.modules.hooks import BRANCH_OUT, hooked
 from resnorm_jax.modules.streams import open_stream, own_norms, own_parameters
 from resnorm_jax.ops.residual import drop_path, scaled
 from resnorm_jax.planning import SublayerNumbers, SublayerPlan
@@ -55,7 +55,7 @@ def run_block(
     h = scaled(h, numbers.read_scale)
     returned = call(h)
     y, *extra = returned if isinstance(returned, tuple) else (returned,)
-    y = written(module, "branch_out", apply_norm(plan.norm_after, y, numerics, context))
+    y = hooked(module, BRANCH_OUT, apply_norm(plan.norm_after, y, numerics, context))
     carry = stream.write(carry, _drop(module, y, drop_path_rate, context), site)
     norm = plan.norm_on_stream
     if norm is not None:

@@ -9,9 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from resnorm_jax.modules.fields import make_norm
-from resnorm_jax.modules.interventions import WRITES, kept_flags, pass_by, written
+from resnorm_jax.modules.hooks import COLLECTIONS, OPENED, START, hooked
 from resnorm_jax.modules.layer import Flow, Given, LayerFields, PlannedLayer
-from resnorm_jax.modules.observe import AFTER, START, observe, observers
 from resnorm_jax.modules.residual_block import Named
 from resnorm_jax.modules.streams import open_stream, own_norms
 from resnorm_jax.planning import AttentionPlan, LayerNumbers, Plan, Segment, plan
@@ -21,8 +20,8 @@ from resnorm_jax.schemes.place import Place
 from resnorm_jax.schemes.spec import Arrangement
 from resnorm_jax.schemes.stream import Site
 
-# Collections with a value for each layer: parameters, running statistics, PowerNorm's state, writes.
-STACKED = ("params", "batch_stats", "_overwrite_with_gradient", WRITES)
+# Collections with a value for each layer: parameters, running statistics, PowerNorm's state, hooks.
+STACKED = ("params", "batch_stats", "_overwrite_with_gradient", *COLLECTIONS)
 
 
 class TransformerStack(LayerFields):
@@ -94,9 +93,9 @@ class TransformerStack(LayerFields):
             mask=told.get("mask"),
             condition=told.get("condition"),
         )
-        x = written(self, "opened", x)
+        x = hooked(self, OPENED, x)
         carry, site = open_stream(self, plan.stream, x, site, self.numerics, "stack")
-        carry = observe(carry, observers(self, START, carry))
+        carry = hooked(self, START, carry)
         flow: Flow = (carry, self._first_values(plan, x, given))
         seen = []
         for segment in plan.segments:
@@ -131,10 +130,8 @@ class TransformerStack(LayerFields):
         fill, varying = split_numbers(segment)
         view = plan.stream.view
 
-        def step(layer: PlannedLayer, flow: Flow, inputs: Any) -> tuple[Flow, Named | None]:
-            varying, observed, kept = inputs
+        def step(layer: PlannedLayer, flow: Flow, varying: Any) -> tuple[Flow, Named | None]:
             new, named = layer(flow, fill(varying), given, site)
-            new = (observe(pass_by(new[0], flow[0], kept), observed), new[1])
             return new, ({"stream_in": view(flow[0]), **named} if given.keep else None)
 
         policy = REMAT[self.remat]
@@ -145,14 +142,12 @@ class TransformerStack(LayerFields):
             variable_broadcast="schedule",
             split_rngs={"params": True, "dropout": True},
         )
-        observed = observers(self, AFTER + segment.name, flow[0], count)
-        inputs = (varying, observed, kept_flags(self, segment.name, count))
         if policy is None or every == 1 or self.is_initializing():
             if policy is not None:
                 step = nn.remat(step, policy=policy, prevent_cse=False)
             unroll = min(self.unroll, count)
-            return scanned(step, length=count, unroll=unroll)(layer, flow, inputs)
-        return _run_blocks(step, layer, flow, inputs, scanned, policy, count, every)
+            return scanned(step, length=count, unroll=unroll)(layer, flow, varying)
+        return _run_blocks(step, layer, flow, varying, scanned, policy, count, every)
 
 
 def split_numbers(

@@ -10,7 +10,7 @@ from oracles import quick_jit
 
 from resnorm_jax import TransformerDecoder, TransformerEncoder, arrangements
 from resnorm_jax.modules.attention import MultiHeadAttention
-from resnorm_jax.modules.observe import (
+from resnorm_jax.modules.hooks import (
     PERTURBATIONS,
     euclidean_norm,
     stream_gradients,
@@ -207,9 +207,9 @@ def test_a_perturbation_is_added_after_its_layer():
     model, x = encoder("none", depth=2), inputs()
     variables = random_variables(model, x)
     zeros = zero_observers(model, variables, x, collection=PERTURBATIONS)
-    assert set(zeros) == {"at_start", "after_layers"}
+    assert set(zeros) == {"at_start", "layers"}
     moved = jax.tree.map(lambda a: a, zeros)
-    moved["after_layers"]["stream"] = zeros["after_layers"]["stream"].at[1, 0, 2, 3].set(2.0)
+    moved["layers"]["after"]["stream"] = zeros["layers"]["after"]["stream"].at[1, 0, 2, 3].set(2.0)
     change = model.apply({**variables, PERTURBATIONS: moved}, x) - model.apply(variables, x)
     expected = np.zeros((B, L, D))
     expected[0, 2, 3] = 2.0

@@ -10,7 +10,7 @@ import numpy as np
 
 from resnorm_jax.build import build_model
 from resnorm_jax.data import Examples
-from resnorm_jax.modules.interventions import WRITES
+from resnorm_jax.modules.hooks import WRITES
 from resnorm_jax.planning import AttentionPlan, Segment
 from resnorm_jax.training.trained import Trained
 

@@ -12,7 +12,7 @@ from resnorm_jax.build import build_model
 from resnorm_jax.data import Dataset, Examples
 from resnorm_jax.lab.pruning.layers import Order, kept_counts, layer_sizes
 from resnorm_jax.lab.pruning.weights import int8_rounded, kernels, magnitude_pruned
-from resnorm_jax.modules.interventions import layer_switch
+from resnorm_jax.modules.hooks import layer_switch
 from resnorm_jax.reporting.metrics import score
 from resnorm_jax.training.trained import Trained
 

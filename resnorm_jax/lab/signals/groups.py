@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from resnorm_jax.arrangements import ROLES
-from resnorm_jax.modules.observe import euclidean_norm
+from resnorm_jax.modules.hooks import euclidean_norm
 from resnorm_jax.planning import Segment
 
 # Group and pattern of the path within a layer; first match wins, and the last takes the rest.

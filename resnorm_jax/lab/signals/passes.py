@@ -12,7 +12,7 @@ import optax
 
 from resnorm_jax.lab.signals.jacobian import JacobianOptions, krylov, matrix
 from resnorm_jax.lab.signals.statistics import valid_positions
-from resnorm_jax.modules.observe import TAPS, by_depth, zero_observers
+from resnorm_jax.modules.hooks import TAPS, by_depth, zero_observers
 from resnorm_jax.modules.stack import TransformerStack
 from resnorm_jax.ops.masks import zero_padding
 from resnorm_jax.training.losses import classification_sums

@@ -7,7 +7,7 @@ weights. ``valid [B, L]`` is True at positions that count. All results are float
 import jax
 import jax.numpy as jnp
 
-from resnorm_jax.modules.observe import euclidean_norm
+from resnorm_jax.modules.hooks import euclidean_norm
 
 
 def _clean(x: jax.Array, valid: jax.Array) -> jax.Array:

@@ -10,7 +10,7 @@ import pytest
 import resnorm_jax as rn
 from resnorm_jax.arrangements import Place
 from resnorm_jax.lab.pruning import layers
-from resnorm_jax.modules.interventions import layer_switch
+from resnorm_jax.modules.hooks import layer_switch
 from resnorm_jax.schemes import STREAMS
 
 DEPTH = 3
