@@ -144,14 +144,14 @@ TABLES: dict[str, Callable[[], tuple[tuple[str, ...], Rows]]] = {
 NOT_IN_MARKDOWN = ("since",)
 
 
-def markdown_table(what: str, names: Iterable[str]) -> str:
-    """Return a table as Markdown, with the rows of these names: the README's is made by this."""
+def markdown_table(what: str, names: Iterable[str] | None = None) -> str:
+    """Return a table as Markdown, with the rows of these names, or all."""
     columns, rows = TABLES[what]()
     shown = [i for i, column in enumerate(columns) if column not in NOT_IN_MARKDOWN]
-    wanted = set(names)
+    wanted = None if names is None else set(names)
     lines = [" | ".join(columns[i] for i in shown), " | ".join("---" for _ in shown)]
     for first, *rest in ([row[i] for i in shown] for row in rows):
-        if first.partition("\n")[0] in wanted:
+        if wanted is None or first.partition("\n")[0] in wanted:
             name = "`" + first.replace("\n= ", "`, `") + "`"
             lines.append(" | ".join([name, *(cell.replace("|", "\\|") for cell in rest)]))
     return "".join(f"| {line} |\n" for line in lines)
@@ -161,9 +161,13 @@ def main(argv: list[str]) -> int:
     """Print the tables asked for, or all."""
     parser = Parser(prog="resnorm list", description="What can be named, with its source.")
     parser.add_argument("what", nargs="?", choices=list(TABLES), help="one table; all if left out")
-    chosen = parser.parse_args(argv).what
+    parser.add_argument("--markdown", action="store_true", help="as the files README.md have it")
+    chosen = parser.parse_args(argv)
     console = Console()
-    for name in [chosen] if chosen else TABLES:
+    for name in [chosen.what] if chosen.what else TABLES:
+        if chosen.markdown:
+            print(markdown_table(name), end="")
+            continue
         columns, rows = TABLES[name]()
         table = Table(*columns, show_lines=True)
         for row in rows:

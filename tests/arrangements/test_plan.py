@@ -86,7 +86,7 @@ def test_what_does_not_fit_is_told(options, message):
 
 
 def test_a_fixed_scale_needs_a_norm_with_one():
-    with pytest.raises(ChoiceError, match="^norm: 'l2' has no scale, which the arrangement sets"):
+    with pytest.raises(ChoiceError, match=r"^norm: 'l2' has no scale, which the arrangement sets"):
         rn.plan("res_post_norm", 2, norm="l2")
 
 
@@ -129,7 +129,7 @@ def test_a_row_at_a_sublayer():
     row = replace(PRE, by_sublayer={"attention": {"norm_before": None}})
     assert row.at("attention").norm_before is None
     assert row.at("feed_forward") is row
-    assert [s.norm_before for s in rn.plan(row, 1).layer(1).sublayers][0] is None
+    assert rn.plan(row, 1).layer(1).sublayers[0].norm_before is None
 
 
 def test_constants_know_which_stack_they_are_in():
