@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 from resnorm_jax.data.checks import check_between, check_seed
 from resnorm_jax.data.dataset import Dataset
-from resnorm_jax.data.text import Texts, text_dataset
+from resnorm_jax.data.rows import Rows
+from resnorm_jax.data.text import text_dataset
 
 LABELS = ("negative", "positive")
 SUBJECTS = ("the film", "this book", "the plot", "her performance", "the second act", "the music")
@@ -44,11 +45,11 @@ def sentence(rand: random.Random, label: str) -> str:
     return f"{opener} , {middle}" if rand.random() < 0.5 else middle
 
 
-def _texts(rand: random.Random, count: int) -> Texts:
+def _texts(rand: random.Random, count: int) -> Rows:
     labels = [LABELS[int(rand.random() * 2)] for _ in range(count)]
     labels[:2] = LABELS
     texts = [sentence(rand, label) for label in labels]
-    return Texts(texts, labels, [f"sample_text:{i + 1}" for i in range(count)])
+    return Rows(texts, labels, [f"sample_text:{i + 1}" for i in range(count)])
 
 
 def load_sample_text(options: SampleTextOptions) -> Dataset:
