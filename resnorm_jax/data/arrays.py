@@ -5,30 +5,22 @@ from pathlib import Path
 
 import numpy as np
 
-from resnorm_jax.data.checks import check_file, check_fraction
+from resnorm_jax.data.checks import check_file
 from resnorm_jax.data.dataset import Dataset, Examples, Kind
 from resnorm_jax.data.npz_format import read_npz
 from resnorm_jax.data.splits import stratified_split
 from resnorm_jax.errors import UserError
+from resnorm_jax.schema import FRACTION, option
 
 
 @dataclass(frozen=True)
 class ArraysOptions:
-    """Options of the ``arrays`` source.
+    """Options of the ``arrays`` source; `read_npz` says what a file holds."""
 
-    Attributes:
-      train: ``.npz`` with ``x`` (float ``[N, L, C]`` or ``[N, L]``, integer tokens ``[N, L]``,
-        float or uint8 images ``[N, H, W, C]``), ``y`` (integers or strings) and optional
-        ``lengths``.
-      test: the same, to score on; "" splits the training file.
-      test_fraction: of the rows, stratified, where there is no test file.
-      seed: of that split.
-    """
-
-    train: str = ""
-    test: str = ""
-    test_fraction: float = 0.2
-    seed: int = 0
+    train: str = option("", ".npz file with x, y (integers or strings) and optional lengths")
+    test: str = option("", "the same, to score on; empty splits the training file")
+    test_fraction: float = option(0.2, "of the rows, stratified, without a test file", FRACTION)
+    seed: int = option(0, "of that split")  # checked when there is one
 
 
 def _check_alike(paths: tuple[Path, Path], kind: Kind, train: np.ndarray, test: np.ndarray) -> None:
@@ -66,7 +58,6 @@ def load_arrays(options: ArraysOptions) -> Dataset:
     """
     if not options.train:
         raise UserError("data.train: not given; give an .npz file with 'x' and 'y'")
-    check_fraction("data.test_fraction", options.test_fraction)
     path = check_file("data.train", options.train)
     rows = read_npz(path, labelled=True)
     kind, classes = rows.kind or "features", rows.class_names()

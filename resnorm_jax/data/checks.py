@@ -7,23 +7,6 @@ from types import ModuleType
 from resnorm_jax.errors import UserError
 
 
-def check_between(field: str, value: float, low: float, high: float) -> None:
-    """Raise a UserError unless ``low <= value <= high``."""
-    if not low <= value <= high:
-        raise UserError(f"{field}: {value} is out of range; give a value from {low} to {high}")
-
-
-def check_fraction(field: str, value: float) -> None:
-    """Raise a UserError unless ``0 < value < 1``."""
-    if not 0 < value < 1:
-        raise UserError(f"{field}: {value} is no fraction; give a value between 0 and 1, e.g. 0.2")
-
-
-def check_seed(field: str, value: int) -> None:
-    """Raise a UserError unless the seed is a non-negative integer below 2**63."""
-    check_between(field, value, 0, 2**63 - 1)
-
-
 def check_file(field: str, path: str | Path) -> Path:
     """Return the path as a ``Path``; raise a UserError naming ``field`` if it is no file."""
     if not Path(path).is_file():

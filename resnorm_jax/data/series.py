@@ -13,21 +13,16 @@ from resnorm_jax.data.checks import check_file, missing_extra
 from resnorm_jax.data.dataset import Dataset
 from resnorm_jax.data.ts_format import declared_classes, read_header, read_ts
 from resnorm_jax.errors import UserError, nearest
+from resnorm_jax.schema import option
 
 
 @dataclass(frozen=True)
 class SeriesOptions:
-    """Options of the ``series`` source.
+    """Options of the ``series`` source."""
 
-    Attributes:
-      name: a classification set bundled with aeon (for titles only, when files are given).
-      train: local ``.ts`` file to learn from; give ``test`` too.
-      test: local ``.ts`` file to score on.
-    """
-
-    name: str = "JapaneseVowels"
-    train: str = ""
-    test: str = ""
+    name: str = option("JapaneseVowels", "a set bundled with aeon; not used when files are given")
+    train: str = option("", "local .ts file to learn from; give test too")
+    test: str = option("", "local .ts file to score on")
 
 
 def bundled_folder() -> Path:

@@ -3,41 +3,37 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from resnorm_jax.data.checks import check_between, check_file, check_fraction
+from resnorm_jax.data.checks import check_file
 from resnorm_jax.data.dataset import Dataset, Examples
 from resnorm_jax.data.rows import Rows
 from resnorm_jax.data.splits import stratified_split
 from resnorm_jax.data.text_files import Columns, read_csv, read_json
 from resnorm_jax.data.tokenization import TOKENIZERS, build_vocabulary, encode
-from resnorm_jax.errors import UserError, check_choice
+from resnorm_jax.errors import UserError
+from resnorm_jax.schema import FRACTION, between, option
 
 
 @dataclass(frozen=True)
 class TextOptions:
-    """Options of the ``text`` source.
+    """Options of the ``text`` source."""
 
-    Attributes:
-      train: ``.csv`` (with header) or ``.jsonl`` file.
-      test: the same, to score on; "" splits the training file.
-      text_column: column of the text.
-      label_column: column of the label.
-      tokenizer: ``bytes``, ``words`` (lower case, split at blanks and punctuation) or ``spaces``
-        (lower case, split at blanks only).
-      max_length: tokens kept of each text.
-      vocabulary: most token ids, padding and unknown included (not used by ``bytes``).
-      test_fraction: of the rows, stratified, where there is no test file.
-      seed: of that split.
-    """
-
-    train: str = ""
-    test: str = ""
-    text_column: str = "text"
-    label_column: str = "label"
-    tokenizer: str = "words"
-    max_length: int = 256
-    vocabulary: int = 20_000
-    test_fraction: float = 0.2
-    seed: int = 0
+    train: str = option("", ".csv (with header) or .jsonl file")
+    test: str = option("", "the same, to score on; empty splits the training file")
+    text_column: str = option("text", "column of the text")
+    label_column: str = option("label", "column of the label")
+    tokenizer: str = option(
+        "words",
+        "bytes, words (lower case, split at blanks and punctuation) or spaces (at blanks only)",
+        choices=TOKENIZERS,
+    )
+    max_length: int = option(256, "tokens kept of each text", between(1, 10**6))
+    vocabulary: int = option(
+        20_000,
+        "most token ids, padding and unknown included (not used by bytes)",
+        between(3, 10**7),
+    )
+    test_fraction: float = option(0.2, "of the rows, stratified, without a test file", FRACTION)
+    seed: int = option(0, "of that split")  # checked when there is one
 
 
 TABLES = {".csv": read_csv, ".jsonl": read_json, ".json": read_json}
@@ -84,10 +80,6 @@ def text_dataset(
 def _check(options: TextOptions) -> None:
     if not options.train:
         raise UserError("data.train: not given; give a .csv or .jsonl file with texts and labels")
-    check_choice("data.tokenizer", options.tokenizer, TOKENIZERS)
-    check_between("data.max_length", options.max_length, 1, 10**6)
-    check_between("data.vocabulary", options.vocabulary, 3, 10**7)
-    check_fraction("data.test_fraction", options.test_fraction)
     for field in ("train", "test"):
         if getattr(options, field):
             check_file(f"data.{field}", getattr(options, field))
@@ -107,8 +99,8 @@ def load_text(options: TextOptions) -> Dataset:
     """Load labelled texts.
 
     Raises:
-      UserError: see `read_texts`; also for options out of range, a library that is not installed,
-        and a test label that does not occur in training.
+      UserError: see `read_texts`; also for a missing file, a library that is not installed, and a
+        test label that does not occur in training.
     """
     _check(options)
     names = ("tokenizer", "max_length", "text_column", "label_column")

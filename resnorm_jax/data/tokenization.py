@@ -7,7 +7,6 @@ from typing import Any
 
 from resnorm_jax.data.checks import import_extra
 from resnorm_jax.data.rows import Rows
-from resnorm_jax.errors import check_choice
 
 Split = Callable[[str], list[str]]
 SPECIAL = ("<pad>", "<unk>")
@@ -44,9 +43,8 @@ def build_vocabulary(texts: Sequence[str], tokenizer: str, size: int) -> tuple[s
       size: most ids, padding and unknown included (not used by ``bytes``).
 
     Raises:
-      UserError: unknown tokenizer, or its library is not installed.
+      UserError: the tokenizer's library is not installed.
     """
-    check_choice("data.tokenizer", tokenizer, TOKENIZERS)
     if tokenizer == "bytes":
         return BYTE_NAMES
     return count_vocabulary(texts, SPLITTERS[tokenizer](), size)
