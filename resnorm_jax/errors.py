@@ -1,4 +1,4 @@
-"""Mistakes that a person can mend, and how they are told."""
+"""How a run ends early: mistakes that a person can mend and how they are told, and divergence."""
 
 import difflib
 from collections.abc import Iterable
@@ -10,6 +10,10 @@ class UserError(ValueError):
     Commands print it as one line, without a traceback, and exit with status 2. The message names the
     field or file:line, the value found, and the likely fix.
     """
+
+
+class DivergedError(RuntimeError):
+    """The loss is not a finite number any more."""
 
 
 def nearest(name: str, choices: Iterable[str]) -> str:
