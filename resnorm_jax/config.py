@@ -5,8 +5,6 @@ A config file holds ``get_config(argument)`` and calls `experiment`. The trainin
 source does not read, is an error.
 """
 
-import types
-import typing
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
 from typing import Any
@@ -16,103 +14,128 @@ from ml_collections import ConfigDict, config_dict
 from resnorm_jax.arrangements import DEFAULT
 from resnorm_jax.data.sources import SOURCES, make_options
 from resnorm_jax.errors import UserError, check_choice, nearest
+from resnorm_jax.schema import NOT_NEGATIVE, POSITIVE, SHARE, checked, kind_name, kinds, option
 
 
 @dataclass(frozen=True)
 class ModelConfig:
     """The model; fields as in `TransformerEncoder` and `SequenceClassifier`."""
 
-    width: int = 64
-    depth: int = 3
-    heads: int = 4
-    mlp_width: int | None = None  # 4 * width
-    arrangement: str = DEFAULT
-    norm: str = "layer"
-    norm_epsilon: float | None = None  # the norm's own
-    # Norms by slot, in place of ``norm``; each a name, or one a layer: "layer*2+rms".
-    embedding_norm: str | None = None
-    norm_before: str | None = None
-    norm_after: str | None = None
-    norm_on_stream: str | None = None
-    final_norm: str | None = None
-    query_key_norm: str | None = None
-    value_norm: str | None = None
-    heads_norm: str | None = None
-    mlp_norm: str | None = None
-    parallel_norm: str | None = None
-    stream: str | None = None  # the arrangement's
-    query_key: str | None = None  # the arrangement's
-    activation: str = "gelu"
-    dropout: float = 0.1
-    attention_dropout: float = 0.0
-    drop_path: float = 0.0
-    positions: str = "learned"
-    max_length: int | None = None  # the longest sequence of the data
-    pooling: str = "mean"
-    patch: int | None = None  # images only: side of a patch, 2 if not given
-    kernel: int | None = None  # features only: positions that the embedding sees, 1 if not given
-    unroll: int = 1
-    remat: str = "none"
-    remat_every: int = 1  # layers between carries that are kept, with remat
+    width: int = option(64, "of the stream", POSITIVE)
+    depth: int = option(3, "layers", POSITIVE)
+    heads: int = option(4, "of attention", POSITIVE)
+    mlp_width: int | None = option(None, "inside the feed-forward layer; 4 * width", POSITIVE)
+    arrangement: str = option(DEFAULT, "where norms stand and how branches are added")
+    norm: str = option(
+        "layer", "of every slot that is not given: a name, or one a layer: layer*2+rms"
+    )
+    norm_epsilon: float | None = option(None, "the norm's own if not given")
+    embedding_norm: str | None = option(
+        None, "slot: the embedding; a slot's norm stands in place of norm"
+    )
+    norm_before: str | None = option(None, "slot: the input of a branch")
+    norm_after: str | None = option(None, "slot: the output of a branch")
+    norm_on_stream: str | None = option(None, "slot: the stream after the addition")
+    final_norm: str | None = option(None, "slot: after the last layer")
+    query_key_norm: str | None = option(
+        None, "slot: queries and keys, head by head or all together"
+    )
+    value_norm: str | None = option(None, "slot: values, head by head")
+    heads_norm: str | None = option(None, "slot: joined heads, before the output projection")
+    mlp_norm: str | None = option(
+        None, "slot: before the last projection of the feed-forward layer"
+    )
+    parallel_norm: str | None = option(
+        None, "slot: the input of each of several branches in parallel"
+    )
+    stream: str | None = option(None, "how branches are added; the arrangement's")
+    query_key: str | None = option(None, "how queries and keys are scaled; the arrangement's")
+    activation: str = option("gelu", "of the feed-forward layer")
+    dropout: float = option(0.1, "of embeddings and branches", SHARE)
+    attention_dropout: float = option(0.0, "of attention weights", SHARE)
+    drop_path: float = option(
+        0.0, "of a branch, in the last layer; in layer l, l / depth of it", SHARE
+    )
+    positions: str = option("learned", "how positions are told")
+    max_length: int | None = option(None, "positions; the longest sequence of the data", POSITIVE)
+    pooling: str = option("mean", "from positions to one vector")
+    patch: int | None = option(None, "images only: side of a patch, 2 if not given", POSITIVE)
+    kernel: int | None = option(
+        None, "features only: positions that the embedding sees, 1 if not given", POSITIVE
+    )
+    unroll: int = option(1, "layers unrolled in each step of the scan", POSITIVE)
+    remat: str = option("none", "what the backward pass computes again")
+    remat_every: int = option(1, "layers between carries that are kept, with remat", POSITIVE)
 
 
 @dataclass(frozen=True)
 class OptimizerConfig:
     """The optimizer; None leaves an algorithm's own default, a value it does not read is an error."""
 
-    algorithm: str = "adamw"
-    learning_rate: float = 1e-3
-    schedule: str = "cosine"
-    warmup: float = 0.0  # share of all steps
-    weight_decay: float | None = None
-    decay: str = "kernel"  # roles that decay, by comma or +: see resnorm_jax.training.roles
-    b1: float | None = None
-    b2: float | None = None
-    epsilon: float | None = None
-    momentum: float | None = None
-    clip: float | None = 1.0  # largest global norm of the gradient
-    unit_weights: bool = False  # kernels of unit length after every update, as nGPT's
+    algorithm: str = option("adamw", "of the update")
+    learning_rate: float = option(1e-3, "largest", POSITIVE)
+    schedule: str = option("cosine", "of the learning rate")
+    warmup: float = option(0.0, "share of all steps", SHARE)
+    weight_decay: float | None = option(None, "the algorithm's own if not given", NOT_NEGATIVE)
+    decay: str = option("kernel", "roles that decay, by comma or +: see resnorm_jax.training.roles")
+    b1: float | None = option(None, "decay of the mean gradient", SHARE)
+    b2: float | None = option(None, "decay of the mean square", SHARE)
+    epsilon: float | None = option(None, "added to the root of the mean square")
+    momentum: float | None = option(None, "decay of the velocity", SHARE)
+    clip: float | None = option(1.0, "largest global norm of the gradient", POSITIVE)
+    unit_weights: bool = option(False, "kernels of unit length after every update, as nGPT's")
 
 
 @dataclass(frozen=True)
 class TrainConfig:
     """The run."""
 
-    batch_size: int = 32  # rows of a global batch, over all devices and micro-batches
-    epochs: int = 50
-    steps: int | None = None  # in place of epochs
-    accumulate: int = 1  # micro-batches per step
-    label_smoothing: float = 0.0
-    precision: str = "float32"
-    ema: float | None = None  # decay of the averaged parameters, which are then evaluated
-    validation: float = 0.0  # share of the training rows held out, by class
-    select: str = "last"  # which checkpoint is scored: "last", or "best" on the validation rows
-    score: str = "test"  # rows scored at the end: "test", or "validation" while choosing
-    log_every: int = 10  # steps
-    evaluate_every: int | None = None  # steps; once an epoch, but at most 50 times a run
-    checkpoint_every: int = 200  # steps
-    buckets: int = 3  # padded lengths, hence compiled shapes
-    scale: bool = True  # features: zero mean and unit variance by channel, from training rows
+    batch_size: int = option(
+        32, "rows of a global batch, over all devices and micro-batches", POSITIVE
+    )
+    epochs: int = option(50, "passes over the training rows", POSITIVE)
+    steps: int | None = option(None, "in place of epochs", POSITIVE)
+    accumulate: int = option(1, "micro-batches per step", POSITIVE)
+    label_smoothing: float = option(0.0, "share of the target spread over all classes", SHARE)
+    precision: str = option("float32", "of the computation", choices=("float32", "bfloat16"))
+    ema: float | None = option(
+        None, "decay of the averaged parameters, which are then evaluated", SHARE
+    )
+    validation: float = option(0.0, "share of the training rows held out, by class", SHARE)
+    select: str = option(
+        "last",
+        "which checkpoint is scored: the last, or the best on the validation rows",
+        choices=("last", "best"),
+    )
+    score: str = option(
+        "test",
+        "rows scored at the end: test, or validation while choosing",
+        choices=("test", "validation"),
+    )
+    log_every: int = option(10, "steps", POSITIVE)
+    evaluate_every: int | None = option(
+        None, "steps; once an epoch, but at most 50 times a run", POSITIVE
+    )
+    checkpoint_every: int = option(200, "steps", POSITIVE)
+    buckets: int = option(3, "padded lengths, hence compiled shapes", POSITIVE)
+    scale: bool = option(
+        True, "features: zero mean and unit variance by channel, from training rows"
+    )
 
 
 @dataclass(frozen=True)
 class Config:
-    """Everything that decides a run's numbers.
-
-    Attributes:
-      data: ``source`` and that source's options.
-      seed: the first seed: initialization, order of rows, dropout, validation split.
-      seeds: how many runs, with seeds ``seed, seed + 1, ...``.
-      devices: how many local devices; 0 for all.
-    """
+    """Everything that decides a run's numbers; ``data`` holds a source's name and its options."""
 
     data: Mapping[str, Any]
     model: ModelConfig = field(default_factory=ModelConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
-    seed: int = 0
-    seeds: int = 1
-    devices: int = 0
+    seed: int = option(
+        0, "the first: initialization, order of rows, dropout, validation split", NOT_NEGATIVE
+    )
+    seeds: int = option(1, "how many runs, with seeds seed, seed + 1, ...", POSITIVE)
+    devices: int = option(0, "how many local devices; 0 for all", NOT_NEGATIVE)
 
     def to_dict(self) -> dict[str, Any]:
         """Return nested plain dictionaries, as written to ``config.json``."""
@@ -136,8 +159,9 @@ def from_dict(values: Mapping[str, Any]) -> Config:
     data = dict(values.pop("data", {}))
     source = data.pop("source", "")
     options = make_options(str(source), data)
-    config = _build(Config, {**values, "data": {"source": source, **asdict(options)}}, "")
-    _check_numbers(config)
+    given = checked(Config, values, "config.")
+    config = Config(data={"source": source, **asdict(options)}, **given)
+    _check_divisors(config)
     return config
 
 
@@ -193,68 +217,25 @@ def _defaults(sections: Mapping[str, Any]) -> ConfigDict:
 
 
 def _section(cls: Any, given: Mapping[str, Any], skip: tuple[str, ...] = ()) -> dict[str, Any]:
-    unknown = set(given) - {f.name for f in fields(cls)}
-    if unknown:
-        name = sorted(unknown)[0]
-        raise UserError(
-            f"config: unknown key {name!r}; {nearest(name, [f.name for f in fields(cls)])}"
-        )
-    kinds = typing.get_type_hints(cls)
+    known = kinds(cls)
+    for name in sorted(set(given) - set(known)):
+        raise UserError(f"config: unknown key {name!r}; {nearest(name, known)}")
     out: dict[str, Any] = {}
     for f in fields(cls):
-        if f.name in skip:
-            continue
-        kind, optional = _plain(kinds[f.name])
+        kind, optional = known[f.name]
         if is_dataclass(kind):
             out[f.name] = _section(kind, given.get(f.name, {}))
-            continue
-        default = f.default if f.default is not MISSING else None
-        value = given.get(f.name, default)
-        if optional:  # a placeholder keeps the type of a field that may be None
-            reference = config_dict.placeholder(kind)
-            reference.set(value)
-            value = reference
-        out[f.name] = value
+        elif f.name not in skip:
+            value = given.get(f.name, f.default if f.default is not MISSING else None)
+            out[f.name] = _placeholder(kind, value) if optional else value
     return out
 
 
-def _build(cls: Any, values: Mapping[str, Any], path: str) -> Any:
-    kinds = typing.get_type_hints(cls)
-    for name in values:
-        if name not in kinds:
-            raise UserError(f"config.{path}{name}: unknown key; {nearest(name, kinds)}")
-    made = {}
-    for name, value in values.items():
-        kind, optional = _plain(kinds[name])
-        if is_dataclass(kind):
-            made[name] = _build(kind, value, f"{path}{name}.")
-        elif name == "data":
-            made[name] = dict(value)
-        else:
-            made[name] = _typed(f"config.{path}{name}", value, kind, optional)
-    return cls(**made)
-
-
-def _plain(kind: Any) -> tuple[Any, bool]:
-    """Return a field's type and whether it may be None."""
-    if isinstance(kind, types.UnionType):
-        inner = [k for k in typing.get_args(kind) if k is not type(None)]
-        return inner[0], True
-    return kind, False
-
-
-def _typed(path: str, value: Any, kind: type, optional: bool) -> Any:
-    if value is None and optional:
-        return None
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-        raise UserError(f"{path}: {value!r} is not {_article(kind)}")
-    return value
-
-
-def _article(kind: type) -> str:
-    return {int: "a whole number", float: "a number", bool: "true or false"}.get(kind, "a string")
+def _placeholder(kind: type, value: Any) -> Any:
+    """Return a reference that keeps the type of a field that may be None."""
+    reference = config_dict.placeholder(kind)
+    reference.set(value)
+    return reference
 
 
 def _leaves(config: ConfigDict, prefix: str = "") -> dict[str, Any]:
@@ -305,7 +286,7 @@ def _optional(path: str) -> bool:
     for name in path.split("."):
         if not is_dataclass(kind):
             return False
-        kind, optional = _plain(typing.get_type_hints(kind)[name])
+        kind, optional = kinds(kind)[name]
     return optional
 
 
@@ -317,40 +298,10 @@ def _parse(path: str, text: str, kind: type) -> Any:
     try:
         return kind(text)
     except ValueError:
-        raise UserError(f"config.{path}: {text!r} is not {_article(kind)}") from None
+        raise UserError(f"config.{path}: {text!r} is not {kind_name(kind)}") from None
 
 
-_POSITIVE = {
-    "model": "width depth heads mlp_width max_length patch kernel unroll remat_every",
-    "optimizer": "learning_rate clip",
-    "train": "batch_size epochs steps accumulate log_every evaluate_every checkpoint_every buckets",
-    "": "seeds",
-}
-_SHARES = {
-    "model": "dropout attention_dropout drop_path",
-    "optimizer": "warmup b1 b2 momentum",
-    "train": "label_smoothing validation ema",
-}
-_NOT_NEGATIVE = {"optimizer": "weight_decay", "": "seed devices"}
-
-
-def _check_numbers(config: Config) -> None:
-    rules = (
-        (_POSITIVE, lambda v: v > 0, "must be over 0"),
-        (_SHARES, lambda v: 0 <= v < 1, "must lie in [0, 1)"),
-        (_NOT_NEGATIVE, lambda v: v >= 0, "must not be negative"),
-    )
-    for sections, holds, rule in rules:
-        for section, names in sections.items():
-            part = getattr(config, section) if section else config
-            for name in names.split():
-                value = getattr(part, name)
-                if value is not None and not holds(value):
-                    path = f"{section}.{name}" if section else name
-                    raise UserError(f"config.{path}: {value} {rule}")
-    check_choice("config.train.precision", config.train.precision, ("float32", "bfloat16"))
-    check_choice("config.train.score", config.train.score, ("test", "validation"))
-    check_choice("config.train.select", config.train.select, ("last", "best"))
+def _check_divisors(config: Config) -> None:
     width, heads = config.model.width, config.model.heads
     if width % heads:
         divisors = [h for h in range(1, width + 1) if width % h == 0]

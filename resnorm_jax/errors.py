@@ -1,4 +1,4 @@
-"""Mistakes that a person can mend, and how they are told."""
+"""How a run ends early: mistakes that a person can mend and how they are told, and divergence."""
 
 import difflib
 from collections.abc import Iterable
@@ -17,6 +17,10 @@ class ChoiceError(UserError):
 
     A config's layer puts ``config.model.`` before it.
     """
+
+
+class DivergedError(RuntimeError):
+    """The loss is not a finite number any more."""
 
 
 def nearest(name: str, choices: Iterable[str]) -> str:

@@ -4,11 +4,12 @@ import argparse
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
-
-from rich.console import Console
+from typing import TYPE_CHECKING, Any
 
 from resnorm_jax.cli.errors import guarded
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 TABLES, DEPTH = ("digits", "vowels"), "depth"
 MENUS = ("norm", "arrangement", "stream")
@@ -62,7 +63,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _bench(arguments: argparse.Namespace) -> None:
-    # Imported here: --help should not wait for jax.
+    # Imported here, as below: --help should not wait for jax.
+    from rich.console import Console
+
     from resnorm_jax.bench import report
     from resnorm_jax.bench.run import SECTIONS, Settings, measure_all, quick_settings
     from resnorm_jax.reporting.environment import busy_note
@@ -96,6 +99,8 @@ def _bench(arguments: argparse.Namespace) -> None:
 
 
 def _trained(arguments: argparse.Namespace) -> None:
+    from rich.console import Console
+
     from resnorm_jax.bench.report import trained_table
     from resnorm_jax.bench.trained import MENUS, QUICK, earlier_rows, train_table
     from resnorm_jax.errors import check_choice
@@ -127,6 +132,8 @@ def _trained(arguments: argparse.Namespace) -> None:
 def _depth(arguments: argparse.Namespace) -> None:
     from dataclasses import replace
 
+    from rich.console import Console
+
     from resnorm_jax import arrangements
     from resnorm_jax.bench.depth import QUICK, Depths, depth_costs
     from resnorm_jax.bench.report import depth_table
@@ -152,7 +159,7 @@ def _depth(arguments: argparse.Namespace) -> None:
     _say(console, f"results  {output}")
 
 
-def _say(console: Console, *lines: str | None) -> None:
+def _say(console: "Console", *lines: str | None) -> None:
     for line in filter(None, lines):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 

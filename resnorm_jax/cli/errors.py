@@ -4,8 +4,7 @@ import os
 import sys
 from collections.abc import Callable
 
-from resnorm_jax.errors import UserError
-from resnorm_jax.training.loop import DivergedError
+from resnorm_jax.errors import DivergedError, UserError
 
 
 def guarded(command: Callable[[], int | None]) -> int:

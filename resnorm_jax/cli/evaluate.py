@@ -1,17 +1,15 @@
 """``resnorm evaluate RUN``: score a run's checkpoint."""
 
+import argparse
 from pathlib import Path
-
-from rich.console import Console
+from typing import TYPE_CHECKING
 
 from resnorm_jax.cli.arguments import Parser
-from resnorm_jax.data import Examples, read_inputs
 from resnorm_jax.errors import UserError
-from resnorm_jax.reporting.files import write_json
-from resnorm_jax.reporting.metrics import score
-from resnorm_jax.reporting.tables import per_class_table, result_table, runtime_line
-from resnorm_jax.training.experiment import baselines, prepare_data
-from resnorm_jax.training.trained import Trained, load_trained
+
+if TYPE_CHECKING:
+    from resnorm_jax.data import Examples
+    from resnorm_jax.training.trained import Trained
 
 
 def main(argv: list[str]) -> int:
@@ -22,7 +20,19 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--seed", type=int, help="which seed's checkpoint; the first if left out")
     parser.add_argument("--checkpoint", choices=("best", "last"), help="as scored if left out")
     parser.add_argument("--output", type=Path, help="JSON file for the scores")
-    chosen = parser.parse_args(argv)
+    _evaluate(parser.parse_args(argv))
+    return 0
+
+
+def _evaluate(chosen: argparse.Namespace) -> None:
+    # Imported here: --help and mistakes should not wait for jax.
+    from rich.console import Console
+
+    from resnorm_jax.reporting.files import write_json
+    from resnorm_jax.reporting.metrics import score
+    from resnorm_jax.reporting.tables import per_class_table, result_table, runtime_line
+    from resnorm_jax.training.trained import load_trained
+
     console = Console()
     console.print(runtime_line(), highlight=False)
     trained = load_trained(chosen.run, chosen.seed, chosen.checkpoint)
@@ -40,10 +50,13 @@ def main(argv: list[str]) -> int:
         write_json(chosen.output, {"run": str(chosen.run), "step": trained.step, **found})
     per_class_table(found, console)
     result_table(report, console)
-    return 0
 
 
-def _rows(trained: Trained, path: Path | None) -> tuple[Examples, dict[str, float]]:
+def _rows(trained: "Trained", path: Path | None) -> tuple["Examples", dict[str, float]]:
+    """Return the rows to score, and what trivial rules score on them."""
+    from resnorm_jax.data import read_inputs
+    from resnorm_jax.training.experiment import baselines, prepare_data
+
     if path is None:
         dataset = prepare_data(trained.config)
         return dataset.test, baselines(dataset, "test")

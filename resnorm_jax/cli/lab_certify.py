@@ -5,8 +5,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from resnorm_jax.cli.arguments import Parser
 from resnorm_jax.cli.lab_common import arrangement_names, check_new, read_config
 from resnorm_jax.errors import UserError
@@ -48,6 +46,8 @@ def main(argv: list[str]) -> int:
 
 
 def _certify(config: Any, names: Sequence[str], grids: Sequence[Any], output: Path | None) -> None:
+    from rich.console import Console
+
     from resnorm_jax.lab.certify import report
     from resnorm_jax.lab.certify.check import agreement
     from resnorm_jax.lab.certify.run import as_records, certify, make_case

@@ -1,15 +1,20 @@
 """What the lab's commands read from their command lines."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from resnorm_jax import arrangements
-from resnorm_jax.cli.train import load_config
-from resnorm_jax.config import Config, from_dict
 from resnorm_jax.errors import UserError, nearest
 
+if TYPE_CHECKING:
+    from resnorm_jax.config import Config
 
-def read_config(text: str) -> Config:
+
+def read_config(text: str) -> "Config":
     """Return the checked config of ``FILE.py[:ARGUMENT]``."""
+    # Imported here, as below: --help should not wait for jax.
+    from resnorm_jax.cli.train import load_config
+    from resnorm_jax.config import from_dict
+
     return from_dict(load_config(text).to_dict())
 
 
@@ -19,6 +24,8 @@ def arrangement_names(text: str) -> tuple[str, ...]:
     Raises:
       UserError: for a name that no row has.
     """
+    from resnorm_jax import arrangements
+
     if text in ("all", "usual"):
         return tuple(row.name for row in arrangements.rows() if row.usual or text == "all")
     names = [name.strip() for name in text.split(",") if name.strip()]

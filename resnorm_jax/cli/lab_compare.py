@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-from rich.console import Console
-
 from resnorm_jax.cli.arguments import Parser
 from resnorm_jax.cli.lab_common import arrangement_names, depths, numbers, read_config
 
@@ -32,6 +30,8 @@ def main(argv: list[str]) -> int:
     layers, rates = depths(chosen.depths), numbers("--learning-rates", chosen.learning_rates)
     config = read_config(chosen.config)
     # Imported here: --help and mistakes should not wait for jax.
+    from rich.console import Console
+
     from resnorm_jax.lab.compare.grid import make_grid, run_grid
     from resnorm_jax.lab.compare.report import report
     from resnorm_jax.reporting.tables import runtime_line

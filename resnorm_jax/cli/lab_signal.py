@@ -1,22 +1,19 @@
 """``resnorm lab signal``: what flows through a model, layer by layer."""
 
+import argparse
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from rich.console import Console
-
-from resnorm_jax import arrangements
 from resnorm_jax.cli.arguments import Parser
 from resnorm_jax.cli.train import DEFAULT, load_config
-from resnorm_jax.config import from_dict
 from resnorm_jax.errors import UserError
-from resnorm_jax.lab.signals.jacobian import JacobianOptions
-from resnorm_jax.lab.signals.measure import Signals
-from resnorm_jax.lab.signals.report import print_signals, write_signals
-from resnorm_jax.lab.signals.run import Subject, signals_of, subjects, trained_subject
-from resnorm_jax.lab.signals.table import STATISTICS
-from resnorm_jax.reporting.progress import Progress
-from resnorm_jax.reporting.tables import runtime_line
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from resnorm_jax.lab.signals.measure import Signals
+    from resnorm_jax.lab.signals.run import Subject
 
 ABOUT = """\
 Measure what flows through a model, layer by layer, on one training batch: stream, branches,
@@ -26,7 +23,21 @@ config with each arrangement, or at the checkpoint of a run."""
 
 def main(argv: list[str]) -> int:
     """Measure, print, and write where --output says."""
-    chosen = _parser().parse_args(argv)
+    _signal(_parser().parse_args(argv))
+    return 0
+
+
+def _signal(chosen: argparse.Namespace) -> None:
+    # Imported here, as below: --help should not wait for jax.
+    from rich.console import Console
+
+    from resnorm_jax.lab.signals.jacobian import JacobianOptions
+    from resnorm_jax.lab.signals.report import print_signals
+    from resnorm_jax.lab.signals.run import signals_of
+    from resnorm_jax.lab.signals.table import STATISTICS
+    from resnorm_jax.reporting.progress import Progress
+    from resnorm_jax.reporting.tables import runtime_line
+
     only = _names(chosen.only, STATISTICS.get, STATISTICS.names())
     if chosen.output is not None:
         _check_output(chosen.output)
@@ -42,7 +53,6 @@ def main(argv: list[str]) -> int:
     print_signals(found, console)
     if chosen.output is not None:
         _write(found, given[0], chosen.output, console)
-    return 0
 
 
 def _parser() -> Parser:
@@ -65,7 +75,11 @@ def _names(text: str, get, everything: tuple[str, ...]) -> list[str]:
     return list(dict.fromkeys(get(name).name for name in given))
 
 
-def _subjects(chosen) -> list[Subject]:
+def _subjects(chosen: argparse.Namespace) -> "list[Subject]":
+    from resnorm_jax import arrangements
+    from resnorm_jax.config import from_dict
+    from resnorm_jax.lab.signals.run import subjects, trained_subject
+
     if chosen.rows < 1:
         raise UserError(f"--rows: {chosen.rows}; give 1 or more")
     names = _names(chosen.arrangements, arrangements.get, arrangements.names())
@@ -87,7 +101,9 @@ def _check_output(path: Path) -> None:
         raise UserError(f"--output: {path} holds other files; name a new directory")
 
 
-def _write(found: dict[str, Signals], subject: Subject, path: Path, console: Console) -> None:
+def _write(found: "dict[str, Signals]", subject: "Subject", path: Path, console: "Console") -> None:
+    from resnorm_jax.lab.signals.report import write_signals
+
     config, rows = subject.config, len(subject.batch["x"])
     title = f"Signals: {subject.meta['name']}, {config.model.depth} layers"
     about = (

@@ -1,12 +1,13 @@
 """``resnorm lab theory``: published results on signal propagation, measured again."""
 
 from pathlib import Path
-from typing import Any
-
-from rich.console import Console
+from typing import TYPE_CHECKING, Any
 
 from resnorm_jax.cli.arguments import Parser
 from resnorm_jax.errors import UserError
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 RECORDS, PAGE = "theory.json", "theory.html"
 
@@ -19,6 +20,8 @@ def main(argv: list[str]) -> int:
     if chosen.output.exists() and not chosen.output.is_dir():
         raise UserError(f"--output: {chosen.output} is a file; name a directory")
     # Imported here: --help should not wait for jax.
+    from rich.console import Console
+
     from resnorm_jax.lab.theory.table import choose
 
     claims = choose(chosen.only)
@@ -60,7 +63,7 @@ def _ids(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
-def _measure(claims: Any, seeds: int | None, output: Path, console: Console) -> dict[str, Any]:
+def _measure(claims: Any, seeds: int | None, output: Path, console: "Console") -> dict[str, Any]:
     from resnorm_jax.lab.theory.report import measured_words
     from resnorm_jax.lab.theory.run import measure_all
     from resnorm_jax.reporting.environment import busy_note
@@ -86,7 +89,7 @@ def _measure(claims: Any, seeds: int | None, output: Path, console: Console) -> 
         return measure_all(claims, seeds, done)
 
 
-def _finish(document: dict[str, Any], output: Path, console: Console) -> None:
+def _finish(document: dict[str, Any], output: Path, console: "Console") -> None:
     from resnorm_jax.lab.theory.report import page, print_table
     from resnorm_jax.reporting.files import write_json
     from resnorm_jax.reporting.html import write_page
@@ -97,6 +100,6 @@ def _finish(document: dict[str, Any], output: Path, console: Console) -> None:
     _say(console, f"records  {output / RECORDS}", f"page     {output / PAGE}")
 
 
-def _say(console: Console, *lines: str | None) -> None:
+def _say(console: "Console", *lines: str | None) -> None:
     for line in filter(None, lines):
         console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -1,4 +1,4 @@
-"""The ``resnorm`` command: one subcommand a file."""
+"""The ``resnorm`` command: one subcommand a file, imported when it is run."""
 
 import sys
 from collections.abc import Callable

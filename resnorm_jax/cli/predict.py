@@ -1,21 +1,18 @@
 """``resnorm predict RUN INPUT``: class and probability of each row."""
 
+import argparse
 import csv
 import io
 import json
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from rich.console import Console
+from typing import TYPE_CHECKING, Any
 
 from resnorm_jax.cli.arguments import Parser
 from resnorm_jax.cli.predict_explain import check_file, write_explanation
-from resnorm_jax.data import read_inputs
 from resnorm_jax.errors import UserError
-from resnorm_jax.reporting.files import write_bytes
-from resnorm_jax.reporting.tables import runtime_line
-from resnorm_jax.training.trained import load_trained
+
+if TYPE_CHECKING:
+    import numpy as np
 
 Rows = list[dict[str, Any]]
 
@@ -40,6 +37,19 @@ def main(argv: list[str]) -> int:
         check_file(chosen.explain)
     elif chosen.row is not None:
         raise UserError("--row: not read without --explain=FILE.html")
+    _predict(chosen, suffix)
+    return 0
+
+
+def _predict(chosen: argparse.Namespace, suffix: str) -> None:
+    # Imported here: --help and mistakes should not wait for jax.
+    from rich.console import Console
+
+    from resnorm_jax.data import read_inputs
+    from resnorm_jax.reporting.files import write_bytes
+    from resnorm_jax.reporting.tables import runtime_line
+    from resnorm_jax.training.trained import load_trained
+
     trained = load_trained(chosen.run, chosen.seed, chosen.checkpoint)
     examples = read_inputs(chosen.input, trained.meta)
     console = Console()
@@ -48,19 +58,20 @@ def main(argv: list[str]) -> int:
     if chosen.explain:
         write_explanation(trained, examples, chosen.row or 0, chosen.explain, chosen.run, console)
         if chosen.output is None:
-            return 0
+            return
     rows = predictions(trained.log_probs(examples), trained.meta["classes"])
     text = WRITERS[suffix](rows)
     if chosen.output is None:
         print(text, end="")
-        return 0
+        return
     write_bytes(chosen.output, text.encode())
     console.print(f"{len(rows)} rows to {chosen.output}", highlight=False)
-    return 0
 
 
-def predictions(log_probs: np.ndarray, classes: list[str]) -> Rows:
+def predictions(log_probs: "np.ndarray", classes: list[str]) -> Rows:
     """Return a dictionary for each row: index, class, its probability, and every class'."""
+    import numpy as np
+
     probs = np.exp(log_probs.astype(np.float64))
     return [
         {

@@ -1,16 +1,15 @@
 """``resnorm predict RUN INPUT --explain=FILE.html``: one prediction explained."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from rich.console import Console
-
-from resnorm_jax.data import Examples
 from resnorm_jax.errors import UserError
-from resnorm_jax.lab.explain.explain import explain
-from resnorm_jax.lab.explain.page import page
-from resnorm_jax.reporting import html
-from resnorm_jax.reporting.files import write_json
-from resnorm_jax.training.trained import Trained
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from resnorm_jax.data import Examples
+    from resnorm_jax.training.trained import Trained
 
 
 def check_file(path: Path) -> None:
@@ -23,9 +22,14 @@ def check_file(path: Path) -> None:
 
 
 def write_explanation(
-    trained: Trained, examples: Examples, row: int, path: Path, run: Path, console: Console
+    trained: "Trained", examples: "Examples", row: int, path: Path, run: Path, console: "Console"
 ) -> None:
     """Explain a row; print the check, write the page and JSON."""
+    from resnorm_jax.lab.explain.explain import explain
+    from resnorm_jax.lab.explain.page import page
+    from resnorm_jax.reporting import html
+    from resnorm_jax.reporting.files import write_json
+
     found = {**explain(trained, examples, row), "run": str(run), "step": trained.step}
     told, parts = found["prediction"], found["attribution"]
     console.print(

@@ -4,14 +4,13 @@ import importlib.util
 import re
 import sys
 from pathlib import Path
-
-from ml_collections import ConfigDict
-from rich.console import Console
+from typing import TYPE_CHECKING
 
 from resnorm_jax.cli.errors import guarded
-from resnorm_jax.config import from_dict, override
 from resnorm_jax.errors import UserError, nearest
-from resnorm_jax.training.experiment import run_experiment
+
+if TYPE_CHECKING:
+    from ml_collections import ConfigDict
 
 DEFAULT = "configs/japanese_vowels.py"
 HELP = """\
@@ -41,6 +40,12 @@ def _train(argv: list[str]) -> None:
             named[name] = value
         elif not name.startswith("config."):
             raise UserError(f"--{name}: unknown option; {nearest(name, named)}")
+    # Imported here: --help and mistakes should not wait for jax.
+    from rich.console import Console
+
+    from resnorm_jax.config import from_dict, override
+    from resnorm_jax.training.experiment import run_experiment
+
     config = load_config(named["config"])
     for path, value in settings:
         override(config, path, value)
@@ -49,7 +54,7 @@ def _train(argv: list[str]) -> None:
     run_experiment(from_dict(config.to_dict()), Path(named["workdir"]), Console())
 
 
-def load_config(name: str) -> ConfigDict:
+def load_config(name: str) -> "ConfigDict":
     """Run a config file's ``get_config``; ``name`` is ``FILE.py`` or ``FILE.py:ARGUMENT``."""
     file, _, argument = name.partition(":")
     path = Path(file)

@@ -5,53 +5,49 @@ from pathlib import Path
 
 import numpy as np
 
-from resnorm_jax.data.checks import check_file, check_fraction, class_index
-from resnorm_jax.data.dataset import Dataset, Examples
-from resnorm_jax.data.npz_format import NpzFile, read_npz
+from resnorm_jax.data.checks import check_file
+from resnorm_jax.data.dataset import Dataset, Examples, Kind
+from resnorm_jax.data.npz_format import read_npz
 from resnorm_jax.data.splits import stratified_split
-from resnorm_jax.data.text import class_names
 from resnorm_jax.errors import UserError
+from resnorm_jax.schema import FRACTION, option
 
 
 @dataclass(frozen=True)
 class ArraysOptions:
-    """Options of the ``arrays`` source.
+    """Options of the ``arrays`` source; `read_npz` says what a file holds."""
 
-    Attributes:
-      train: ``.npz`` with ``x`` (float ``[N, L, C]`` or ``[N, L]``, integer tokens ``[N, L]``,
-        float or uint8 images ``[N, H, W, C]``), ``y`` (integers or strings) and optional
-        ``lengths``.
-      test: the same, to score on; "" splits the training file.
-      test_fraction: of the rows, stratified, where there is no test file.
-      seed: of that split.
-    """
-
-    train: str = ""
-    test: str = ""
-    test_fraction: float = 0.2
-    seed: int = 0
+    train: str = option("", ".npz file with x, y (integers or strings) and optional lengths")
+    test: str = option("", "the same, to score on; empty splits the training file")
+    test_fraction: float = option(0.2, "of the rows, stratified, without a test file", FRACTION)
+    seed: int = option(0, "of that split")  # checked when there is one
 
 
-def _examples(read: NpzFile, classes: tuple[str, ...]) -> Examples:
-    y = class_index(read.labels or [], classes, read.where, "the training rows")
-    return Examples(read.x, read.lengths, y)
-
-
-def _check_alike(train: NpzFile, test: NpzFile, vocabulary: int) -> None:
-    if train.kind != test.kind:
-        raise UserError(f"{test.path}: holds {test.kind}, {train.path} holds {train.kind}")
-    fixed = slice(1, None) if train.kind == "images" else slice(2, None)
-    if train.x.shape[fixed] != test.x.shape[fixed]:
+def _check_alike(paths: tuple[Path, Path], kind: Kind, train: np.ndarray, test: np.ndarray) -> None:
+    fixed = slice(1, None) if kind == "images" else slice(2, None)
+    if train.shape[fixed] != test.shape[fixed]:
         raise UserError(
-            f"{test.path}: rows of shape {test.x.shape[1:]}, {train.path} has "
-            f"{train.x.shape[1:]}; channels (and image sizes) must match"
+            f"{paths[1]}: rows of shape {test.shape[1:]}, {paths[0]} has "
+            f"{train.shape[1:]}; channels (and image sizes) must match"
         )
-    if train.kind == "tokens" and test.x.max() >= vocabulary:
-        row, position = np.argwhere(test.x >= vocabulary)[0]
+    largest = train.max()
+    if kind == "tokens" and test.max() > largest:
+        row, position = np.argwhere(test > largest)[0]
         raise UserError(
-            f"{test.path}: row {row} has token {test.x[row, position]}, beyond the training "
-            f"rows' largest, {vocabulary - 1}; use the same ids in both files"
+            f"{paths[1]}: row {row} has token {test[row, position]}, beyond the training "
+            f"rows' largest, {largest}; use the same ids in both files"
         )
+
+
+def _test_rows(
+    paths: tuple[Path, Path], kind: Kind, train: np.ndarray, classes: tuple[str, ...]
+) -> Examples:
+    rows = read_npz(paths[1], labelled=True)
+    if rows.kind != kind:
+        raise UserError(f"{paths[1]}: holds {rows.kind}, {paths[0]} holds {kind}")
+    x, lengths = rows.padded(kind)
+    _check_alike(paths, kind, train, x)
+    return Examples(x, lengths, rows.indices(classes, "the training rows"))
 
 
 def load_arrays(options: ArraysOptions) -> Dataset:
@@ -62,20 +58,18 @@ def load_arrays(options: ArraysOptions) -> Dataset:
     """
     if not options.train:
         raise UserError("data.train: not given; give an .npz file with 'x' and 'y'")
-    check_fraction("data.test_fraction", options.test_fraction)
-    read = read_npz(check_file("data.train", options.train), ("x", "y"))
-    classes = class_names(read.labels or [])
-    size = int(read.x.max()) + 1 if read.kind == "tokens" else 0
-    every = _examples(read, classes)
+    path = check_file("data.train", options.train)
+    rows = read_npz(path, labelled=True)
+    kind, classes = rows.kind or "features", rows.class_names()
+    train = rows.examples(kind, classes, "the training rows")
+    size = int(train.x.max()) + 1 if kind == "tokens" else 0
     if options.test:
-        other = read_npz(check_file("data.test", options.test), ("x", "y"))
-        _check_alike(read, other, size)
-        train, test = every, _examples(other, classes)
+        paths = (path, check_file("data.test", options.test))
+        test = _test_rows(paths, kind, train.x, classes)
     else:
         kept, held = stratified_split(
-            every.y, options.test_fraction, options.seed, "data.test_fraction"
+            train.y, options.test_fraction, options.seed, "data.test_fraction"
         )
-        train, test = every.take(kept), every.take(held)
+        train, test = train.take(kept), train.take(held)
     vocabulary = ("<pad>", *(str(i) for i in range(1, size))) if size else ()
-    name = Path(options.train).stem
-    return Dataset(name, read.kind, train, test, classes, vocabulary=vocabulary)
+    return Dataset(path.stem, kind, train, test, classes, vocabulary=vocabulary)

@@ -1,30 +1,10 @@
 """Small checks and helpers shared by the data sources."""
 
 import importlib
-from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
-import numpy as np
-
-from resnorm_jax.errors import UserError, nearest
-
-
-def check_between(field: str, value: float, low: float, high: float) -> None:
-    """Raise a UserError unless ``low <= value <= high``."""
-    if not low <= value <= high:
-        raise UserError(f"{field}: {value} is out of range; give a value from {low} to {high}")
-
-
-def check_fraction(field: str, value: float) -> None:
-    """Raise a UserError unless ``0 < value < 1``."""
-    if not 0 < value < 1:
-        raise UserError(f"{field}: {value} is no fraction; give a value between 0 and 1, e.g. 0.2")
-
-
-def check_seed(field: str, value: int) -> None:
-    """Raise a UserError unless the seed is a non-negative integer below 2**63."""
-    check_between(field, value, 0, 2**63 - 1)
+from resnorm_jax.errors import UserError
 
 
 def check_file(field: str, path: str | Path) -> Path:
@@ -64,46 +44,3 @@ def missing_extra(package: str, extra: str) -> UserError:
     return UserError(
         f"data.source: {package} is not installed; run: pip install 'resnorm_jax[{extra}]'"
     )
-
-
-def class_index(
-    labels: Sequence[str], classes: Sequence[str], where: Sequence[str], known_from: str
-) -> np.ndarray:
-    """Turn class names into indices.
-
-    Args:
-      labels: names, one a row.
-      classes: known names, by index.
-      where: ``file:line`` of each row, for the message.
-      known_from: what the classes were taken from, for the message.
-
-    Returns:
-      ``[N]`` int32.
-
-    Raises:
-      UserError: a label is not among the classes.
-    """
-    index = {name: i for i, name in enumerate(classes)}
-    for label, place in zip(labels, where, strict=True):
-        if label not in index:
-            raise UserError(
-                f"{place}: unseen label {label!r}, not in {known_from}; {nearest(label, classes)}"
-            )
-    return np.array([index[label] for label in labels], dtype=np.int32)
-
-
-def pad_rows(rows: Sequence[np.ndarray], dtype: type) -> tuple[np.ndarray, np.ndarray]:
-    """Stack rows of different length, with zeros at the end.
-
-    Args:
-      rows: arrays ``[L_i, ...]`` that differ in their first axis only.
-      dtype: of the result.
-
-    Returns:
-      ``x [N, max L, ...]`` and ``lengths [N]`` int32.
-    """
-    lengths = np.array([len(row) for row in rows], dtype=np.int32)
-    x = np.zeros((len(rows), int(lengths.max()), *rows[0].shape[1:]), dtype=dtype)
-    for target, row in zip(x, rows, strict=True):
-        target[: len(row)] = row
-    return x, lengths

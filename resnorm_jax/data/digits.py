@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from resnorm_jax.data.checks import check_fraction, import_extra
+from resnorm_jax.data.checks import import_extra
 from resnorm_jax.data.dataset import Dataset, Examples, Kind
 from resnorm_jax.data.splits import stratified_split
-from resnorm_jax.errors import check_choice
+from resnorm_jax.schema import FRACTION, SEED, option
 
 VIEWS: dict[str, tuple[Kind, tuple[int, ...]]] = {
     "rows": ("features", (8, 8)),
@@ -22,27 +22,21 @@ VIEWS: dict[str, tuple[Kind, tuple[int, ...]]] = {
 
 @dataclass(frozen=True)
 class DigitsOptions:
-    """Options of the ``digits`` source.
+    """Options of the ``digits`` source."""
 
-    Attributes:
-      view: ``rows`` (8 steps of 8 channels), ``pixels`` (64 steps of one) or ``image`` (8x8x1).
-      test_fraction: of the rows, stratified.
-      seed: of the split.
-    """
-
-    view: str = "rows"
-    test_fraction: float = 0.2
-    seed: int = 0
+    view: str = option(
+        "rows", "rows (8 steps of 8 channels), pixels (64 of one) or image (8x8x1)", choices=VIEWS
+    )
+    test_fraction: float = option(0.2, "of the rows, stratified", FRACTION)
+    seed: int = option(0, "of the split", SEED)
 
 
 def load_digits(options: DigitsOptions) -> Dataset:
     """Load the digits, pixel values divided by 16 to lie in [0, 1].
 
     Raises:
-      UserError: unknown view, bad fraction, or scikit-learn is not installed.
+      UserError: the fraction holds out nothing, or scikit-learn is not installed.
     """
-    check_choice("data.view", options.view, VIEWS)
-    check_fraction("data.test_fraction", options.test_fraction)
     datasets = import_extra("sklearn.datasets", "scikit-learn", "digits")
     pixels, labels = datasets.load_digits(return_X_y=True)
     kind, shape = VIEWS[options.view]

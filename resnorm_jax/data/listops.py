@@ -14,11 +14,11 @@ from time import monotonic
 
 import numpy as np
 
-from resnorm_jax.data.checks import check_between, check_seed
 from resnorm_jax.data.dataset import Dataset, Examples
 from resnorm_jax.data.listops_cache import cached
 from resnorm_jax.data.listops_grammar import FIRST_OPERATOR, ROOT_GUESS, VOCABULARY, draw
 from resnorm_jax.errors import UserError
+from resnorm_jax.schema import SEED, between, option
 
 PATIENCE = 300_000
 BAR_AFTER_SECONDS = 2.0
@@ -27,40 +27,17 @@ Arrays = dict[str, np.ndarray]
 
 @dataclass(frozen=True)
 class ListOpsOptions:
-    """Options of the ``listops`` source; the defaults are those of the Long Range Arena.
+    """Options of the ``listops`` source; the defaults are those of the Long Range Arena."""
 
-    Attributes:
-      min_length: sequences are longer than this (strictly).
-      max_length: sequences are shorter than this (strictly).
-      max_depth: levels of the tree; 1 means a lone digit.
-      max_args: most arguments of an operator.
-      train: rows to learn from.
-      valid: rows for model selection.
-      test: rows to score on.
-      seed: of the generator.
-      cache: folder for the generated file; "" means the user's cache folder.
-    """
-
-    min_length: int = 500
-    max_length: int = 2000
-    max_depth: int = 10
-    max_args: int = 10
-    train: int = 96_000
-    valid: int = 2_000
-    test: int = 2_000
-    seed: int = 0
-    cache: str = ""
-
-
-def _check(options: ListOpsOptions) -> None:
-    check_between("data.min_length", options.min_length, 0, 10**6)
-    check_between("data.max_length", options.max_length, options.min_length + 2, 10**6)
-    check_between("data.max_depth", options.max_depth, 1, 100)
-    check_between("data.max_args", options.max_args, 2, 1000)
-    check_between("data.train", options.train, 1, 10**8)
-    check_between("data.valid", options.valid, 0, 10**8)
-    check_between("data.test", options.test, 1, 10**8)
-    check_seed("data.seed", options.seed)
+    min_length: int = option(500, "sequences are longer than this (strictly)", between(0, 10**6))
+    max_length: int = option(2000, "sequences are shorter than this (strictly)")
+    max_depth: int = option(10, "levels of the tree; 1 means a lone digit", between(1, 100))
+    max_args: int = option(10, "most arguments of an operator", between(2, 1000))
+    train: int = option(96_000, "rows to learn from", between(1, 10**8))
+    valid: int = option(2_000, "rows for model selection", between(0, 10**8))
+    test: int = option(2_000, "rows to score on", between(1, 10**8))
+    seed: int = option(0, "of the generator", SEED)
+    cache: str = option("", "folder for the generated file; the user's cache folder if empty")
 
 
 @contextmanager
@@ -159,9 +136,9 @@ def load_listops(options: ListOpsOptions) -> Dataset:
     """Load the generated rows, from the cache where it holds them.
 
     Raises:
-      UserError: an option is out of range or allows too few different sequences.
+      UserError: the options contradict each other or allow too few different sequences.
     """
-    _check(options)
+    between(options.min_length + 2, 10**6).check("data.max_length", options.max_length)
     every = unpack(cached(options, lambda: generate(options)))
     edges = np.cumsum([0, options.train, options.valid, options.test])
     train, valid, test = (every.take(np.arange(a, b)) for a, b in itertools.pairwise(edges))

@@ -2,12 +2,12 @@
 
 import zipfile
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from resnorm_jax.data.dataset import Kind
+from resnorm_jax.data.rows import Rows
 from resnorm_jax.errors import UserError
 
 LARGEST_TOKEN = 10**6
@@ -19,22 +19,6 @@ LAYOUTS: dict[tuple[int, str], Kind] = {
     (4, "float"): "images",
     (4, "uint8"): "images",
 }
-
-
-@dataclass(frozen=True, eq=False)
-class NpzFile:
-    """One file's rows, ``x`` and ``lengths`` as in ``Examples``, labels as text or None."""
-
-    path: str
-    kind: Kind
-    x: np.ndarray
-    lengths: np.ndarray
-    labels: list[str] | None
-
-    @property
-    def where(self) -> list[str]:
-        """``file, row i`` of each row."""
-        return [f"{self.path}: row {i}" for i in range(len(self.x))]
 
 
 def read_arrays(path: str | Path, required: Sequence[str]) -> dict[str, np.ndarray]:
@@ -114,14 +98,11 @@ def _token_lengths(path: str | Path, x: np.ndarray) -> np.ndarray:
     return lengths.astype(np.int32)
 
 
-def _valid(x: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    return np.arange(x.shape[1]) < lengths[:, None]
-
-
 def _features(path: str | Path, x: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     with np.errstate(over="ignore"):
         x = (x[..., None] if x.ndim == 2 else x).astype(np.float32)
-    inside = _valid(x, lengths).reshape(*x.shape[:2], *[1] * (x.ndim - 2))
+    inside = np.arange(x.shape[1]) < lengths[:, None]
+    inside = inside.reshape(*x.shape[:2], *[1] * (x.ndim - 2))
     bad = np.argwhere(inside & ~np.isfinite(x))
     if len(bad):
         row, position = bad[0][:2]
@@ -129,10 +110,10 @@ def _features(path: str | Path, x: np.ndarray, lengths: np.ndarray) -> np.ndarra
             f"{path}: row {row} holds {x[tuple(bad[0])]} at position {position}; "
             "missing and infinite values are not supported"
         )
-    return np.where(inside, x, np.float32(0))
+    return x
 
 
-def _tokens(path: str | Path, x: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+def _tokens(path: str | Path, x: np.ndarray) -> np.ndarray:
     bad = np.argwhere((x < 0) | (x > LARGEST_TOKEN))
     if len(bad):
         row, position = bad[0]
@@ -140,21 +121,21 @@ def _tokens(path: str | Path, x: np.ndarray, lengths: np.ndarray) -> np.ndarray:
             f"{path}: row {row} has token {x[row, position]} at position {position}; "
             f"token ids are from 0 (padding) to {LARGEST_TOKEN}"
         )
-    return np.where(_valid(x, lengths), x, 0).astype(np.int32)
+    return x.astype(np.int32)
 
 
-def read_npz(path: str | Path, required: Sequence[str] = ("x",)) -> NpzFile:
+def read_npz(path: str | Path, *, labelled: bool = False) -> Rows:
     """Read rows: features ``[N, L(, C)]``, tokens ``[N, L]`` or images ``[N, H, W, C]``.
 
     uint8 images are divided by 255. Tokens without ``lengths`` end at their trailing zeros. What
-    lies beyond a row's length is set to zero.
+    lies beyond a row's length is not read. ``labelled``: whether there must be a ``y``.
 
     Raises:
       UserError: see ``read_arrays``; also for wrong types, shapes, lengths and values (row named).
     """
-    arrays = read_arrays(path, required)
+    arrays = read_arrays(path, ("x", "y") if labelled else ("x",))
     x, kind = arrays["x"], _layout(path, arrays["x"])
-    labels = None
+    labels: list[str | None] = [None] * len(x)
     if "y" in arrays:
         _check_rows(path, arrays, "y", "iuU")
         labels = [str(label) for label in arrays["y"].tolist()]
@@ -166,5 +147,6 @@ def read_npz(path: str | Path, required: Sequence[str] = ("x",)) -> NpzFile:
         x = x[:, : lengths.max()]
     elif kind == "tokens":
         lengths = _token_lengths(path, x)
-    x = (_tokens if kind == "tokens" else _features)(path, x, lengths)
-    return NpzFile(str(path), kind, x, lengths, labels)
+    x = _tokens(path, x) if kind == "tokens" else _features(path, x, lengths)
+    values = [row[:length] for row, length in zip(x, lengths, strict=True)]
+    return Rows(values, labels, [f"{path}: row {i}" for i in range(len(x))], kind)

@@ -10,7 +10,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import overload
 
-import grain
 import numpy as np
 
 from resnorm_jax.data.dataset import Examples
@@ -158,6 +157,8 @@ def iterate(batches: TrainBatches, start_step: int, stop_step: int) -> Iterator[
     """Yield ``(step, batch)`` for ``start_step <= step < stop_step``, prepared by two threads."""
     if start_step >= stop_step:
         return
+    import grain  # here: it takes a quarter of a second, and only training reads ahead
+
     steps = grain.MapDataset.range(start_step, stop_step)
     numbered = steps.map(lambda step: {"step": step, "batch": batches.batch_at(step)})
     options = grain.ReadOptions(num_threads=2, prefetch_buffer_size=8)

@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from resnorm_jax.data.checks import check_fraction
 from resnorm_jax.data.dataset import Dataset, Examples
 from resnorm_jax.data.splits import stratified_split
+from resnorm_jax.schema import FRACTION
 
 Scaling = tuple[np.ndarray, np.ndarray]
 
@@ -77,7 +77,7 @@ def split_validation(dataset: Dataset, fraction: float, seed: int) -> Dataset:
     """
     if dataset.valid is not None:
         return dataset
-    check_fraction("config.train.validation", fraction)
+    FRACTION.check("config.train.validation", fraction)
     kept, held = stratified_split(dataset.train.y, fraction, seed, "config.train.validation")
     return dataset.replace(train=dataset.train.take(kept), valid=dataset.train.take(held))
 

@@ -3,9 +3,10 @@
 import random
 from dataclasses import dataclass
 
-from resnorm_jax.data.checks import check_between, check_seed
 from resnorm_jax.data.dataset import Dataset
-from resnorm_jax.data.text import Texts, text_dataset
+from resnorm_jax.data.rows import Rows
+from resnorm_jax.data.text import text_dataset
+from resnorm_jax.schema import SEED, between, option
 
 LABELS = ("negative", "positive")
 SUBJECTS = ("the film", "this book", "the plot", "her performance", "the second act", "the music")
@@ -19,17 +20,11 @@ WORDS = {
 
 @dataclass(frozen=True)
 class SampleTextOptions:
-    """Options of the ``sample_text`` source.
+    """Options of the ``sample_text`` source."""
 
-    Attributes:
-      train: rows to learn from.
-      test: rows to score on.
-      seed: of the sentences.
-    """
-
-    train: int = 512
-    test: int = 128
-    seed: int = 0
+    train: int = option(512, "rows to learn from", between(2, 10**7))
+    test: int = option(128, "rows to score on", between(2, 10**7))
+    seed: int = option(0, "of the sentences", SEED)
 
 
 def sentence(rand: random.Random, label: str) -> str:
@@ -44,22 +39,15 @@ def sentence(rand: random.Random, label: str) -> str:
     return f"{opener} , {middle}" if rand.random() < 0.5 else middle
 
 
-def _texts(rand: random.Random, count: int) -> Texts:
+def _texts(rand: random.Random, count: int) -> Rows:
     labels = [LABELS[int(rand.random() * 2)] for _ in range(count)]
     labels[:2] = LABELS
     texts = [sentence(rand, label) for label in labels]
-    return Texts(texts, labels, [f"sample_text:{i + 1}" for i in range(count)])
+    return Rows(texts, labels, [f"sample_text:{i + 1}" for i in range(count)])
 
 
 def load_sample_text(options: SampleTextOptions) -> Dataset:
-    """Make the sentences, the same for the same options on every machine.
-
-    Raises:
-      UserError: an option is out of range.
-    """
-    check_between("data.train", options.train, 2, 10**7)
-    check_between("data.test", options.test, 2, 10**7)
-    check_seed("data.seed", options.seed)
+    """Make the sentences, the same for the same options on every machine."""
     rand = random.Random(options.seed)
     train, test = _texts(rand, options.train), _texts(rand, options.test)
     encoding: dict[str, object] = {

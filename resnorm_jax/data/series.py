@@ -9,25 +9,20 @@ import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
 
-from resnorm_jax.data.checks import check_file, class_index, missing_extra
-from resnorm_jax.data.dataset import Dataset, Examples
-from resnorm_jax.data.ts_format import TsFile, declared_classes, read_header, read_ts
+from resnorm_jax.data.checks import check_file, missing_extra
+from resnorm_jax.data.dataset import Dataset
+from resnorm_jax.data.ts_format import declared_classes, read_header, read_ts
 from resnorm_jax.errors import UserError, nearest
+from resnorm_jax.schema import option
 
 
 @dataclass(frozen=True)
 class SeriesOptions:
-    """Options of the ``series`` source.
+    """Options of the ``series`` source."""
 
-    Attributes:
-      name: a classification set bundled with aeon (for titles only, when files are given).
-      train: local ``.ts`` file to learn from; give ``test`` too.
-      test: local ``.ts`` file to score on.
-    """
-
-    name: str = "JapaneseVowels"
-    train: str = ""
-    test: str = ""
+    name: str = option("JapaneseVowels", "a set bundled with aeon; not used when files are given")
+    train: str = option("", "local .ts file to learn from; give test too")
+    test: str = option("", "local .ts file to score on")
 
 
 def bundled_folder() -> Path:
@@ -79,23 +74,6 @@ def _local_pair(options: SeriesOptions) -> tuple[Path, Path]:
     return check_file("data.train", options.train), check_file("data.test", options.test)
 
 
-def _examples(read: TsFile, classes: tuple[str, ...], train: str) -> Examples:
-    x, lengths = read.padded()
-    labels = read.labels or []
-    y = class_index(labels, classes, read.where, f"the training file {train}")
-    return Examples(x, lengths, y)
-
-
-def _with_labels(path: Path) -> TsFile:
-    read = read_ts(path)
-    if read.labels is None:
-        raise UserError(
-            f"{path}: no class labels in the header; add a line '@classLabel true A B ...' and end "
-            "each case with ':label'"
-        )
-    return read
-
-
 def load_series(options: SeriesOptions) -> Dataset:
     """Load a bundled set or a local pair of ``.ts`` files.
 
@@ -107,19 +85,19 @@ def load_series(options: SeriesOptions) -> Dataset:
     """
     local = bool(options.train or options.test)
     paths = _local_pair(options) if local else _bundled_pair(options.name)
-    train, test = _with_labels(paths[0]), _with_labels(paths[1])
-    counts = [read.series[0].shape[1] for read in (train, test)]
+    train, test = (read_ts(path, labelled=True) for path in paths)
+    counts = [rows.values[0].shape[1] for rows in (train, test)]
     if counts[0] != counts[1]:
         raise UserError(
             f"{test.where[0]}: {counts[1]} channels, but {paths[0]} has {counts[0]}; "
             "both files must have the same channels"
         )
-    seen = set(train.labels or [])
-    classes = tuple(name for name in train.declared if name in seen)
+    classes = tuple(name for name in train.declared if name in set(train.labels))
+    known_from = f"the training file {paths[0]}"
     return Dataset(
         name=paths[0].stem.removesuffix("_TRAIN") if local else options.name,
         kind="features",
-        train=_examples(train, classes, str(paths[0])),
-        test=_examples(test, classes, str(paths[0])),
+        train=train.examples("features", classes, known_from),
+        test=test.examples("features", classes, known_from),
         classes=classes,
     )

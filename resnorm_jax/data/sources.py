@@ -1,7 +1,7 @@
 """The table of data sources, and loading by name."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any, get_type_hints
 
 from resnorm_jax.data.arrays import ArraysOptions, load_arrays
@@ -11,7 +11,8 @@ from resnorm_jax.data.listops import ListOpsOptions, load_listops
 from resnorm_jax.data.sample_text import SampleTextOptions, load_sample_text
 from resnorm_jax.data.series import SeriesOptions, load_series
 from resnorm_jax.data.text import TextOptions, load_text
-from resnorm_jax.errors import UserError, check_choice, nearest
+from resnorm_jax.errors import UserError, check_choice
+from resnorm_jax.schema import PLAIN, checked
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,8 @@ class Source:
     Attributes:
       name: as written in ``data.source``.
       summary: one line for listings.
-      options: frozen dataclass of int, float, str and bool fields, each with a default.
+      options: frozen dataclass of int, float, str and bool fields, each with a default, and a rule
+        or choices where it is made by `resnorm_jax.schema.option`.
       load: from the options to the data set; raises UserError for a person's mistakes.
       extra: the package extra it needs, or None.
       citation: where data and protocol come from; "" for a person's own files.
@@ -36,12 +38,6 @@ class Source:
 
 
 SOURCES: dict[str, Source] = {}
-ACCEPTED: dict[type, tuple[type, ...]] = {
-    int: (int,),
-    float: (float, int),
-    str: (str,),
-    bool: (bool,),
-}
 
 
 def register_source(source: Source) -> Source:
@@ -53,37 +49,26 @@ def register_source(source: Source) -> Source:
     if source.name in SOURCES:
         raise ValueError(f"data source {source.name!r} is already registered")
     for name, kind in get_type_hints(source.options).items():
-        if kind not in ACCEPTED:
+        if kind not in PLAIN:
             raise ValueError(f"option {name!r} of {source.name!r}: {kind} is not a plain type")
     SOURCES[source.name] = source
     return source
 
 
-def _checked(name: str, value: object, kind: type) -> object:
-    accepted = ACCEPTED[kind]
-    if isinstance(value, bool) != (kind is bool) or not isinstance(value, accepted):
-        raise UserError(
-            f"data.{name}: {value!r} is {type(value).__name__}, expected {kind.__name__}; "
-            f"give a {kind.__name__}"
-        )
-    return kind(value)
+def _mistyped(value: object, kind: type) -> str:
+    return f"{value!r} is {type(value).__name__}, expected {kind.__name__}; give a {kind.__name__}"
 
 
 def make_options(source: str, options: Mapping[str, object]) -> Any:
     """Return the source's options, checked against its dataclass.
 
     Raises:
-      UserError: unknown source or option (the nearest is named), or a value of the wrong type.
+      UserError: unknown source or option (the nearest is named), a value of the wrong type, out of
+        range, or not among the choices.
     """
-    row = SOURCES[check_choice("data.source", source, SOURCES)]
-    kinds = {field.name: get_type_hints(row.options)[field.name] for field in fields(row.options)}
-    for name in options:
-        if name not in kinds:
-            raise UserError(
-                f"data.{name}: unknown option of source {source!r}; {nearest(name, kinds)}"
-            )
-    values = {name: _checked(name, value, kinds[name]) for name, value in options.items()}
-    return row.options(**values)
+    section = SOURCES[check_choice("data.source", source, SOURCES)].options
+    unknown = f"unknown option of source {source!r}"
+    return section(**checked(section, options, "data.", unknown, _mistyped))
 
 
 def load_dataset(source: str, options: Mapping[str, object]) -> Dataset:

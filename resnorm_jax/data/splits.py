@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from resnorm_jax.data.checks import check_seed
 from resnorm_jax.errors import UserError
+from resnorm_jax.schema import SEED
 
 
 def held_counts(counts: np.ndarray, fraction: float) -> np.ndarray:
@@ -46,7 +46,7 @@ def stratified_split(
     Raises:
       UserError: the seed is negative, or no row could be held out.
     """
-    check_seed(f"{field.rsplit('.', 1)[0]}.seed", seed)
+    SEED.check(f"{field.rsplit('.', 1)[0]}.seed", seed)
     rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed])))
     held = held_counts(np.bincount(y), fraction)
     chosen = [

@@ -1,14 +1,32 @@
-"""CSV and JSON-lines files as rows with their line numbers, for faults told as ``file:line``."""
+"""CSV and JSON-lines files, read with their line numbers: faults are told as ``file:line``."""
 
 import csv
 import io
 import json
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from resnorm_jax.data.checks import read_text
+from resnorm_jax.data.rows import Rows
 from resnorm_jax.errors import UserError, nearest
 
 Row = tuple[str, dict[str, object]]
+
+
+@dataclass(frozen=True)
+class Columns:
+    """What to read from a table.
+
+    Attributes:
+      text: column of the text; None reads numbers.
+      label: column of the label.
+      labelled: whether the rows are to learn from: each has a text and a label.
+    """
+
+    text: str | None = None
+    label: str = "label"
+    labelled: bool = False
 
 
 def read_csv_rows(path: str | Path) -> list[tuple[str, list[str]]]:
@@ -84,21 +102,6 @@ def read_json_lines(path: str | Path) -> list[Row]:
     return rows
 
 
-TABLES = {".csv": read_csv_table, ".jsonl": read_json_lines, ".json": read_json_lines}
-
-
-def read_rows(path: str | Path) -> list[Row]:
-    """Read a table by its suffix (``.csv`` with a header, ``.jsonl``).
-
-    Raises:
-      UserError: unknown suffix, or see the readers.
-    """
-    suffix = Path(path).suffix.lower()
-    if suffix not in TABLES:
-        raise UserError(f"{path}: suffix {suffix!r} is not read; give .csv (with header) or .jsonl")
-    return TABLES[suffix](path)
-
-
 def cell(row: Row, column: str, field: str) -> object:
     """Return a row's value; raise a UserError naming the nearest column when there is none."""
     where, values = row
@@ -136,3 +139,57 @@ def label_cell(row: Row, column: str) -> str:
             f"{row[0]}: {value!r} in column {column!r} is no label; give a name or an integer"
         )
     return str(value).strip()
+
+
+def _rows(rows: list[Row], values: list[Any], columns: Columns) -> Rows:
+    """Return the rows with their labels, which may be missing or empty unless ``labelled``."""
+    labels = [
+        label_cell(row, columns.label)
+        if columns.labelled or row[1].get(columns.label) not in (None, "")
+        else None
+        for row in rows
+    ]
+    return Rows(values, labels, [where for where, _ in rows])
+
+
+def _json_value(row: Row, columns: Columns) -> Any:
+    if columns.text is not None and (columns.labelled or "x" not in row[1]):
+        return text_cell(row, columns.text)
+    if "x" not in row[1]:
+        raise UserError(f'{row[0]}: no \'x\'; write {{"x": [...]}} (and "label" if known)')
+    return row[1]["x"]
+
+
+def _csv_numbers(where: str, fields: list[str]) -> list[float]:
+    try:
+        values = [float(field) for field in fields]
+    except ValueError as error:
+        raise UserError(
+            f"{where}: {error}; write rows of numbers without header, one series a row"
+        ) from error
+    return [int(v) if v.is_integer() else v for v in values]
+
+
+def read_json(path: str | Path, columns: Columns) -> Rows:
+    """Read JSON lines: objects with a text, or with numbers or token ids as ``x``.
+
+    Raises:
+      UserError: see ``read_json_lines``; also for a missing or empty text, ``x`` or label.
+    """
+    rows = read_json_lines(path)
+    return _rows(rows, [_json_value(row, columns) for row in rows], columns)
+
+
+def read_csv(path: str | Path, columns: Columns) -> Rows:
+    """Read CSV: texts under a header, or rows of numbers without header, a sequence a row.
+
+    Raises:
+      UserError: see ``read_csv_table``; also for a missing or empty text or label, and for what is
+        no number.
+    """
+    if columns.text is None:
+        numbers = [(where, _csv_numbers(where, fields)) for where, fields in read_csv_rows(path)]
+        places, values = [where for where, _ in numbers], [value for _, value in numbers]
+        return Rows(values, [None] * len(places), places)
+    rows = read_csv_table(path)
+    return _rows(rows, [text_cell(row, columns.text) for row in rows], columns)

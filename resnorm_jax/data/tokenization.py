@@ -2,11 +2,11 @@
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
-import numpy as np
-
-from resnorm_jax.data.checks import import_extra, pad_rows
-from resnorm_jax.errors import check_choice
+from resnorm_jax.data.checks import import_extra
+from resnorm_jax.data.rows import Rows
 
 Split = Callable[[str], list[str]]
 SPECIAL = ("<pad>", "<unk>")
@@ -43,9 +43,8 @@ def build_vocabulary(texts: Sequence[str], tokenizer: str, size: int) -> tuple[s
       size: most ids, padding and unknown included (not used by ``bytes``).
 
     Raises:
-      UserError: unknown tokenizer, or its library is not installed.
+      UserError: the tokenizer's library is not installed.
     """
-    check_choice("data.tokenizer", tokenizer, TOKENIZERS)
     if tokenizer == "bytes":
         return BYTE_NAMES
     return count_vocabulary(texts, SPLITTERS[tokenizer](), size)
@@ -59,19 +58,17 @@ def encoder(tokenizer: str, vocabulary: Sequence[str]) -> Callable[[str], list[i
     return lambda text: [index.get(word, 1) for word in split(text)]
 
 
-def encode(
-    texts: Sequence[str], encoding: Mapping[str, object], vocabulary: Sequence[str]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Encode texts that hold at least one visible character.
+def encode(rows: Rows, encoding: Mapping[str, Any], vocabulary: Sequence[str]) -> Rows:
+    """Encode the texts among the rows; values that are no text stay as they are.
 
     Args:
-      texts: to encode.
+      rows: of texts that hold at least one visible character.
       encoding: with ``tokenizer`` and ``max_length`` (longer texts are cut).
       vocabulary: token names by id.
 
     Returns:
-      ``x [N, L]`` int32 padded with zeros, and ``lengths [N]`` int32.
+      The rows with lists of token ids in place of texts.
     """
-    to_ids = encoder(str(encoding["tokenizer"]), vocabulary)
-    longest = int(str(encoding["max_length"]))
-    return pad_rows([np.array(to_ids(text)[:longest], np.int32) for text in texts], np.int32)
+    to_ids, longest = encoder(encoding["tokenizer"], vocabulary), encoding["max_length"]
+    values = [to_ids(v)[:longest] if isinstance(v, str) else v for v in rows.values]
+    return replace(rows, values=values)

@@ -4,44 +4,15 @@ The format is that of the UEA/UCR archive (Bagnall et al. 2018, arXiv:1811.00075
 ``@data``, then one case a line, ``channel:channel:label``, values separated by commas.
 """
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from resnorm_jax.data.checks import pad_rows
+from resnorm_jax.data.rows import Rows
 from resnorm_jax.errors import UserError
 
 MISSING = ("?", "nan", "")
 LARGEST = float(np.finfo(np.float32).max)
-
-
-@dataclass(frozen=True, eq=False)
-class TsFile:
-    """One file's cases.
-
-    Attributes:
-      path: where it was read.
-      series: ``[L_i, C]`` float64 arrays, one a case.
-      labels: class names, one a case; None where the header declares no class labels.
-      lines: line number of each case.
-      declared: class names in the header's order; empty without labels.
-    """
-
-    path: str
-    series: list[np.ndarray]
-    labels: list[str] | None
-    lines: list[int]
-    declared: tuple[str, ...]
-
-    @property
-    def where(self) -> list[str]:
-        """``file:line`` of each case."""
-        return [f"{self.path}:{line}" for line in self.lines]
-
-    def padded(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return ``x [N, L, C]`` float32, zero-padded, and ``lengths [N]`` int32."""
-        return pad_rows(self.series, np.float32)
 
 
 def read_header(path: str | Path, lines: list[str]) -> tuple[dict[str, list[str]], int]:
@@ -141,14 +112,15 @@ def _split_label(place: str, line: str, declared: tuple[str, ...]) -> tuple[list
     return parts, label
 
 
-def read_ts(path: str | Path) -> TsFile:
+def read_ts(path: str | Path, *, labelled: bool = False) -> Rows:
     """Read a ``.ts`` file.
 
     Args:
       path: of the file (UTF-8; characters that are not are let pass in comments).
+      labelled: whether the header must declare class labels.
 
     Returns:
-      The cases; labels are None where the header has no ``@classLabel true ...``.
+      The cases as ``[L_i, C]`` float64.
 
     Raises:
       UserError: with ``file:line``, for anything that is not a complete numeric case.
@@ -164,16 +136,22 @@ def read_ts(path: str | Path) -> TsFile:
     numbered = [(i + 1, s) for i, s in enumerate(lines) if i > start and s.strip()]
     if not numbered:
         raise UserError(f"{path}:{start + 1}: no case after @data; give at least one")
-    series, labels = [], []
+    series: list[np.ndarray] = []
+    labels: list[str | None] = []
     for number, line in numbered:
         place = f"{path}:{number}"
         channels, label = _split_label(place, line, declared)
         series.append(parse_case(place, channels))
-        labels.append(label)
+        labels.append(label or None)
         if series[-1].shape[1] != series[0].shape[1]:
             raise UserError(
                 f"{place}: {series[-1].shape[1]} channels, the first case has "
                 f"{series[0].shape[1]}; every case must have the same channels"
             )
-    numbers = [number for number, _ in numbered]
-    return TsFile(str(path), series, labels if declared else None, numbers, declared)
+    if labelled and not declared:
+        raise UserError(
+            f"{path}: no class labels in the header; add a line '@classLabel true A B ...' and end "
+            "each case with ':label'"
+        )
+    where = [f"{path}:{number}" for number, _ in numbered]
+    return Rows(series, labels, where, declared=declared)

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from resnorm_jax.config import TrainConfig
 from resnorm_jax.data import Dataset, TrainBatches, iterate
+from resnorm_jax.errors import DivergedError
 from resnorm_jax.reporting.files import MetricsLog
 from resnorm_jax.reporting.progress import Progress
 from resnorm_jax.reporting.tensorboard import Scalars
@@ -21,10 +22,6 @@ from resnorm_jax.training.devices import DataParallel, check_replicated
 from resnorm_jax.training.evaluation import evaluate
 from resnorm_jax.training.run_directory import seed_directory
 from resnorm_jax.training.step import TrainState, scored_variables
-
-
-class DivergedError(RuntimeError):
-    """The loss is not a finite number any more."""
 
 
 @dataclass

@@ -143,7 +143,7 @@ def test_inputs_in_json_lines_give_the_same_as_the_series_file(run, tmp_path, ca
 
     read = read_ts(TEST_FILE)
     path = tmp_path / "rows.jsonl"
-    path.write_text("".join(json.dumps({"x": np.asarray(s).tolist()}) + "\n" for s in read.series))
+    path.write_text("".join(json.dumps({"x": np.asarray(s).tolist()}) + "\n" for s in read.values))
     assert resnorm(["predict", str(workdir), str(path)]) == 0
     from_json = capsys.readouterr().out
     assert resnorm(["predict", str(workdir), str(TEST_FILE)]) == 0

@@ -177,6 +177,23 @@ def test_inputs_from_npz_json_and_csv_agree(tmp_path):
         np.testing.assert_array_equal(got.y, test.y if known else -np.ones(9))
 
 
+def test_arrays_read_the_same_to_learn_from_and_to_predict(tmp_path):
+    rng = np.random.default_rng(0)
+    kinds = {
+        "features": rng.normal(size=(9, 5, 2)),
+        "tokens": np.array([[3, 1, 0, 0], [2, 2, 5, 0], [4, 0, 0, 0]] * 3),
+        "images": rng.integers(0, 256, (9, 4, 6, 3)).astype(np.uint8),
+    }
+    for kind, x in kinds.items():
+        path = str(tmp_path / f"{kind}.npz")
+        np.savez(path, x=x, y=np.arange(9) % 2)
+        data = load_dataset("arrays", {"train": path, "test": path})
+        got = read_inputs(path, through_json(data))
+        assert data.kind == kind
+        for name in ("x", "lengths", "y"):
+            np.testing.assert_array_equal(getattr(got, name), getattr(data.train, name))
+
+
 def test_text_inputs_are_encoded_as_in_training(tmp_path):
     path = tmp_path / "train.csv"
     path.write_text("body,mood\na fine film,good\na dull film,bad\nfine and long text,good\n")

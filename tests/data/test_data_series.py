@@ -46,9 +46,9 @@ def test_same_values_and_labels_as_aeon_on_every_bundled_file():
     for path in files:
         x, y = load_from_ts_file(path)
         ours = read_ts(path)
-        assert len(x) == len(ours.series)
+        assert len(x) == len(ours.values)
         assert [label.lower() for label in ours.labels] == list(y)
-        for theirs, mine in zip(x, ours.series, strict=True):
+        for theirs, mine in zip(x, ours.values, strict=True):
             np.testing.assert_array_equal(mine, theirs.T)
 
 

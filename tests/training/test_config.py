@@ -1,9 +1,21 @@
 """Configs: settings by path and by short name, and one line for every mistake."""
 
+import dataclasses
+
 import pytest
 
-from resnorm_jax.config import Config, experiment, from_dict, override
+from resnorm_jax.config import (
+    Config,
+    ModelConfig,
+    OptimizerConfig,
+    TrainConfig,
+    experiment,
+    from_dict,
+    override,
+)
+from resnorm_jax.data import SOURCES
 from resnorm_jax.errors import UserError
+from resnorm_jax.schema import POSITIVE, checked, option
 
 
 def make(argument="", **sections):
@@ -90,9 +102,38 @@ def test_an_unknown_section_or_key_in_a_config_file():
         override(make(), "model.dpeth", "3")
 
 
+SECTIONS = (ModelConfig, OptimizerConfig, TrainConfig, *(s.options for s in SOURCES.values()))
+
+
+@pytest.mark.parametrize("section", SECTIONS, ids=lambda section: section.__name__)
+def test_every_field_says_what_it_is_and_its_default_obeys_it(section):
+    defaults = dataclasses.asdict(section())
+    assert checked(section, defaults, "") == defaults
+    for field in dataclasses.fields(section):
+        assert field.metadata["help"], field.name
+
+
+def test_what_a_field_declares_is_checked():
+    @dataclasses.dataclass(frozen=True)
+    class Section:
+        size: int | None = option(None, "any", POSITIVE)
+        mode: str = option("a", "one of two", choices=("a", "b"))
+        share: float = 0.5  # a field may declare nothing
+
+    assert checked(Section, {"size": None, "share": 1}, "") == {"size": None, "share": 1.0}
+    for values, message in (
+        ({"size": 0}, "x.size: 0 must be over 0"),
+        ({"mode": "c"}, "x.mode: unknown value 'c'; choose one of: a, b"),
+        ({"mode": None}, "x.mode: None is not a string"),
+        ({"sise": 1}, "x.sise: unknown key; did you mean 'size'?"),
+    ):
+        with pytest.raises(UserError) as error:
+            checked(Section, values, "x.")
+        assert str(error.value) == message
+
+
 def test_every_field_is_read():
     """A field that no code reads is a promise not kept: look for each name outside config.py."""
-    import dataclasses
     from pathlib import Path
 
     import resnorm_jax

@@ -1,0 +1,85 @@
+"""Rows as every reader gives them, to learn from and to predict alike."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from resnorm_jax.data.dataset import Examples, Kind
+from resnorm_jax.errors import UserError, nearest
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Rows of one file, not yet encoded, padded or scaled.
+
+    Attributes:
+      values: one a row: a text, a list of numbers, or an array ``[L, ...]`` without padding.
+      labels: class names, one a row; None where the file gives none.
+      where: ``file:line`` or ``file: row i``, one a row.
+      kind: what the values are, where the format tells.
+      declared: class names in the order of the file's header; empty where it declares none.
+    """
+
+    values: Sequence[Any]
+    labels: Sequence[str | None]
+    where: Sequence[str]
+    kind: Kind | None = None
+    declared: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.where)
+
+    def take(self, rows: np.ndarray) -> "Rows":
+        """Return the rows at these indices."""
+        values, labels, where = (
+            [column[i] for i in rows] for column in (self.values, self.labels, self.where)
+        )
+        return replace(self, values=values, labels=labels, where=where)
+
+    def padded(self, kind: Kind) -> tuple[np.ndarray, np.ndarray]:
+        """Return ``x [N, max L, ...]`` with zeros at the end, and ``lengths [N]`` int32.
+
+        Tokens are int32, all else is float32. The values differ in their first axis only.
+        """
+        lengths = np.array([len(value) for value in self.values], dtype=np.int32)
+        shape = (len(lengths), int(lengths.max()), *np.shape(self.values[0])[1:])
+        x = np.zeros(shape, np.int32 if kind == "tokens" else np.float32)
+        for target, value in zip(x, self.values, strict=True):
+            target[: len(value)] = value
+        return x, lengths
+
+    def examples(self, kind: Kind, classes: Sequence[str], known_from: str) -> Examples:
+        """Return the rows `padded`, with their labels' `indices`."""
+        return Examples(*self.padded(kind), self.indices(classes, known_from))
+
+    def indices(self, classes: Sequence[str], known_from: str) -> np.ndarray:
+        """Return the labels as indices of classes.
+
+        Args:
+          classes: known names, by index.
+          known_from: what the classes were taken from, for the message.
+
+        Returns:
+          ``[N]`` int32, -1 where a row has no label.
+
+        Raises:
+          UserError: a label is not among the classes.
+        """
+        index: dict[str | None, int] = {name: i for i, name in enumerate(classes)}
+        index[None] = -1
+        for label, place in zip(self.labels, self.where, strict=True):
+            if label not in index:
+                raise UserError(
+                    f"{place}: unseen label {label!r}, not in {known_from}; "
+                    f"{nearest(str(label), classes)}"
+                )
+        return np.array([index[label] for label in self.labels], dtype=np.int32)
+
+    def class_names(self) -> tuple[str, ...]:
+        """Return the different labels: in numeric order if all are integers, else by alphabet."""
+        names = {label for label in self.labels if label is not None}
+        if all(name.lstrip("-").isdecimal() for name in names):
+            return tuple(sorted(names, key=lambda name: (int(name), name)))
+        return tuple(sorted(names))

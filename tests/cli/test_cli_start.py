@@ -1,0 +1,35 @@
+"""Help and usage come at once: no command imports jax before it has work for it."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+PACKAGE = Path(__file__).parents[2] / "resnorm_jax"
+# The package itself is put in place without running its __init__: here the commands are tested.
+CODE = """
+import sys, types
+package = types.ModuleType("resnorm_jax")
+package.__path__ = [sys.argv[1]]
+sys.modules["resnorm_jax"] = package
+from resnorm_jax.cli import main, train
+for words in sys.argv[2:]:
+    try:
+        assert main.main(words.split()) == 0
+    except SystemExit as end:
+        assert not end.code
+assert train.main(["train.py", "--help"]) == 0
+print([name for name in ("jax", "flax", "orbax", "grain", "rich", "numpy") if name in sys.modules])
+"""
+LABS = ("article", "certify", "compare", "signal", "theory")  # prune names its table's methods
+
+
+def test_help_does_not_wait_for_jax():
+    commands = ["--help", "--version", "lab --help", *(f"lab {name} --help" for name in LABS)]
+    commands += [f"{name} --help" for name in ("evaluate", "predict", "bench")]
+    done = subprocess.run(
+        [sys.executable, "-c", CODE, str(PACKAGE), *commands],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "[]"
+    assert "usage: resnorm lab signal" in done.stdout
