@@ -16,32 +16,72 @@ N      layers
 ====== ==========================================
 """
 
-from resnorm_jax import arrangements, article, norms, streams
-from resnorm_jax.modules.attention import MultiHeadAttention
-from resnorm_jax.modules.classifier import SequenceClassifier
-from resnorm_jax.modules.decoder import TransformerDecoder, TransformerDecoderLayer
-from resnorm_jax.modules.encoder import (
-    TransformerEncoder,
-    TransformerEncoderLayer,
-    layer_parameters,
-)
-from resnorm_jax.modules.feed_forward import FeedForward
-from resnorm_jax.modules.front_ends import FeatureEmbedding, PatchEmbedding, TokenEmbedding
-from resnorm_jax.modules.residual_block import ResidualBlock
-from resnorm_jax.norms.batch import BatchNorm, GroupNorm
-from resnorm_jax.norms.layer import LayerNorm, RMSNorm
-from resnorm_jax.norms.power import PowerNorm
-from resnorm_jax.ops.attention import masked_attention
-from resnorm_jax.ops.norms import (
-    add_layer_norm,
-    add_rms_norm,
-    layer_norm,
-    rms_norm,
-    std_layer_norm,
-)
-from resnorm_jax.ops.residual import drop_path, residual
-from resnorm_jax.planning import plan
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from resnorm_jax.version import __version__
+
+if TYPE_CHECKING:  # for type checkers and editors; at run time see __getattr__
+    from resnorm_jax import arrangements, article, norms, streams
+    from resnorm_jax.modules.attention import MultiHeadAttention
+    from resnorm_jax.modules.classifier import SequenceClassifier
+    from resnorm_jax.modules.decoder import TransformerDecoder, TransformerDecoderLayer
+    from resnorm_jax.modules.encoder import (
+        TransformerEncoder,
+        TransformerEncoderLayer,
+        layer_parameters,
+    )
+    from resnorm_jax.modules.feed_forward import FeedForward
+    from resnorm_jax.modules.front_ends import FeatureEmbedding, PatchEmbedding, TokenEmbedding
+    from resnorm_jax.modules.residual_block import ResidualBlock
+    from resnorm_jax.norms.batch import BatchNorm, GroupNorm
+    from resnorm_jax.norms.layer import LayerNorm, RMSNorm
+    from resnorm_jax.norms.power import PowerNorm
+    from resnorm_jax.ops.attention import masked_attention
+    from resnorm_jax.ops.norms import (
+        add_layer_norm,
+        add_rms_norm,
+        layer_norm,
+        rms_norm,
+        std_layer_norm,
+    )
+    from resnorm_jax.ops.residual import drop_path, residual
+    from resnorm_jax.planning import plan
+
+_HOMES = {
+    "modules.attention": ("MultiHeadAttention",),
+    "modules.classifier": ("SequenceClassifier",),
+    "modules.decoder": ("TransformerDecoder", "TransformerDecoderLayer"),
+    "modules.encoder": ("TransformerEncoder", "TransformerEncoderLayer", "layer_parameters"),
+    "modules.feed_forward": ("FeedForward",),
+    "modules.front_ends": ("FeatureEmbedding", "PatchEmbedding", "TokenEmbedding"),
+    "modules.residual_block": ("ResidualBlock",),
+    "norms.batch": ("BatchNorm", "GroupNorm"),
+    "norms.layer": ("LayerNorm", "RMSNorm"),
+    "norms.power": ("PowerNorm",),
+    "ops.attention": ("masked_attention",),
+    "ops.norms": ("add_layer_norm", "add_rms_norm", "layer_norm", "rms_norm", "std_layer_norm"),
+    "ops.residual": ("drop_path", "residual"),
+    "planning": ("plan",),
+}
+_HOME = {name: home for home, names in _HOMES.items() for name in names}
+_FACES = ("arrangements", "article", "norms", "streams")
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used, so that a command's help need not wait for jax."""
+    if name in _FACES:
+        return import_module(f"{__name__}.{name}")
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
 
 __all__ = [
     "BatchNorm",

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import pytest
 
 from resnorm_jax import arrangements
-from resnorm_jax.cli.listing import markdown_table
+from resnorm_jax.cli.tables import markdown_table
 from resnorm_jax.lab.statistics import spearman
 from resnorm_jax.norms.rows import NORMS
 from resnorm_jax.schemes import ARRANGEMENTS, STREAMS

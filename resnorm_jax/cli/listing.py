@@ -1,176 +1,33 @@
-"""``resnorm list [WHAT]``: what can be named, from the same tables that the code runs on."""
+"""``resnorm list [WHAT]``: what can be named, with its source."""
 
-import ast
-from collections.abc import Callable, Iterable
-from pathlib import Path
-from typing import Any
-
-import jax
-import jax.numpy as jnp
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
-from resnorm_jax import arrangements, norms
 from resnorm_jax.cli.arguments import Parser
-from resnorm_jax.data import SOURCES
-from resnorm_jax.data.series import bundled_names
-from resnorm_jax.errors import UserError
-from resnorm_jax.schemes import STREAMS
-from resnorm_jax.training.optimizers import ALGORITHMS, SCHEDULES
 
-SERIES = "series"
-Rows = list[tuple[str, ...]]
-
-
-def _arrangements() -> tuple[tuple[str, ...], Rows]:
-    rows: Rows = [
-        (r.name + "".join(f"\n= {a}" for a in r.aliases), r.equation, r.source)
-        for r in arrangements.rows()
-    ]
-    return ("arrangement", "equation", "source"), rows
-
-
-def _streams() -> tuple[tuple[str, ...], Rows]:
-    return ("stream", "write", "source"), [(r.name, r.equation, r.source) for r in STREAMS.rows()]
-
-
-def _norms() -> tuple[tuple[str, ...], Rows]:
-    rows: Rows = [
-        (
-            r.name + "".join(f"\n= {a}" for a in r.aliases),
-            r.equation,
-            "; ".join(filter(None, [norm_parameters(r), r.state and f"state: {r.state}"])),
-            "" if r.epsilon is None else f"{r.epsilon:g}",
-            r.source,
-            r.used_by,
-            r.since,
-        )
-        for r in norms.rows()
-    ]
-    return ("norm", "equation", "parameters", "epsilon", "source", "used by", "since"), rows
-
-
-def norm_parameters(spec: norms.NormSpec) -> str:
-    """Return a norm's parameters with their shapes, as its module makes them: ``"scale [D]"``.
-
-    ``D`` is the width of ``x``, ``C`` that of the condition, for norms that are given one. A size
-    that does not change with the width is shown as a number.
-    """
-    wide = _parameter_shapes(spec, 2 * _WIDTH)
-    shown = []
-    for name, shape in _parameter_shapes(spec, _WIDTH).items():
-        sizes = [_size(*pair) for pair in zip(shape, wide[name], strict=True)]
-        shown.append(f"{name} [{', '.join(sizes)}]" if sizes else f"{name} (scalar)")
-    return ", ".join(sorted(shown, key=lambda text: text.startswith("bias")))
-
-
-_WIDTH, _CONDITION = 192, 83  # a width that groups of the usual sizes divide
-
-
-def _parameter_shapes(spec: norms.NormSpec, width: int) -> dict[str, tuple[int, ...]]:
-    """Return the shapes of a norm's parameters by path; nothing is computed."""
-    context: dict[str, Any] = {
-        "mask": None,
-        "condition": jnp.zeros((2, _CONDITION)),
-        "deterministic": True,
-    }
-    module = spec.build(name="norm")
-    given = {name: context[name] for name in spec.context}
-    variables = jax.eval_shape(
-        lambda x: module.init(jax.random.key(0), x, **given),
-        jax.ShapeDtypeStruct((2, 3, width), jnp.float32),
-    )
-    leaves = jax.tree_util.tree_leaves_with_path(variables.get("params", {}))
-    return {"/".join(str(entry.key) for entry in path): leaf.shape for path, leaf in leaves}
-
-
-def _size(size: int, at_twice_the_width: int) -> str:
-    if size == at_twice_the_width:
-        return "C" if size == _CONDITION else str(size)
-    factor = size / _WIDTH
-    if factor >= 1:
-        return "D" if factor == 1 else f"{factor:g} D"
-    return f"D / {1 / factor:g}"
-
-
-def _data() -> tuple[tuple[str, ...], Rows]:
-    rows: Rows = [
-        (r.name, r.summary + _names(r.name), f"[{r.extra}]" if r.extra else "", r.citation)
-        for r in SOURCES.values()
-    ]
-    return ("data source", "what", "extra", "source"), rows
-
-
-def _names(source: str) -> str:
-    if source != SERIES:
-        return ""
-    try:
-        return ": " + ", ".join(bundled_names())
-    except UserError:  # the extra is not installed
-        return ""
-
-
-def _optimizers() -> tuple[tuple[str, ...], Rows]:
-    rows: Rows = [
-        (r.name, ", ".join(f"{k}={v:g}" for k, v in r.defaults.items()), r.source)
-        for r in ALGORITHMS.values()
-    ]
-    return ("optimizer", "reads", "source"), [*rows, ("schedules", ", ".join(SCHEDULES), "")]
-
-
-def _configs() -> tuple[tuple[str, ...], Rows]:
-    files = sorted(Path("configs").glob("*.py"))
-    rows: Rows = [(f.as_posix(), first_line(f)) for f in files]
-    return ("config", "what"), rows or [("", "no folder configs here")]
-
-
-def first_line(path: Path) -> str:
-    """Return the first line of a file's docstring, without running the file."""
-    text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
-    return text.partition("\n")[0]
-
-
-TABLES: dict[str, Callable[[], tuple[tuple[str, ...], Rows]]] = {
-    "arrangements": _arrangements,
-    "streams": _streams,
-    "norms": _norms,
-    "data": _data,
-    "optimizers": _optimizers,
-    "configs": _configs,
-}
-
-
-NOT_IN_MARKDOWN = ("since",)
-
-
-def markdown_table(what: str, names: Iterable[str] | None = None) -> str:
-    """Return a table as Markdown, with the rows of these names, or all."""
-    columns, rows = TABLES[what]()
-    shown = [i for i, column in enumerate(columns) if column not in NOT_IN_MARKDOWN]
-    wanted = None if names is None else set(names)
-    lines = [" | ".join(columns[i] for i in shown), " | ".join("---" for _ in shown)]
-    for first, *rest in ([row[i] for i in shown] for row in rows):
-        if wanted is None or first.partition("\n")[0] in wanted:
-            name = "`" + first.replace("\n= ", "`, `") + "`"
-            lines.append(" | ".join([name, *(cell.replace("|", "\\|") for cell in rest)]))
-    return "".join(f"| {line} |\n" for line in lines)
+WHAT = ("arrangements", "streams", "norms", "data", "optimizers", "configs")
 
 
 def main(argv: list[str]) -> int:
     """Print the tables asked for, or all."""
     parser = Parser(prog="resnorm list", description="What can be named, with its source.")
-    parser.add_argument("what", nargs="?", choices=list(TABLES), help="one table; all if left out")
+    parser.add_argument("what", nargs="?", choices=WHAT, help="one table; all if left out")
     parser.add_argument("--markdown", action="store_true", help="as the files README.md have it")
     chosen = parser.parse_args(argv)
-    console = Console()
-    for name in [chosen.what] if chosen.what else TABLES:
-        if chosen.markdown:
-            print(markdown_table(name), end="")
-            continue
-        columns, rows = TABLES[name]()
-        table = Table(*columns, show_lines=True)
-        for row in rows:
-            table.add_row(*(Text(cell) for cell in row))
-        console.print(table)
+    for name in [chosen.what] if chosen.what else WHAT:
+        _print(name, chosen.markdown)
     return 0
+
+
+def _print(name: str, markdown: bool) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from resnorm_jax.cli.tables import TABLES, markdown_table
+
+    if markdown:
+        print(markdown_table(name), end="")
+        return
+    columns, rows = TABLES[name]()
+    table = Table(*columns, show_lines=True)
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    Console().print(table)

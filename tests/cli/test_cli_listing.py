@@ -4,8 +4,8 @@ import flax.linen as nn
 import pytest
 
 from resnorm_jax import norms
-from resnorm_jax.cli import listing
-from resnorm_jax.cli.listing import norm_parameters
+from resnorm_jax.cli import listing, tables
+from resnorm_jax.cli.tables import norm_parameters
 
 
 @pytest.mark.parametrize(
@@ -47,13 +47,17 @@ def test_shapes_of_any_module_and_its_state(monkeypatch):
     )  # fmt: skip
     shapes = "adapt/bias [2 D], adapt/kernel [C, 2 D], groups [4, D / 4], bias [D]"
     assert norm_parameters(odd) == shapes
-    monkeypatch.setattr(listing.norms, "rows", lambda: [odd])
-    columns, (row,) = listing.TABLES["norms"]()
+    monkeypatch.setattr(tables.norms, "rows", lambda: [odd])
+    columns, (row,) = tables.TABLES["norms"]()
     named = dict(zip(columns, row, strict=True))
     assert named["parameters"] == f"{shapes}; state: mean"
     assert (named["epsilon"], named["used by"], named["since"]) == ("1e-06", "nobody", "9.9.9")
-    assert "9.9.9" not in listing.markdown_table("norms", ["odd"])
+    assert "9.9.9" not in tables.markdown_table("norms", ["odd"])
 
 
 def test_every_norm_of_the_table_can_be_described():
     assert all(isinstance(norm_parameters(spec), str) for spec in norms.rows())
+
+
+def test_list_knows_every_table():
+    assert set(listing.WHAT) == set(tables.TABLES)
