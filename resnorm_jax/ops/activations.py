@@ -11,24 +11,41 @@ from resnorm_jax.registry import Registry
 
 @dataclass(frozen=True)
 class Activation:
-    """A feed-forward network's activation; ``gated`` ones multiply it by a second projection."""
+    """A feed-forward network's activation; ``gated`` ones multiply it by a second projection.
+
+    ``equation`` is one line from which the network can be written.
+    """
 
     name: str
     function: Callable[[jax.Array], jax.Array]
     gated: bool
     source: str
+    equation: str = ""
 
 
 ACTIVATIONS: Registry[Activation] = Registry(
     "activation",
     (
-        Activation("relu", jax.nn.relu, False, "Vaswani et al. 2017 (arXiv 1706.03762), eq. 2"),
+        Activation(
+            "relu",
+            jax.nn.relu,
+            False,
+            "Vaswani et al. 2017 (arXiv 1706.03762), eq. 2",
+            "W2 max(W1 x + b1, 0) + b2",
+        ),
         Activation(
             "gelu",
             partial(jax.nn.gelu, approximate=False),
             False,
-            "Hendrycks and Gimpel 2016 (arXiv 1606.08415), exact",
+            "Hendrycks and Gimpel 2016 (arXiv 1606.08415), exact, not by tanh",
+            "W2 gelu(W1 x + b1) + b2, gelu(z) = z Phi(z) = z (1 + erf(z / sqrt(2))) / 2",
         ),
-        Activation("swiglu", jax.nn.silu, True, "Shazeer 2020 (arXiv 2002.05202), eq. 6"),
+        Activation(
+            "swiglu",
+            jax.nn.silu,
+            True,
+            "Shazeer 2020 (arXiv 2002.05202), eq. 6, here with biases",
+            "W2 (silu(W1 x + b1) (Wg x + bg)) + b2, silu(z) = z sigmoid(z)",
+        ),
     ),
 )

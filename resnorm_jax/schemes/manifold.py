@@ -164,8 +164,8 @@ def _even(key: jax.Array, shape: tuple[int, ...], dtype, site: Site) -> jax.Arra
 def _one_each(key: jax.Array, shape: tuple[int, ...], dtype, site: Site) -> jax.Array:
     """Twice 1 at stream ``(s - 1) mod 4``, from 0, -1 at the others; then 0 and 23 times -8."""
     turn = 2 * one_stream(site, dtype) - 1
-    near = jnp.full(len(PERMUTATIONS), OFF, dtype).at[0].set(0)
-    return jnp.concatenate([turn, turn, near])
+    near = jnp.where(jnp.arange(len(PERMUTATIONS)) == 0, 0.0, OFF)
+    return jnp.concatenate([turn, turn, near.astype(dtype)])
 
 
 def _parameters(columns: int, kernel, bias) -> tuple[StreamParameter, ...]:
