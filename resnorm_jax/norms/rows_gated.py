@@ -12,7 +12,8 @@ DIT = "Peebles and Xie 2022 (arXiv 2212.09748)"
 ROWS: tuple[NormSpec, ...] = (
     NormSpec(
         "rms_grouped",
-        "x / sqrt(mean(x^2) + eps) * g, mean over each of 8 runs of features, or gcd(8, D)",
+        "x / sqrt(mean(x^2) + eps) * g, mean over each of gcd(8, D) equal runs of neighbouring "
+        "features; g 1 at first",
         f"{MAMBA_2}; Mamba-2 of huggingface/transformers",
         # As many runs as divide both: a width that 8 does not divide has fewer.
         lambda x, p, *, epsilon: grouped_rms_norm(
@@ -24,7 +25,8 @@ ROWS: tuple[NormSpec, ...] = (
     ),
     NormSpec(
         "rms_gated",
-        "y / sqrt(mean(y^2) + eps) * g, y = x silu(z), z = Dense(x)",
+        "y / sqrt(mean(y^2) + eps) * g, y = x silu(z), silu(z) = z sigmoid(z), z = Dense(x) "
+        "without bias, its kernel [D, D] LeCun-normal and g 1 at first",
         f"{MAMBA_2}; Mamba-2 of huggingface/transformers, where z is given",
         module=GatedRMSNorm,
         used_by="Mamba-2",
@@ -32,7 +34,8 @@ ROWS: tuple[NormSpec, ...] = (
     ),
     NormSpec(
         "seed",
-        "(tanh(x . b) a + g) x / sqrt(mean(x^2) + eps); a 1, b 0 at first",
+        "(tanh(x . b) a + g) x / sqrt(mean(x^2) + eps), x . b the sum over all features; a "
+        "(seed_alpha) 1, b (seed_beta) 0, g 1 at first",
         "Cai et al. 2025 (arXiv 2510.22777), SeeDNorm",
         lambda x, p, *, epsilon: seed_norm(
             x, p["scale"], p["seed_alpha"], p["seed_beta"], epsilon=epsilon
@@ -42,8 +45,9 @@ ROWS: tuple[NormSpec, ...] = (
     ),
     NormSpec(
         "ada_layer",
-        "(x - mean(x)) / sqrt(var(x) + eps) * (1 + scale(c)) + shift(c); "
-        "(shift, scale)(c) = Dense(silu(c)), 0 at first",
+        "(x - mean(x)) / sqrt(var(x) + eps) * (1 + scale(c)) + shift(c), var biased; (shift, "
+        "scale)(c) = Dense(silu(c)) in this order, 0 at first, silu(c) = c sigmoid(c), c [B, C] "
+        "the condition",
         f"{DIT}; facebookresearch/DiT models.py",
         module=AdaptiveLayerNorm,
         scale_offset=1.0,
@@ -53,7 +57,8 @@ ROWS: tuple[NormSpec, ...] = (
     ),
     NormSpec(
         "ada_rms",
-        "x / sqrt(mean(x^2) + eps) * (1 + scale(c)); scale(c) = Dense(silu(c)), 0 at first",
+        "x / sqrt(mean(x^2) + eps) * (1 + scale(c)); scale(c) = Dense(silu(c)), 0 at first, "
+        "silu(c) = c sigmoid(c), c [B, C] the condition",
         f"{DIT}, without mean and shift",
         module=AdaptiveRMSNorm,
         scale_offset=1.0,

@@ -17,7 +17,7 @@ class Activation:
       name: name of the row.
       function: of the first projection.
       gated: whether what it gives is multiplied by a second projection, the gate.
-      equation: one line, for people; u is the first projection, v the gate.
+      equation: of the whole network, one line from which it can be written.
       source: paper and equation.
     """
 
@@ -32,8 +32,8 @@ GELU = Activation(
     "gelu",
     partial(jax.nn.gelu, approximate=False),
     False,
-    "u Phi(u), Phi the standard normal distribution function; exact, not by tanh",
-    "Hendrycks and Gimpel 2016 (arXiv 1606.08415)",
+    "W2 gelu(W1 x + b1) + b2, gelu(z) = z Phi(z) = z (1 + erf(z / sqrt(2))) / 2",
+    "Hendrycks and Gimpel 2016 (arXiv 1606.08415), exact, not by tanh",
 )
 ACTIVATIONS: Registry[Activation] = Registry(
     "activation",
@@ -42,7 +42,7 @@ ACTIVATIONS: Registry[Activation] = Registry(
             "relu",
             jax.nn.relu,
             False,
-            "max(u, 0)",
+            "W2 max(W1 x + b1, 0) + b2",
             "Vaswani et al. 2017 (arXiv 1706.03762), eq. 2",
         ),
         GELU,
@@ -50,8 +50,8 @@ ACTIVATIONS: Registry[Activation] = Registry(
             "swiglu",
             jax.nn.silu,
             True,
-            "u sigmoid(u) v",
-            "Shazeer 2020 (arXiv 2002.05202), eq. 6",
+            "W2 (silu(W1 x + b1) (Wg x + bg)) + b2, silu(z) = z sigmoid(z)",
+            "Shazeer 2020 (arXiv 2002.05202), eq. 6, here with biases",
         ),
     ),
 )

@@ -52,12 +52,12 @@ def minicpm_branch(place: Place) -> float:
 
 
 def unit_skip(place: Place) -> float:
-    """``sqrt((i - 1) / i)`` with i = 2 at the first sublayer: the stream's share of a unit variance."""
+    """``sqrt((i - 1) / i)``, i = s + 1 at sublayer s: the stream's share of a unit variance."""
     return (place.sublayer / (place.sublayer + 1)) ** 0.5
 
 
 def unit_branch(place: Place) -> float:
-    """``1 / sqrt(i)`` with i = 2 at the first sublayer: the branch's share."""
+    """``1 / sqrt(i)``, i = s + 1 at sublayer s: the branch's share of a unit variance."""
     return (place.sublayer + 1) ** -0.5
 
 
@@ -99,14 +99,19 @@ def mix_ln(place: Place) -> Changes:
     return post_ln(place) if place.layer <= place.layers // 4 else {}
 
 
-# A mixture by depth is a function of the place to the fields that differ there, as `mix_ln`; so "Post-LN
-# in the last layer only" is ``by_layer=lambda p: post_ln(p) if p.layer == p.layers else {}``.
+# A mixture by depth is a function of the place to the fields that differ there, as `mix_ln`; so
+# "Post-LN in the last layer only" is ``by_layer=lambda p: post_ln(p) if p.layer == p.layers else {}``.
 ROWS = (
     Arrangement(
         name="deepnorm",
-        equation="LN(a x + f(x)), a = (2N)^(1/4); Xavier-normal gain (8N)^(-1/4) on v, out, fc1, fc2",
-        source="Wang et al. 2022 (arXiv 2203.00555), figure 2 (encoder-only); "
-        "microsoft/torchscale architecture/encoder.py",
+        equation="LN(a x + f(x)), a = (2N)^(1/4); Xavier-normal gain (8N)^(-1/4) on v, out, fc1, "
+        "fc2 and 1 on q, k; an encoder of N layers beside a decoder of M has a = 0.81 (N^4 "
+        "M)^(1/16) and gain 0.87 (N^4 M)^(-1/16), that decoder a = (3M)^(1/4) and gain "
+        "(12M)^(-1/4); no final norm",
+        source="Wang et al. 2022 (arXiv 2203.00555), figure 2; microsoft/torchscale "
+        "torchscale/architecture/encoder.py and decoder.py, which divide kernels of other first "
+        "values by the gain's inverse",
+        used_by="MiniMax-Text-01",
         norm_on_stream=NORM,
         skip_scale=deepnorm_alpha,
         init=Init("normal", dict.fromkeys(CARRIERS, deepnorm_beta)),
@@ -115,7 +120,8 @@ ROWS = (
     ),
     Arrangement(
         name="keel",
-        equation="LN(a x + f(LN(x))), a the number of sublayers",
+        equation="LN(a x + f(LN'(x))), a the number of sublayers of the stack (2N; 3N with "
+        "cross-attention), two norms a sublayer; no final norm",
         source="Chen and Wei 2026 (arXiv 2601.19895); no public code: all layers are alike here",
         norm_before=NORM,
         norm_on_stream=NORM,
@@ -125,7 +131,8 @@ ROWS = (
     ),
     Arrangement(
         name="layer_norm_scaling",
-        equation="x + f(LN(x) / sqrt(l)), l the layer; final LN",
+        equation="x + f(LN(x) / sqrt(l)), l the layer from 1, the same for both its sublayers; "
+        "final LN, not scaled",
         source="Sun et al. 2025 (arXiv 2502.05795); lmsdss/LayerNorm-Scaling",
         norm_before=NORM,
         final_norm=NORM,
@@ -134,7 +141,8 @@ ROWS = (
     ),
     Arrangement(
         name="mix_ln",
-        equation="LN(x + f(x)) in the first floor(N / 4) layers, then x + f(LN(x)); final LN",
+        equation="LN(x + f(x)) in layers 1 to floor(N / 4), x + f(LN(x)) in all later ones; final "
+        "LN",
         source="Li et al. 2024 (arXiv 2412.13795); pixeli99/MixLN",
         norm_before=NORM,
         final_norm=NORM,
@@ -142,9 +150,11 @@ ROWS = (
     ),
     Arrangement(
         name="depth_scaled",
-        equation="x + 1.4 / sqrt(N) f(LN(x)); final LN",
+        equation="x + 1.4 / sqrt(N) f(LN(x)), N the layers; final LN",
         source="Hu et al. 2024 (arXiv 2404.06395); huggingface/transformers "
-        "models/minicpm3/modeling_minicpm3.py",
+        "models/minicpm3/modeling_minicpm3.py (scale_depth). Left out: its factors 12 of the "
+        "embedding and 256 / D of the head's input",
+        used_by="MiniCPM, MiniCPM 3",
         norm_before=NORM,
         final_norm=NORM,
         branch_scale=minicpm_branch,
@@ -152,8 +162,10 @@ ROWS = (
     ),
     Arrangement(
         name="variance_preserving",
-        equation="sqrt((i-1)/i) x + LN(f(LN(x))) / sqrt(i), i = 2, 3, .. over sublayers; final LN",
+        equation="sqrt((i - 1) / i) x + LN'(f(LN(x))) / sqrt(i), i = s + 1, s the sublayer from 1 "
+        "in the whole stack; final LN",
         source="huggingface/transformers models/beam/modular_beam.py (depth_scaled_residual_add)",
+        used_by="Beam",
         norm_before=NORM,
         norm_after=NORM,
         final_norm=NORM,
@@ -163,7 +175,8 @@ ROWS = (
     ),
     Arrangement(
         name="ds_init",
-        equation="LN(x + f(x)); Xavier-uniform gain 1 / sqrt(l) on all kernels of layer l",
+        equation="LN(x + f(x)); Xavier-uniform gain 1 / sqrt(l) on all kernels of layer l, from 1 "
+        "(q, k, v, out, fc1 and its gate, fc2); no final norm",
         source="Zhang et al. 2019 (arXiv 1908.11365); bzhangGo/zero scales the variance, not the "
         "deviation, by 1 / sqrt(l)",
         norm_on_stream=NORM,
@@ -171,17 +184,25 @@ ROWS = (
     ),
     Arrangement(
         name="t_fixup",
-        equation="x + f(x), no norm; Xavier gain 0.67 N^(-1/4) on v, out, fc1, fc2, embeddings "
-        "times (9N)^(-1/4)",
+        equation="x + f(x), no norm; Xavier-uniform gain 0.67 N^(-1/4) on v, out, fc1, fc2 and 1 "
+        "on q, k, token embeddings N(0, 1) times (9N)^(-1/4); in a decoder of M layers the gain "
+        "is (9M)^(-1/4), and so is that of its embeddings",
         source="Huang et al. 2020 (ICML 2020, T-Fixup; without norm after arXiv 1901.09321); "
-        "layer6ai-labs/T-Fixup fairseq/modules/transformer_layer.py",
+        "layer6ai-labs/T-Fixup fairseq/modules/transformer_layer.py, where v has sqrt(2) more, "
+        "which undoes the gain 1 / sqrt(2) of fairseq",
         init=Init("uniform", dict.fromkeys(CARRIERS, t_fixup_gain), t_fixup_embedding),
     ),
     Arrangement(
         name="sub_ln",
-        equation="x + f(LN(x)), f with LN before its last projection; Xavier-normal gain "
-        "sqrt(log 2N) on v, out, fc1, fc2; final LN",
-        source="Wang et al. 2022 (arXiv 2210.06423); microsoft/torchscale architecture/encoder.py",
+        equation="x + f(LN(x)), f with one more LN before its last projection (of the D joined "
+        "heads; of the activations, after the gate where there is one); Xavier-normal gain "
+        "sqrt(log(2N)) on v, out, fc1, fc2 and 1 on q, k, natural logarithm; an encoder of N "
+        "layers beside a decoder of M has sqrt(log(3M) log(2N) / 3), that decoder sqrt(log(3M)); "
+        "final LN",
+        source="Wang et al. 2022 (arXiv 2210.06423); microsoft/torchscale "
+        "torchscale/architecture/encoder.py and decoder.py, which multiply kernels of other first "
+        "values by the gain",
+        used_by="BEiT-3; without the gain Kosmos-2, BitNet",
         norm_before=NORM,
         final_norm=NORM,
         inside=Inside(heads_norm=NORM, mlp_norm=NORM),

@@ -89,13 +89,15 @@ def _kernel(name: str, shape, init=by_fan_in) -> StreamParameter:
 ROWS = (
     Arrangement(
         name="highway",
-        equation="T f(LN(x)) + (1 - T) x, T = sigmoid(W x + c), c -3 at first; final LN",
+        equation="T f(LN(x)) + (1 - T) x, T = sigmoid(x W + c), W [D, D] N(0, 1 / D) and c [D] -3 "
+        "at first; final LN",
         source="Srivastava et al. 2015 (arXiv 1505.00387), here with Pre-LN",
         norm_before=NORM,
         final_norm=NORM,
         stream=Stream(
             name="carry_gate",
-            equation="T b f + (1 - T) a x, T = sigmoid(W a x + c), c -3 at first",
+            equation="T b f + (1 - T) z, z = a x, T = sigmoid(z W + c), W (kernel) [D, D] N(0, 1 "
+            "/ D) and c (bias) [D] -3 at first",
             source="Srivastava et al. 2015 (arXiv 1505.00387): a negative bias; -3 is ours",
             write=written(_highway),
             parameters=(_kernel("kernel", _widths(1)), StreamParameter("bias", vector, -3.0)),
@@ -103,13 +105,17 @@ ROWS = (
     ),
     Arrangement(
         name="gtrxl",
-        equation="gru(x, relu(f(LN(x)))), the update gate's bias 2 towards x at first",
+        equation="(1 - z) x + z tanh(y W_g + (r x) U_g), y = max(f(LN(x)), 0), r = sigmoid(y W_r "
+        "+ x U_r), z = sigmoid(y W_z + x U_z - c), kernels N(0, 1 / D) and c [D] 2 at first; no "
+        "final norm",
         source=f"{GTRXL}; opendilab/DI-engine ding/torch_utils/network/gtrxl.py",
         norm_before=NORM,
         stream=Stream(
             name="gru_gate",
-            equation="(1 - z) x + z tanh(W_g y + U_g (r x)), y = relu(f), r = sigmoid(W_r y + U_r x), "
-            "z = sigmoid(W_z y + U_z x - c), c 2 at first",
+            equation="(1 - z) h + z tanh(y W_g + (r h) U_g), h = a x, y = max(b f, 0), r = "
+            "sigmoid(y W_r + h U_r), z = sigmoid(y W_z + h U_z - c); branch_kernel [D, 3D] = W_r, "
+            "W_z, W_g side by side, skip_kernel [D, 2D] = U_r, U_z, candidate_kernel [D, D] = "
+            "U_g, all N(0, 1 / D), c (bias) [D] 2 at first",
             source=GTRXL,
             write=written(_gru),
             parameters=(
@@ -122,12 +128,13 @@ ROWS = (
     ),
     Arrangement(
         name="gtrxl_input",
-        equation="sigmoid(W x) x + relu(f(LN(x)))",
+        equation="sigmoid(x W) x + max(f(LN(x)), 0), W [D, D] N(0, 1 / D) at first; no final norm",
         source=GTRXL,
         norm_before=NORM,
         stream=Stream(
             name="input_gate",
-            equation="sigmoid(W a x) a x + relu(b f)",
+            equation="sigmoid(z W) z + max(b f, 0), z = a x, W (kernel) [D, D] N(0, 1 / D) at "
+            "first",
             source=GTRXL,
             write=written(_input),
             parameters=(_kernel("kernel", _widths(1)),),
@@ -135,12 +142,14 @@ ROWS = (
     ),
     Arrangement(
         name="gtrxl_output",
-        equation="x + sigmoid(W x - c) relu(f(LN(x)))",
+        equation="x + sigmoid(x W - c) max(f(LN(x)), 0), W [D, D] N(0, 1 / D) and c [D] 2 at "
+        "first; no final norm",
         source=GTRXL,
         norm_before=NORM,
         stream=Stream(
             name="output_gate",
-            equation="a x + sigmoid(W a x - c) relu(b f), c 2 at first",
+            equation="z + sigmoid(z W - c) max(b f, 0), z = a x, W (kernel) [D, D] N(0, 1 / D) "
+            "and c (bias) [D] 2 at first",
             source=GTRXL,
             write=written(_output),
             parameters=(_kernel("kernel", _widths(1)), StreamParameter("bias", vector, 2.0)),
@@ -148,12 +157,14 @@ ROWS = (
     ),
     Arrangement(
         name="gtrxl_sig_tanh",
-        equation="x + sigmoid(W y - c) tanh(U y), y = relu(f(LN(x)))",
+        equation="x + sigmoid(y W - c) tanh(y U), y = max(f(LN(x)), 0), W, U [D, D] N(0, 1 / D) "
+        "and c [D] 2 at first; no final norm",
         source=GTRXL,
         norm_before=NORM,
         stream=Stream(
             name="sig_tanh_gate",
-            equation="a x + sigmoid(W y - c) tanh(U y), y = relu(b f), c 2 at first",
+            equation="a x + sigmoid(y W - c) tanh(y U), y = max(b f, 0), kernel [D, 2D] = W, U "
+            "side by side, N(0, 1 / D), and c (bias) [D] 2 at first",
             source=GTRXL,
             write=written(_sig_tanh),
             parameters=(_kernel("kernel", _widths(2)), StreamParameter("bias", vector, 2.0)),
@@ -161,13 +172,21 @@ ROWS = (
     ),
     Arrangement(
         name="adaln_zero",
-        equation="x + g f(LN(x) (1 + s) + t), t, s and g linear in silu(c), 0 at first; final LN",
-        source="Peebles and Xie 2022 (arXiv 2212.09748); facebookresearch/DiT models.py (DiTBlock)",
+        equation="x + g f(P(x) (1 + r) + t), P layer norm without scale and bias, epsilon 1e-6, "
+        "(t, r, g) = silu(c) W + d in this order, W [C, 3D] and d [3D] a sublayer, 0 at first, "
+        "silu(c) = c sigmoid(c), c [B, C] the condition: where none is given, the mean of the "
+        "stack's input over valid positions; final P",
+        source="Peebles and Xie 2022 (arXiv 2212.09748); facebookresearch/DiT models.py "
+        "(DiTBlock), where one projection to 6D serves both sublayers and the final norm is "
+        "modulated too",
+        used_by="DiT, Qwen2.5-Omni",
         final_norm=DIT_NORM,
         stream=Stream(
             name="modulated_gate",
-            equation="f reads LN(x) (1 + s) + t; a x + g b f; (t, s, g) = W silu(c) + d of the condition c, "
-            "W and d 0 at first",
+            equation="f reads P(x) (1 + r) + t; a x + g b f; P layer norm without scale and bias, "
+            "epsilon 1e-6, (t, r, g) = silu(c) W + d in this order, c [B, C] the condition, W "
+            "(modulation_kernel) [C, 3D] and d (modulation_bias) [3D] a sublayer, 0 at first; "
+            "with no condition at all (t, r, g) = d",
             source="Peebles and Xie 2022 (arXiv 2212.09748); facebookresearch/DiT models.py (DiTBlock)",
             write=written(_modulated),
             read=_modulated_read,

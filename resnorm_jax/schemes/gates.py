@@ -19,7 +19,8 @@ from resnorm_jax.schemes.stream import (
     written,
 )
 
-# Muse Spark's constants: transformers models/muse_spark (residual_gate_temperature, eps).
+# Muse Spark's constants: transformers models/muse_spark (residual_gate_temperature,
+# residual_gate_eps: the least square of the stream's factor).
 TEMPERATURE = 0.3
 LEAST_SKIP = 1e-3
 
@@ -73,12 +74,13 @@ def _held_back(x: jax.Array, y: jax.Array, site: Site) -> jax.Array:
 
 
 def _by_depth(key: jax.Array, shape: tuple[int, ...], dtype, site: Site) -> jax.Array:
-    """CaiT's first value: 0.1 up to 18 layers, 1e-5 up to 24, 1e-6 beyond."""
+    """0.1 up to N = 18 layers, 1e-5 up to 24, 1e-6 beyond."""
     value = 0.1 if site.layers <= 18 else 1e-5 if site.layers <= 24 else 1e-6
     return jnp.full(shape, value, dtype)
 
 
 def _small(key: jax.Array, shape: tuple[int, ...], dtype, site: Site) -> jax.Array:
+    """``N(0, 0.02^2)``."""
     return 0.02 * jax.random.normal(key, shape, dtype)
 
 
@@ -112,11 +114,11 @@ def fixup_feed_forward(place: Place) -> float:
 ROWS = (
     Arrangement(
         name="rezero",
-        equation="x + a f(x), one scalar a per layer, 0 at first",
+        equation="x + g f(x), one scalar g a layer, shared by its sublayers, 0 at first; no norm",
         source="Bachlechner et al. 2020 (arXiv 2003.04887); majumderb/rezero",
         stream=Stream(
             name="scalar_gate",
-            equation="a x + g b f, scalar g per layer, 0 at first",
+            equation="a x + g b f, scalar g (gate) a layer, 0 at first",
             source="Bachlechner et al. 2020 (arXiv 2003.04887)",
             write=_gate,
             parameters=(StreamParameter("gate", scalar, 0.0, "layer"),),
@@ -125,11 +127,11 @@ ROWS = (
     ),
     Arrangement(
         name="skip_init",
-        equation="x + g f(x), one scalar g per sublayer, 0 at first",
-        source="De and Smith 2020 (arXiv 2002.10444)",
+        equation="x + g f(x), one scalar g a sublayer, 0 at first; no norm",
+        source="De and Smith 2020 (arXiv 2002.10444), there in place of batch norm",
         stream=Stream(
             name="branch_gate",
-            equation="a x + g b f, scalar g per sublayer, 0 at first",
+            equation="a x + g b f, scalar g (gate) a sublayer, 0 at first",
             source="De and Smith 2020 (arXiv 2002.10444)",
             write=written(_gated),
             parameters=(StreamParameter("gate", scalar, 0.0),),
@@ -137,13 +139,16 @@ ROWS = (
     ),
     Arrangement(
         name="layer_scale",
-        equation="x + g f(LN(x)), g per feature, 0.1, 1e-5 or 1e-6 at first by depth; final LN",
+        equation="x + g f(LN(x)), g [D] a sublayer, at first 0.1 in stacks of up to 18 layers, "
+        "1e-5 of up to 24, 1e-6 of more; final LN",
         source="Touvron et al. 2021 (arXiv 2103.17239)",
+        used_by="CaiT, BEiT, DINOv2",
         norm_before=NORM,
         final_norm=NORM,
         stream=Stream(
             name="vector_gate",
-            equation="a x + g b f, g [D]; 0.1 at first up to 18 layers, 1e-5 up to 24, 1e-6 beyond",
+            equation="a x + g b f, g (gate) [D] a sublayer; 0.1 at first up to 18 layers, 1e-5 up "
+            "to 24, 1e-6 beyond",
             source="Touvron et al. 2021 (arXiv 2103.17239)",
             write=written(_gated),
             parameters=(StreamParameter("gate", vector, _by_depth),),
@@ -152,13 +157,14 @@ ROWS = (
     ),
     Arrangement(
         name="tanh_zero_gate",
-        equation="x + tanh(g) f(LN(x)), one scalar g per sublayer, 0 at first; final LN",
+        equation="x + tanh(g) f(LN(x)), one scalar g a sublayer, 0 at first; final LN",
         source="Alayrac et al. 2022 (arXiv 2204.14198), there around grafted layers",
+        used_by="Flamingo, IDEFICS, Llama 3.2 Vision",
         norm_before=NORM,
         final_norm=NORM,
         stream=Stream(
             name="tanh_gate",
-            equation="a x + tanh(g) b f, scalar g per sublayer, 0 at first",
+            equation="a x + tanh(g) b f, scalar g (gate) a sublayer, 0 at first",
             source="Alayrac et al. 2022 (arXiv 2204.14198)",
             write=written(_tanh),
             parameters=(StreamParameter("gate", scalar, 0.0),),
@@ -167,12 +173,18 @@ ROWS = (
     ),
     Arrangement(
         name="fixup",
-        equation="x + g f(x + c), scalars; out, fc2 0 at first, q, k, v times L^(-1/6), fc1 L^(-1/2)",
-        source="Zhang et al. 2019 (arXiv 1901.09321); hongyi-zhang/Fixup fairseq/models/"
-        "transformer_zero.py; biases inside a branch are its projections', the head is not zeroed",
+        equation="x + g f(x + c), scalars c and g a sublayer, 0 and 1 at first; no norm; "
+        "Xavier-uniform kernels, q, k, v times L^(-1/6), fc1 and its gate times L^(-1/2), out and "
+        "fc2 0 at first, L the branches of the whole model: 2 a layer of an encoder, 3 a layer of "
+        "a decoder beside one",
+        source="Zhang et al. 2019 (arXiv 1901.09321), L^(-1 / (2m - 2)) with m = 4 and 2; "
+        "hongyi-zhang/Fixup fairseq/fairseq/models/transformer_zero.py, which subtracts c. We "
+        "leave out its shift and scale after the last layer and its zero head; for its scalar "
+        "shifts inside a branch stand the biases of the projections",
         stream=Stream(
             name="shift_and_scale",
-            equation="f reads x + c; a x + g b f; scalars c and g per sublayer, 0 and 1 at first",
+            equation="f reads x + c; a x + g b f; scalars c (shift) and g (scale) a sublayer, 0 "
+            "and 1 at first",
             source="Zhang et al. 2019 (arXiv 1901.09321)",
             write=written(_multiplied),
             read=_shifted_read,
@@ -191,14 +203,15 @@ ROWS = (
     ),
     Arrangement(
         name="residual_scale",
-        equation="g x + f(LN(x)), g per feature, 1 at first; final LN",
+        equation="g x + f(LN(x)), g [D] a sublayer, 1 at first; final LN",
         source="Shleifer et al. 2021 (arXiv 2110.09456), ResScale, here on both sublayers as in "
         "huggingface/transformers models/doge/modeling_doge.py",
+        used_by="Doge",
         norm_before=NORM,
         final_norm=NORM,
         stream=Stream(
             name="skip_gate",
-            equation="g a x + b f, g [D], 1 at first",
+            equation="g a x + b f, g (scale) [D] a sublayer, 1 at first",
             source="Shleifer et al. 2021 (arXiv 2110.09456)",
             write=written(_skip),
             parameters=_vectors(scale=1.0),
@@ -206,13 +219,14 @@ ROWS = (
     ),
     Arrangement(
         name="laurel_rw",
-        equation="g x + h f(LN(x)), scalars, 1 at first; final LN",
+        equation="g x + h f(LN(x)), scalars g and h a sublayer, 1 at first; final LN",
         source="Menghani et al. 2024 (arXiv 2411.07501), RW; first values ours",
         norm_before=NORM,
         final_norm=NORM,
         stream=Stream(
             name="weighted_sum",
-            equation="g a x + h b f, scalars g and h per sublayer, 1 at first",
+            equation="g a x + h b f, scalars g (skip_scale) and h (branch_scale) a sublayer, 1 at "
+            "first",
             source="Menghani et al. 2024 (arXiv 2411.07501)",
             write=written(_weighted),
             parameters=(
@@ -223,13 +237,16 @@ ROWS = (
     ),
     Arrangement(
         name="affine_residual",
-        equation="(x + c) g + (f(LN(x)) + d) h, per feature; final LN",
+        equation="(x + c) g + (f(LN(x)) + d) h, all [D] a sublayer, c and d 0, g and h 1 at "
+        "first; final LN",
         source="huggingface/transformers models/zaya/modeling_zaya.py",
+        used_by="ZAYA1",
         norm_before=NORM,
         final_norm=NORM,
         stream=Stream(
             name="affine_sum",
-            equation="(a x + c) g + (b f + d) h, all [D]; c, d 0 and g, h 1 at first",
+            equation="(a x + c) g + (b f + d) h, all [D] a sublayer; c (skip_bias) and d "
+            "(branch_bias) 0, g (skip_scale) and h (branch_scale) 1 at first",
             source="huggingface/transformers models/zaya/modeling_zaya.py (ZayaResidualScaling)",
             write=written(_affine),
             parameters=_vectors(skip_bias=0.0, skip_scale=1.0, branch_bias=0.0, branch_scale=1.0),
@@ -237,43 +254,55 @@ ROWS = (
     ),
     Arrangement(
         name="convex_unit_gate",
-        equation="sqrt(1 - s^2) x + s LN(f(LN(x))), s = sigmoid(w / 0.3), w per feature; final LN",
-        source="huggingface/transformers models/muse_spark/modeling_muse_spark.py; its norms differ "
-        "by slot, here one for all",
+        equation="sqrt(max(1 - r^2, 1e-3)) x + r LN'(f(LN(x))), r = sigmoid(w / 0.3), w [D] a "
+        "sublayer, N(0, 0.02^2) at first; final LN",
+        source="huggingface/transformers models/muse_spark/modeling_muse_spark.py "
+        "(MuseSparkResidualGate); its norms differ by slot, here one for all, and its norm of the "
+        "embedding is left out",
+        used_by="Muse Spark",
         norm_before=NORM,
         norm_after=NORM,
         final_norm=NORM,
         stream=Stream(
             name="unit_gate",
-            equation="sqrt(1 - s^2) a x + s b f, s = sigmoid(w / 0.3), w [D] ~ N(0, 0.02^2) at first",
-            source="huggingface/transformers models/muse_spark/modeling_muse_spark.py (MuseSparkResidualGate)",
+            equation="sqrt(max(1 - r^2, 1e-3)) a x + r b f, r = sigmoid(w / 0.3), 1 - r^2 taken "
+            "as sigmoid(-w / 0.3) (1 + r), w (gate) [D] a sublayer, N(0, 0.02^2) at first",
+            source="huggingface/transformers models/muse_spark/modeling_muse_spark.py "
+            "(MuseSparkResidualGate)",
             write=written(_unit),
             parameters=(StreamParameter("gate", vector, _small),),
         ),
     ),
     Arrangement(
         name="gpas",
-        equation="z - silu(g) sg(z), z = x + f(LN(x)), one scalar g per layer, 0 at first; final LN",
+        equation="z - silu(g) sg(z), z = x + f(LN(x)), silu(g) = g sigmoid(g), sg stops the "
+        "gradient, one scalar g a layer, for both its sublayers, 0 at first; final LN",
         source="arXiv 2506.22049; dandingsky/GPAS peft_pretraining/modeling_llama.py (pre_gpas)",
         norm_before=NORM,
         final_norm=NORM,
         stream=Stream(
             name="held_back",
-            equation="z - silu(g) sg(z), z = a x + b f, sg stops the gradient; scalar g per layer, 0 at first",
-            source="arXiv 2506.22049; dandingsky/GPAS peft_pretraining/modeling_llama.py (GPASBlock)",
+            equation="z - silu(g) sg(z), z = a x + b f, silu(g) = g sigmoid(g), sg stops the "
+            "gradient; scalar g (gate) a layer, 0 at first",
+            source="arXiv 2506.22049; dandingsky/GPAS peft_pretraining/modeling_llama.py "
+            "(GPASBlock)",
             write=written(_held_back),
             parameters=(StreamParameter("gate", scalar, 0.0, "layer"),),
         ),
     ),
     Arrangement(
         name="admin",
-        equation="LN(w x + f(x)), w [D] 1 at first, then from a profiling pass",
-        source="Liu et al. 2020 (arXiv 2004.08249); LiyuanLucasLiu/Transformer-Clinic; see "
-        "resnorm_jax.modules.admin",
+        equation="LN(w x + f(x)), w [D] a sublayer, 1 at first; "
+        "resnorm_jax.modules.admin.admin_profile, to be called before training, sets the paper's "
+        "w_1 = 1, w_s^2 = Var(x_0) + sum over i < s of Var(f_i), variances of one forward pass "
+        "over all features of valid positions; no final norm",
+        source="Liu et al. 2020 (arXiv 2004.08249); LiyuanLucasLiu/Transformer-Clinic. The name "
+        "alone profiles nothing: w stays 1, training starts as post_ln does",
         norm_on_stream=NORM,
         stream=Stream(
             name="vector_skip",
-            equation="w a x + b f, w [D] per sublayer, 1 at first",
+            equation="w a x + b f, w (skip_scale) [D] a sublayer, 1 at first; see "
+            "resnorm_jax.modules.admin",
             source="Liu et al. 2020 (arXiv 2004.08249); LiyuanLucasLiu/Transformer-Clinic",
             write=_vector_skip,
             parameters=(StreamParameter("skip_scale", vector, 1.0),),

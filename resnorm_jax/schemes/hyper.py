@@ -26,8 +26,8 @@ from resnorm_jax.schemes.slots import NORM
 from resnorm_jax.schemes.spec import Arrangement
 from resnorm_jax.schemes.stream import Site, Stream, StreamParameter
 
-RATE = 4  # n of the papers' main results
-ALPHA = 0.01
+RATE = 4  # n, the streams or parts of the papers' main results
+ALPHA = 0.01  # of both papers: how far the dynamic part moves a weight at first
 HC = "Zhu et al. 2024 (arXiv 2409.19606)"
 Norm = Callable[[jax.Array], jax.Array]
 FRAC = "Zhu et al. 2025 (arXiv 2503.14125)"
@@ -115,10 +115,12 @@ def one_stream(site: Site, dtype) -> jax.Array:
 
 
 def _first_read(key: jax.Array, shape: tuple[int, ...], dtype, site: Site) -> jax.Array:
+    """1 at stream ``(s - 1) mod 4``, counted from 0, else 0."""
     return one_stream(site, dtype)[:, None]
 
 
 def _identity(key: jax.Array, shape: tuple[int, ...], dtype, site: Site) -> jax.Array:
+    """The identity matrix."""
     return jnp.eye(RATE, dtype=dtype)
 
 
@@ -170,14 +172,17 @@ def _stream(
 ROWS = (
     Arrangement(
         name="hyper_connections",
-        equation="A^T H + B f(LN(a^T H)), 4 streams H; A = I, B = 1, a = e_((s - 1) mod 4) at first; "
-        "final LN of their sum",
+        equation="h = f(LN(sum_j r_j H_j)), H_i = sum_j A_ji H_j + w_i h, 4 streams H, each the "
+        "stack's input at first; A [4, 4] I, w [4] 1, r [4] 1 at stream (s - 1) mod 4, counted "
+        "from 0, and else 0 at first, all a sublayer's; final LN of the sum of H",
         source=f"{HC}, section 2.1, 2.3 and Algorithm 2",
         norm_before=NORM,
         final_norm=NORM,
         stream=_stream(
             "streams",
-            "A^T H + B f, h = a^T H; A = I, B = 1, a = e_((s - 1) mod 4) at first; out: sum of H",
+            "f reads sum_j r_j H_j; H_i = a sum_j A_ji H_j + b w_i f, 4 streams H, each the "
+            "stack's input at first; A (mix_gate) I, w (write_gate) 1, r (read_gate) 1 at stream "
+            "(s - 1) mod 4, counted from 0, and else 0 at first; out: sum of H",
             f"{HC}, section 2.1, 2.3 and Algorithm 2",
             None,
             False,
@@ -187,14 +192,18 @@ ROWS = (
     ),
     Arrangement(
         name="dynamic_hyper_connections",
-        equation="A^T H + B f(LN(a^T H)), 4 streams H, each weight + alpha tanh(LN(H) W), alpha "
-        "0.01, W 0 at first; final LN of their sum",
+        equation="as hyper_connections, h = f(LN(sum_j r_j H_j)), with weights of each position: "
+        "row j of [r, A] + c_1 tanh(P(H_j) W)[first 5], w_j + c_2 tanh(P(H_j) W)[last], W [D, 6] "
+        "0 and c [2] 0.01 at first, P layer norm without scale and bias, epsilon 1e-6; final LN "
+        "of the sum of H",
         source=f"{HC}, section 2.2, 2.3 and Algorithm 2",
         norm_before=NORM,
         final_norm=NORM,
         stream=_stream(
             "dynamic_streams",
-            "as streams, each weight + alpha tanh(LN(H) W), alpha 0.01 and W 0 at first",
+            "as streams, with weights of each position: row j of [r, A] + c_1 tanh(P(H_j) "
+            "W)[first 5], w_j + c_2 tanh(P(H_j) W)[last], W (kernel) [D, 6] 0 and c (alpha) [2] "
+            "0.01 at first, P layer norm without scale and bias, epsilon 1e-6",
             f"{HC}, section 2.2, 2.3 and Algorithm 2",
             layer_norm,
             False,
@@ -204,13 +213,17 @@ ROWS = (
     ),
     Arrangement(
         name="frac_connections",
-        equation="A^T H + B f(LN(Y^T H)), H the stream cut in 4; A = Y = I, B = 1 at first; final LN",
+        equation="h = f(LN(the 4 parts sum_j Y_ji H_j, side by side)), H_i = sum_j A_ji H_j + w_i "
+        "h_i, H and h cut in 4 parts of D / 4 features; A, Y [4, 4] I and w [4] 1 at first, all a "
+        "sublayer's; final LN of the parts side by side",
         source=f"{FRAC}, eq. 6-8, 15 and Algorithm 2",
         norm_before=NORM,
         final_norm=NORM,
         stream=_stream(
             "fractions",
-            "A^T H + B f, h = Y^T H, H the stream cut in 4; A = Y = I, B = 1 at first",
+            "f reads the 4 parts sum_j Y_ji H_j side by side; H_i = a sum_j A_ji H_j + b w_i f_i, "
+            "H and f cut in 4 parts of D / 4 features; A (mix_gate), Y (read_gate) I and w "
+            "(write_gate) 1 at first",
             f"{FRAC}, eq. 6-8, 15 and Algorithm 2",
             None,
             True,
@@ -219,14 +232,18 @@ ROWS = (
     ),
     Arrangement(
         name="dynamic_frac_connections",
-        equation="A^T H + B f(LN(Y^T H)), H the stream cut in 4, each weight + alpha tanh(RMS(H) W), "
-        "alpha 0.01, W 0 at first; final LN",
+        equation="as frac_connections, h = f(LN(.)) of the parts, with weights of each position: "
+        "row j of [Y, A] + c_1 tanh(P(H_j) W)[first 8], w_j + c_2 tanh(P(H_j) W)[last], W [D / 4, "
+        "9] 0 and c [2] 0.01 at first, P(z) = z / sqrt(mean(z^2) + 1e-6) over a part; final LN of "
+        "the parts side by side",
         source=f"{FRAC}, eq. 11-15 and Algorithm 2",
         norm_before=NORM,
         final_norm=NORM,
         stream=_stream(
             "dynamic_fractions",
-            "as fractions, each weight + alpha tanh(RMS(H) W), alpha 0.01 and W 0 at first",
+            "as fractions, with weights of each position: row j of [Y, A] + c_1 tanh(P(H_j) "
+            "W)[first 8], w_j + c_2 tanh(P(H_j) W)[last], W (kernel) [D / 4, 9] 0 and c (alpha) "
+            "[2] 0.01 at first, P(z) = z / sqrt(mean(z^2) + 1e-6) over a part",
             f"{FRAC}, eq. 11-15 and Algorithm 2",
             rms_norm,
             True,

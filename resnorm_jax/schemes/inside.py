@@ -10,7 +10,7 @@ from resnorm_jax.schemes.spec import Arrangement, Changes, Init, Inside
 from resnorm_jax.schemes.stream import Site, Stream, StreamParameter, vector
 
 UNIT = NormSlot(norm="l2")
-STEP = 0.05  # nGPT's alpha at first: model.py of NVIDIA/ngpt
+STEP = 0.05  # |w| at first: attn_alpha_init_value of model.py of NVIDIA/ngpt
 
 
 def shaped_branch(place: Place) -> float:
@@ -19,7 +19,7 @@ def shaped_branch(place: Place) -> float:
 
 
 def _step_towards(x: jax.Array, y: jax.Array, site: Site) -> jax.Array:
-    """``x + |a| (f - x)``, ``a`` stored as ``a / (0.05 sqrt(D))``."""
+    """``x + |w| (f - x)``, ``|w| = 0.05 sqrt(D) |gate|``."""
     wide = statistics_dtype(x)
     step = jnp.abs(site.parameters["gate"].astype(wide)) * (STEP * site.width**0.5)
     x32 = x.astype(wide)
@@ -27,6 +27,7 @@ def _step_towards(x: jax.Array, y: jax.Array, site: Site) -> jax.Array:
 
 
 def _stored_step(key: jax.Array, shape: tuple[int, ...], dtype, site: Site) -> jax.Array:
+    """``1 / sqrt(D)``."""
     return jnp.full(shape, site.width**-0.5, dtype)
 
 
@@ -41,8 +42,9 @@ def _hybrid_first(place: Place) -> Changes:
 ROWS = (
     Arrangement(
         name="normformer",
-        equation="x + LN(f(LN(x))), f attention with a factor for each head; x + f(LN(x)), f with LN "
-        "after its activation; final LN",
+        equation="x + LN'(f(LN(x))), f attention whose heads are each multiplied by a learned "
+        "number, 1 at first, before they are joined and projected; x + g(LN(x)), g feed-forward "
+        "with an LN between its activation (and gate) and its last projection; final LN",
         source="Shleifer et al. 2021 (arXiv 2110.09456), without its optional scaled residual; "
         "fairseq/modules/transformer_layer.py of fairseq scales heads after the projection",
         norm_before=NORM,
@@ -53,8 +55,10 @@ ROWS = (
     ),
     Arrangement(
         name="reordered_ln",
-        equation="x + LN(f(x)), LN(q), LN(k) over all heads at once; final LN",
+        equation="x + LN(f(x)), in attention LN'(q) and LN''(k) over all D features at once, "
+        "before heads are taken; final LN",
         source="OLMo 2 (arXiv 2501.00656); Olmo2DecoderLayer of huggingface/transformers",
+        used_by="OLMo 2, OLMo 3",
         norm_after=NORM,
         final_norm=NORM,
         inside=Inside(query_key="full"),
@@ -63,8 +67,11 @@ ROWS = (
     ),
     Arrangement(
         name="res_post_norm_cosine",
-        equation="x + LN(f(x)), LN's scale 0 at first, attention by t cos(q, k); final LN",
-        source="Liu et al. 2021 (arXiv 2111.09883); microsoft/Swin-Transformer",
+        equation="x + LN(f(x)), LN's scale and bias 0 at first; attention softmax(exp(min(t, log "
+        "100)) cos(q, k)) v, one t a head, log 10 at first; final LN, its scale 1",
+        source="Liu et al. 2021 (arXiv 2111.09883), section 3.3; microsoft/Swin-Transformer "
+        "models/swin_transformer_v2.py. Left out: the position bias of the logits",
+        used_by="Swin v2",
         norm_after=NormSlot(scale_init=0.0),
         final_norm=NORM,
         inside=Inside(query_key="cosine"),
@@ -72,7 +79,8 @@ ROWS = (
     ),
     Arrangement(
         name="hybrid_norm",
-        equation="y = LN(x + f(x)), q, k, v normalized by head; y + f(y); final LN",
+        equation="y = LN(x + f(x)), f attention whose q, k, v each go through an LN over the K "
+        "features of each head; y + g(y), g feed-forward, without a norm; final LN",
         source="Zhuo et al. 2025 (arXiv 2503.04598); BryceZhuo/HybridNorm dense_model/olmo/model.py",
         final_norm=NORM,
         inside=Inside(query_key="head", value_norm=NORM),
@@ -80,7 +88,8 @@ ROWS = (
     ),
     Arrangement(
         name="hybrid_norm_star",
-        equation="as hybrid_norm, but x + f(LN(x)) in the first layer; final LN",
+        equation="as hybrid_norm, but layer 1 is x + f(LN(x)), then x + g(LN(x)), q, k, v "
+        "normalized there too; final LN",
         source="Zhuo et al. 2025 (arXiv 2503.04598); BryceZhuo/HybridNorm README.md",
         final_norm=NORM,
         inside=Inside(query_key="head", value_norm=NORM),
@@ -89,10 +98,13 @@ ROWS = (
     ),
     Arrangement(
         name="shaped_attention",
-        equation="attention without skip: f(LN(x)) with a I + b softmax - g C; x + c f(LN(x)), "
-        "c = 0.1 sqrt(18 / N); final LN",
-        source="He and Hofmann 2023 (arXiv 2311.01906), there with fixed values and projections and "
-        "learned c; bobby-he/simplified_transformers",
+        equation="x = f(LN(x)), attention without a skip, its matrix a I + b softmax(q k / "
+        "sqrt(K)) - g C, C with equal weights for all keys that a query may look at, a, b, g one "
+        "number a head, 1 at first, query kernels 0 at first (then softmax = C); x + 0.1 sqrt(18 "
+        "/ N) h(LN(x)), h feed-forward; Xavier-normal kernels; final LN",
+        source="He and Hofmann 2023 (arXiv 2311.01906), there with fixed values and projections "
+        "and a learned factor of h; bobby-he/simplified_transformers. Cross-attention keeps its "
+        "softmax alone",
         norm_before=NORM,
         final_norm=NORM,
         init=Init("normal", {"query": zero}),
@@ -104,7 +116,8 @@ ROWS = (
     ),
     Arrangement(
         name="value_residual",
-        equation="x + f(LN(x)), V_l = (V_l + V_1) / 2 in attention; final LN",
+        equation="x + f(LN(x)), attention in layer l with the values (V_l + V_1) / 2, V_1 the "
+        "values of layer 1 as they were projected there; final LN",
         source="Zhou et al. 2024 (arXiv 2410.17897), ResFormer; Zcchill/Value-Residual-Learning "
         "src/modeling/modeling_llama_resformer.py",
         norm_before=NORM,
@@ -113,15 +126,23 @@ ROWS = (
     ),
     Arrangement(
         name="ngpt",
-        equation="norm(x + |a| (norm(f(x)) - x)), norm to length 1, a [D] 0.05 at first",
-        source="Loshchilov et al. 2024 (arXiv 2410.01131); model.py of NVIDIA/ngpt. Kernels of unit "
-        "length: config.optimizer.unit_weights; its scale of logits is the head's",
+        equation="n(x + |w| (n(f(x)) - x)), n(z) = z / sqrt(sum(z^2) + 1e-12), x = n(embedding) "
+        "at first, |w| = 0.05 sqrt(D) |gate|, gate [D] a sublayer, stored as 1 / sqrt(D) at first "
+        "(|w| = 0.05); attention has logits sqrt(K) (c n(q)) . (c n(k)), n head by head, c [H, K] "
+        "1 at first; feed-forward is W2 act(sqrt(D) u (W1 x + b1)) + b2, with a gate W2 "
+        "(act(sqrt(D) u (W1 x + b1)) v (Wg x + bg)) + b2, u and v 1 at first; no final norm",
+        source="Loshchilov et al. 2024 (arXiv 2410.01131), eq. 10-11, 15-16, 20-21; model.py of "
+        "NVIDIA/ngpt, where n has no epsilon, gate is stored as 1 / sqrt(1024) whatever D, v is "
+        "times sqrt(D) like u, and c is stored as 1 / sqrt(1024) and read times sqrt(1024), so "
+        "that Adam moves it 32 times as fast as ours. Kernels of unit length are "
+        "config.optimizer.unit_weights; its learned scale of the logits is left to the head",
         embedding_norm=UNIT,
         norm_after=UNIT,
         norm_on_stream=UNIT,
         stream=Stream(
             name="step_towards",
-            equation="x + |w| (f - x), w [D] per sublayer, 0.05 at first (the scales a and b are not read)",
+            equation="x + |w| (f - x), |w| = 0.05 sqrt(D) |gate|, gate [D] a sublayer, 1 / "
+            "sqrt(D) at first, so that |w| is 0.05 (the scales a and b are not read)",
             source="Loshchilov et al. 2024 (arXiv 2410.01131); model.py of NVIDIA/ngpt",
             write=_step_towards,
             parameters=(StreamParameter("gate", vector, _stored_step),),

@@ -10,7 +10,7 @@ from resnorm_jax.schemes.spec import Arrangement
 from resnorm_jax.schemes.stream import Site, Stream, StreamParameter, by_fan_in, vector, written
 
 ORTHOGONAL_EPSILON = 1e-6  # BootsofLagrangian/ortho-residual (connect)
-KEY_EPSILON = 1e-5  # yifanzhang-pro/deep-delta-learning (ddl_k_eps)
+KEY_EPSILON = 1e-5  # yifanzhang-pro/deep-delta-learning (ddl_k_eps); its square stands in the root
 LARGEST_VALUE = 4.0  # the same (ddl_v_sigmoid_scale)
 LARGEST_RANK = 64  # transformers models/gemma3n (laurel_rank)
 
@@ -36,6 +36,7 @@ def _up(site: Site) -> tuple[int, ...]:
 
 
 def _half_by_fan_in(key: jax.Array, shape: tuple[int, ...], dtype, site: Site) -> jax.Array:
+    """``N(0, 1 / (4 rows))``, rows the first axis of its shape."""
     return 0.5 * by_fan_in(key, shape, dtype, site)
 
 
@@ -72,13 +73,16 @@ def _split_mean(x: jax.Array, y: jax.Array, site: Site) -> jax.Array:
 ROWS = (
     Arrangement(
         name="laurel_lr",
-        equation="x + f(LN(x)) + B A x, of low rank, B 0 at first; final LN",
+        equation="x + f(LN(x)) + x A B, A [D, r] N(0, 1 / D) and B [r, D] 0 at first, r = min(64, "
+        "max(1, floor(D / 4))), a pair a sublayer; final LN",
         source="Menghani et al. 2024 (arXiv 2411.07501), LR",
+        used_by="Gemma 3n, there with a norm of x A B and other factors",
         norm_before=NORM,
         final_norm=NORM,
         stream=Stream(
             name="low_rank_skip",
-            equation="a x + b f + B A a x, rank at most 64 and D / 4, B 0 at first",
+            equation="z + b f + z A B, z = a x, A (down_kernel) [D, r] N(0, 1 / D) and B "
+            "(up_kernel) [r, D] 0 at first, r = min(64, max(1, floor(D / 4)))",
             source="Menghani et al. 2024 (arXiv 2411.07501); the rank is Gemma 3n's",
             write=written(_low_rank),
             parameters=(
@@ -89,26 +93,30 @@ ROWS = (
     ),
     Arrangement(
         name="orthogonal_update",
-        equation="x + f - (<x, f> / <x, x>) x, f = f(LN(x)); final LN",
+        equation="x + y - <x, y> / (<x, x> + 1e-6) x, y = f(LN(x)), products over the features of "
+        "each position; final LN",
         source="Oh et al. 2025 (arXiv 2505.11881); BootsofLagrangian/ortho-residual",
         norm_before=NORM,
         final_norm=NORM,
         stream=Stream(
             name="orthogonal_sum",
-            equation="a x + b f - (<x, f> / (<x, x> + 1e-6)) x",
+            equation="z + y - <z, y> / (<z, z> + 1e-6) z, z = a x, y = b f, products over the "
+            "features of each position",
             source="Oh et al. 2025 (arXiv 2505.11881); BootsofLagrangian/ortho-residual",
             write=written(_orthogonal),
         ),
     ),
     Arrangement(
         name="mv_split",
-        equation="LN(x + g (f(x) - m f) + h (m f - m x)), m the mean over tokens; g 0.03, h 0 first",
+        equation="LN(x + g (y - m(y)) + h (m(y) - m(x))), y = f(x), m the mean over the valid "
+        "positions of a sequence, g and h [D] a sublayer, 0.03 and 0 at first; no final norm",
         source="arXiv 2605.06169; erwold/mv-split dit.py (DiTBlock)",
         norm_on_stream=NORM,
         stream=Stream(
             name="mean_split",
-            equation="a x + g (b f - m(b f)) + h (m(b f) - m(a x)), m the mean over valid tokens, g and h [D], "
-            "0.03 and 0 at first",
+            equation="z + g (y - m(y)) + h (m(y) - m(z)), z = a x, y = b f, m the mean over the "
+            "valid positions of a sequence, g (scale) and h (alpha) [D] a sublayer, 0.03 and 0 at "
+            "first",
             source="arXiv 2605.06169; erwold/mv-split dit.py (FusedMVSplitNorm1Fallback)",
             write=written(_split_mean),
             parameters=(
@@ -119,14 +127,18 @@ ROWS = (
     ),
     Arrangement(
         name="deep_delta",
-        equation="x + s k (v - <k, x>), k = f(LN(x)) to unit length, s and v of x; final LN",
+        equation="x + r k (v - <k, x>), k = y / sqrt(<y, y> + 1e-10), y = f(LN(x)), r = 2 "
+        "sigmoid(LN(x) W + c), v = 4 sigmoid(x U + d), r and v one number a position, W, U [D, 1] "
+        "N(0, 1 / (4D)), c, d 0 at first; final LN",
         source="Zhang et al. 2026 (arXiv 2601.00417); yifanzhang-pro/deep-delta-learning "
         "model/DDL-vdim1-gpt-mha-rope.py",
         final_norm=NORM,
         stream=Stream(
             name="delta_rule",
-            equation="x + s k (v - <k, x>), k = f / norm(f), s = 2 sigmoid(W LN(x) + c), v = 4 sigmoid(U x + d); "
-            "s 1, v 2 at first but for W, U ~ N(0, 1 / (4 D))",
+            equation="f reads LN(x); z + r k (v - <k, z>), z = a x, k = b f / sqrt(<b f, b f> + "
+            "1e-10), r = 2 sigmoid(LN(z) W + c), v = 4 sigmoid(z U + d), one LN (read_norm) for "
+            "both, W (gate_kernel), U (value_kernel) [D, 1] N(0, 1 / (4D)), c (gate_bias), d "
+            "(value_bias) 0 at first",
             source="Zhang et al. 2026 (arXiv 2601.00417); yifanzhang-pro/deep-delta-learning "
             "model/DDL-vdim1-gpt-mha-rope.py",
             write=written(_delta),

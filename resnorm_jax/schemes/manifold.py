@@ -35,8 +35,8 @@ from resnorm_jax.schemes.slots import NORM
 from resnorm_jax.schemes.spec import Arrangement
 from resnorm_jax.schemes.stream import Site, Stream, StreamParameter
 
-ITERATIONS = 20
-EPSILON = 1e-6
+ITERATIONS = 20  # arXiv 2512.24880, table 5
+EPSILON = 1e-6  # of RMS, in Sinkhorn and added to what reads: hc_eps of the authors' code
 OFF = -8.0  # logit of all that is not the identity, at first: FFTYYY/mhc-lite
 PERMUTATIONS = tuple(permutations(range(RATE)))  # the identity first
 MHC = "Xie et al. 2025 (arXiv 2512.24880)"
@@ -147,22 +147,25 @@ def _head(streams: jax.Array, site: Site) -> jax.Array:
 
 
 def _normal(key: jax.Array, shape: tuple[int, ...], dtype, site: Site) -> jax.Array:
-    """Deviation ``1 / sqrt(fan in)``: logits of deviation alpha, whatever the width."""
+    """``N(0, 1 / rows)``, rows 4D: logits of deviation alpha, whatever the width."""
     return jax.random.normal(key, shape, dtype) * shape[0] ** -0.5
 
 
 def _even(key: jax.Array, shape: tuple[int, ...], dtype, site: Site) -> jax.Array:
-    """Biases with ``pre = 1 / n``, ``post = 1`` and, if there are more, ``res`` near I."""
+    """-log 3 four times, 0 four times, then (of 24) 0 on the diagonal of R and -8 off it.
+
+    So that ``pre = 1 / n``, ``post = 1`` and ``res`` is near I.
+    """
     near = jnp.where(jnp.eye(RATE, dtype=bool), 0.0, OFF).ravel()
     bias = jnp.concatenate([jnp.full(RATE, -log(RATE - 1)), jnp.zeros(RATE), near])
     return bias[: shape[0]].astype(dtype)
 
 
 def _one_each(key: jax.Array, shape: tuple[int, ...], dtype, site: Site) -> jax.Array:
-    """Biases of mHC-lite: 1 at stream ``(s - 1) mod n``, -1 at the others; then the permutations'."""
+    """Twice 1 at stream ``(s - 1) mod 4``, from 0, -1 at the others; then 0 and 23 times -8."""
     turn = 2 * one_stream(site, dtype) - 1
-    near = jnp.full(len(PERMUTATIONS), OFF, dtype).at[0].set(0)
-    return jnp.concatenate([turn, turn, near])
+    near = jnp.where(jnp.arange(len(PERMUTATIONS)) == 0, 0.0, OFF)
+    return jnp.concatenate([turn, turn, near.astype(dtype)])
 
 
 def _parameters(columns: int, kernel, bias) -> tuple[StreamParameter, ...]:
@@ -183,15 +186,29 @@ HEAD = (
 ROWS = (
     Arrangement(
         name="mhc",
-        equation="R^T H + 2 sigmoid(z) f(LN(sigmoid(z)^T H)), 4 streams H, R = Sinkhorn(z) in 20 "
-        "steps, z = alpha RMS(H) W + b, alpha 0.01 at first; final LN of their sum",
+        equation="H_i = sum_j R_ji H_j + q_i f(LN(sum_j p_j H_j)), 4 streams H, each the stack's "
+        "input at first; weights of each position z = c (RMS(vec H) W) + d, RMS(v) = v / "
+        "sqrt(mean(v^2) + 1e-6) over all 4D features, stream by stream, W [4D, 24] N(0, 1 / (4D)) "
+        "at first, columns of p (4), q (4) and R (16, row by row), c one number for each of the "
+        "three, 0.01 at first, d [24] -log 3 for p, 0 for q and for R's diagonal, -8 off it at "
+        "first; p = sigmoid(z_p) + 1e-6, q = 2 sigmoid(z_q), R = Sinkhorn(z_R): the softmax of "
+        "rows plus 1e-6, then columns over (their sum + 1e-6), then 19 times rows likewise and "
+        "columns likewise; final LN of the sum of H",
         source=f"{MHC}, eq. 7-9, table 5; deepseek-ai/TileKernels tile_kernels/torch/mhc.py",
+        used_by="DeepSeek-V4, GLM-5",
         norm_before=NORM,
         final_norm=NORM,
         stream=Stream(
             name="sinkhorn_streams",
-            equation="R^T H + 2 sigmoid(z) f, h = sigmoid(z)^T H, R = Sinkhorn(z), z = alpha RMS(H) W + b; "
-            "out: sum of H",
+            equation="H_i = a sum_j R_ji H_j + b q_i f, f reads sum_j p_j H_j, 4 streams H, each "
+            "the stack's input at first; weights of each position z = c (RMS(vec H) W) + d, "
+            "RMS(v) = v / sqrt(mean(v^2) + 1e-6) over all 4D features, stream by stream, W "
+            "(kernel) [4D, 24] N(0, 1 / (4D)) at first, columns of p (4), q (4) and R (16, row by "
+            "row), c (alpha) one number for each of the three, 0.01 at first, d (bias) [24] -log "
+            "3 for p, 0 for q and for R's diagonal, -8 off it at first; p = sigmoid(z_p) + 1e-6, "
+            "q = 2 sigmoid(z_q), R = Sinkhorn(z_R): the softmax of rows plus 1e-6, then columns "
+            "over (their sum + 1e-6), then 19 times rows likewise and columns likewise; out: sum "
+            "of H",
             source=f"{MHC}, eq. 7-9, table 5; deepseek-ai/TileKernels tile_kernels/torch/mhc.py",
             write=partial(_write, project=_square_mix),
             open=open_copies,
@@ -203,14 +220,21 @@ ROWS = (
     ),
     Arrangement(
         name="mhc_lite",
-        equation="as mhc, R = sum of softmax(z)_k P_k over all 24 permutations, f(LN(.)) as there; "
-        "b of the identity 0, of the others -8 at first",
+        equation="as mhc, H_i = sum_j R_ji H_j + q_i f(LN(sum_j p_j H_j)), but p = sigmoid(z_p) "
+        "and R = sum_k softmax(z_R)_k P_k over all 24 permutations k of 0..3 in the order of "
+        "itertools.permutations, P_k 1 at (j, k(j)) and else 0; W [4D, 32] 0 at first, d [32] at "
+        "first for p and q each 1 at stream (s - 1) mod 4, counted from 0, and -1 at the others, "
+        "for R 0 at the identity and else -8; final LN of the sum of H",
         source="Yang and Gao 2026 (arXiv 2601.05732); FFTYYY/mhc-lite hyper_conn/mhc_lite.py",
         norm_before=NORM,
         final_norm=NORM,
         stream=Stream(
             name="permuted_streams",
-            equation="as sinkhorn_streams, R = sum of softmax(z)_k P_k over all 24 permutations P_k",
+            equation="as sinkhorn_streams, but p = sigmoid(z_p) and R = sum_k softmax(z_R)_k P_k "
+            "over all 24 permutations k of 0..3 in the order of itertools.permutations, P_k 1 at "
+            "(j, k(j)) and else 0; W [4D, 32] 0 at first, d [32] at first for p and q each 1 at "
+            "stream (s - 1) mod 4, counted from 0, and -1 at the others, for R 0 at the identity "
+            "and else -8",
             source="Yang and Gao 2026 (arXiv 2601.05732); FFTYYY/mhc-lite hyper_conn/mhc_lite.py",
             write=partial(_write, project=permutation_mix),
             open=open_copies,
@@ -221,16 +245,22 @@ ROWS = (
     ),
     Arrangement(
         name="unmixed_hyper_connections",
-        equation="as mhc, R = I: H + 2 sigmoid(z) f(LN(sigmoid(z)^T H)); final LN of sigmoid(z)^T H",
+        equation="as mhc with R = I, H_i = H_i + q_i f(LN(sum_j p_j H_j)), q = 2 sigmoid(z_q) + "
+        "1e-6, W [4D, 8]; final LN of sum_j p'_j H_j, p' = sigmoid(c' (RMS(vec H) W') + d') + "
+        "1e-6, W' [4D, 4] N(0, 1 / (4D)), d' [4] -log 3 and scalar c' 0.01 at first",
         source="transformers models/hy_v4/modeling_hy_v4.py (HYV4HyperConnection, HYV4HyperHead), "
-        f"after {MHC}",
+        f"W and W' there N(0, 0.006^2) at first, after {MHC}",
+        used_by="HY-V4",
         norm_before=NORM,
         final_norm=NORM,
         stream=Stream(
             name="unmixed_streams",
-            equation="as sinkhorn_streams, R = I; out: sigmoid(z)^T H",
-            source="transformers models/hy_v4/modeling_hy_v4.py (HYV4HyperConnection, HYV4HyperHead), "
-            f"after {MHC}",
+            equation="as sinkhorn_streams with R = I, q = 2 sigmoid(z_q) + 1e-6, W [4D, 8]; out: "
+            "final norm of sum_j p'_j H_j, p' = sigmoid(c' (RMS(vec H) W') + d') + 1e-6, W' "
+            "(head_kernel) [4D, 4] N(0, 1 / (4D)), d' (head_bias) [4] -log 3 and scalar c' "
+            "(head_alpha) 0.01 at first",
+            source="transformers models/hy_v4/modeling_hy_v4.py (HYV4HyperConnection, "
+            f"HYV4HyperHead), after {MHC}",
             write=partial(_write, project=None, floor=EPSILON),
             open=open_copies,
             read=partial(_read, floor=EPSILON),

@@ -53,6 +53,7 @@ def _averages(site: Site) -> tuple[int, ...]:
 
 
 def _newest_alone(key: jax.Array, shape: tuple[int, ...], dtype: Any, site: Site) -> jax.Array:
+    """1 at row l, column l, else 0: rows count from 1, columns from 0, the stack's input."""
     return jnp.eye(shape[0], shape[1], k=1, dtype=dtype)
 
 
@@ -169,16 +170,19 @@ _ATTENTION = (StreamParameter("query_kernel", _queries, 0.0, "stack"),)
 ROWS = (
     Arrangement(
         name="denseformer",
-        equation="x_l = x + f(LN(x)), x = sum_j a_lj x_j after each layer; final LN",
+        equation="x_l = the layer's two sublayers x + f(LN(x)), then x = sum over j = 0..l of "
+        "a_lj x_j, x_0 the stack's input; a [N, N + 1] 1 at j = l and else 0 at first; final LN",
         source="Pagliardini et al. 2024 (arXiv 2402.02622), section 3; epfml/DenseFormer",
         norm_before=NORM,
         final_norm=NORM,
         stream=Stream(
             name="depth_average",
-            equation="x = sum_j a_lj x_j after each layer l, over the embedding and all layers' outputs x_j = x + f;"
-            " a one-hot at j = l at first",
-            source="Pagliardini et al. 2024 (arXiv 2402.02622), dilation and period 1; epfml/DenseFormer "
-            "denseformer/denseformer.py. There the weights decay, here they do not",
+            equation="a x + b f; after each layer l its output x_l is replaced by x = sum over j "
+            "= 0..l of w_lj x_j, x_0 the stack's input, x_j the outputs before they were "
+            "replaced; w (depth_alpha) [N, N + 1] 1 at j = l and else 0 at first",
+            source="Pagliardini et al. 2024 (arXiv 2402.02622), dilation and period 1; "
+            "epfml/DenseFormer denseformer/denseformer.py. There the weights decay, here they do "
+            "not",
             write=_write_average,
             open=_open_average,
             read=_read,
@@ -189,15 +193,20 @@ ROWS = (
     ),
     Arrangement(
         name="attention_residuals",
-        equation="v_s = f(LN(h_s)), h_s = sum_i softmax_i(w_s . RMS(v_i)) v_i; final LN",
+        equation="v_s = f(LN(h_s)), h_s = sum over i = 0..s - 1 of softmax_i(w_s . RMS(v_i)) v_i, "
+        "v_0 the stack's input, s the sublayer from 1, RMS(v) = v / sqrt(mean(v^2) + 1e-6), w [2N "
+        "+ 1, D] 0 at first (a plain mean); out LN(h_(2N + 1)), final LN",
         source="Kimi Team 2026 (arXiv 2603.15031), eq. 2-4",
         norm_before=NORM,
         final_norm=NORM,
         stream=Stream(
             name="depth_attention",
-            equation="h_s = sum_i softmax_i(w_s . RMS(v_i)) v_i over the embedding v_0 and all earlier branches' "
-            "outputs v_i, also for the output; w = 0 at first",
-            source="Kimi Team 2026 (arXiv 2603.15031), eq. 2-4; RMS has no scale of its own, as w has one",
+            equation="h_s = sum over i = 0..s - 1 of softmax_i(w_s . RMS(v_i)) v_i, v_0 the "
+            "stack's input, v_i = b f of sublayer i, RMS(v) = v / sqrt(mean(v^2) + 1e-6); f of "
+            "sublayer s reads h_s; out: final norm of h_(S + 1), S the sublayers; w "
+            "(query_kernel) [S + 1, D] 0 at first, its first row without effect (a is not read)",
+            source="Kimi Team 2026 (arXiv 2603.15031), eq. 2-4; RMS has no scale of its own, as w "
+            "has one",
             write=_write_attention,
             open=_open_attention,
             read=_read,
@@ -208,15 +217,21 @@ ROWS = (
     ),
     Arrangement(
         name="block_attention_residuals",
-        equation="b_n += f(LN(h_s)), h_s = sum_n softmax_n(w_s . RMS(b_n)) b_n; final LN",
+        equation="b_n = sum of f(LN(h_s)) over the sublayers s of block n, from 1, of ceil(N / 8) "
+        "layers, b_0 the stack's input, h_s = sum over n of softmax_n(w_s . RMS(b_n)) b_n over "
+        "all blocks begun before s, the last as far as it has come, RMS(v) = v / sqrt(mean(v^2) + "
+        "1e-6), w [2N + 1, D] 0 at first; out LN(h_(2N + 1)), final LN",
         source="Kimi Team 2026 (arXiv 2603.15031), eq. 5-6 and figure 2",
+        used_by="Inkling 2, which also normalizes the b_n that are summed",
         norm_before=NORM,
         final_norm=NORM,
         stream=Stream(
             name="depth_attention_blocks",
-            equation="h_s = sum_n softmax_n(w_s . RMS(b_n)) b_n over the embedding b_0 and the sums b_n of the "
-            "branches of each block of layers, the last one so far; up to 8 blocks; w = 0 at first",
-            source="Kimi Team 2026 (arXiv 2603.15031), eq. 5-6 and figure 2; RMS has no scale, as above",
+            equation="as depth_attention, over the sums v_n of b f in each block n of ceil(N / 8) "
+            "layers in place of each b f: sublayer s reads the blocks begun before it, the last "
+            "as far as it has come; v_0 the stack's input",
+            source="Kimi Team 2026 (arXiv 2603.15031), eq. 5-6 and figure 2; RMS has no scale, as "
+            "there",
             write=_write_blocks,
             open=_open_attention,
             read=_read,

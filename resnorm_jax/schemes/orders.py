@@ -28,9 +28,10 @@ def _sandwich_order(place: Place) -> Changes:
 ROWS = (
     Arrangement(
         name="parallel_one_norm",
-        equation="x + f(LN(x)) + g(LN(x)), one LN for both; final LN",
+        equation="x + f(LN(x)) + g(LN(x)), f attention, g feed-forward, one LN for both; final LN",
         source="Wang and Komatsuzaki 2021 (GPT-J); PaLM (arXiv 2204.02311); GPTJBlock of "
         "huggingface/transformers",
+        used_by="GPT-J, PaLM, Phi-2, Cohere Command",
         norm_before=NORM,
         final_norm=NORM,
         order=(("attention", "feed_forward"),),
@@ -39,8 +40,9 @@ ROWS = (
     ),
     Arrangement(
         name="parallel_two_norms",
-        equation="x + f(LN(x)) + g(LN'(x)); final LN",
+        equation="x + f(LN(x)) + g(LN'(x)), f attention, g feed-forward; final LN",
         source="Black et al. 2022 (arXiv 2204.06745); GPTNeoXLayer of huggingface/transformers",
+        used_by="GPT-NeoX, Pythia, Falcon 40B",
         final_norm=NORM,
         inside=Inside(parallel_norm=NORM),
         order=(("attention", "feed_forward"),),
@@ -48,9 +50,11 @@ ROWS = (
     ),
     Arrangement(
         name="macaron",
-        equation="x + f(LN(x)) / 2, x + attention, LN(x + f(LN(x)) / 2)",
+        equation="x + f(LN(x)) / 2, then x + attention(LN(x)), then LN(x + g(LN(x)) / 2), f and g "
+        "two feed-forward networks; no final norm",
         source="Lu et al. 2019 (arXiv 1906.02762); as in Gulati et al. 2020 (arXiv 2005.08100), "
         "eq. 1, without its convolution",
+        used_by="Conformer, there with a convolution after attention",
         norm_before=NORM,
         order=(("feed_forward",), ("attention",), ("feed_forward_1",)),
         by_sublayer={
@@ -60,9 +64,11 @@ ROWS = (
     ),
     Arrangement(
         name="sandwich_order",
-        equation="x + f(LN(x)), k more attentions first and k more feed-forwards last, k about 5N/24; "
+        equation="x + f(LN(x)), f in the order A^k (A F)^(N - k) F^k over the 2N sublayers, two a "
+        "layer, A attention, F feed-forward, k = 5N / 24 rounded (halves to the even number); "
         "final LN",
-        source="Press et al. 2020 (arXiv 1911.03864); ofirpress/sandwich_transformer",
+        source="Press et al. 2020 (arXiv 1911.03864); ofirpress/sandwich_transformer "
+        "experiments/enwik8_large.sh has k = 5 of N = 24",
         norm_before=NORM,
         final_norm=NORM,
         by_layer=_sandwich_order,

@@ -17,7 +17,10 @@ Normalize = Callable[[str, jax.Array], jax.Array]
 
 @dataclass(frozen=True)
 class QueryKeyParameter:
-    """A learned parameter: ``shape(heads, head width)``; ``init(length)`` of every element."""
+    """A learned parameter: ``shape(heads, head width)``; ``init(length)`` of every element.
+
+    The docstring of ``init`` begins with that value.
+    """
 
     name: str
     shape: Callable[[int, int], tuple[int, ...]]
@@ -30,7 +33,8 @@ class QueryKey:
 
     Attributes:
       name: name of the row.
-      equation: one line, for people.
+      equation: the logits in one line from which they can be written: q and k of one head, H heads of K
+        features, D = H K. Where its norms are not said they are the model's.
       source: paper or code.
       apply: ``(q, k, parameters, norm) -> (q, k)``, each ``[B, L, H, K]``; attention then divides
         their product by ``sqrt(K)``. ``norm("query_norm", z)`` and ``norm("key_norm", z)`` are the
@@ -83,14 +87,30 @@ def _unit_scaled(q, k, parameters: Parameters, norm: Normalize):
     return _times(l2_norm(q), scale * q.shape[-1]), _times(l2_norm(k), scale)
 
 
-NONE = QueryKey("none", "q k / sqrt(K)", "Vaswani et al. 2017 (arXiv 1706.03762), eq. 1", _none)
+def _log_ten(length: int) -> float:
+    """``log 10``."""
+    return SWIN_FIRST
+
+
+def _by_length(length: int) -> float:
+    """``log2(L^2 - L)``, L the number of queries, at least 2."""
+    return henry_scale(max(2, length))
+
+
+def _one(length: int) -> float:
+    """1."""
+    return 1.0
+
+
+NONE = QueryKey("none", "q . k / sqrt(K)", "Vaswani et al. 2017 (arXiv 1706.03762), eq. 1", _none)
 QUERY_KEY: Registry[QueryKey] = Registry(
     "query_key",
     (
         NONE,
         QueryKey(
             "head",
-            "norm(q) norm(k) / sqrt(K), over each head",
+            "norm(q) . norm'(k) / sqrt(K), over the K features of each head; one scale [K] for "
+            "all heads",
             "Dehghani et al. 2023 (arXiv 2302.05442), section 2",
             _head,
             norms=True,
@@ -98,7 +118,7 @@ QUERY_KEY: Registry[QueryKey] = Registry(
         ),
         QueryKey(
             "full",
-            "norm(q) norm(k) / sqrt(K), over all heads at once",
+            "norm(q) . norm'(k) / sqrt(K), over the D features of all heads at once",
             "OLMo 2 (arXiv 2501.00656); Olmo2Attention of huggingface/transformers",
             _full,
             norms=True,
@@ -107,25 +127,33 @@ QUERY_KEY: Registry[QueryKey] = Registry(
         ),
         QueryKey(
             "cosine",
-            "exp(min(t, log 100)) cos(q, k), t per head, log 10 at first",
-            "Liu et al. 2021 (arXiv 2111.09883), section 3.3; microsoft/Swin-Transformer",
+            "exp(min(t, log 100)) cos(q, k), cos(q, k) = q . k / (|q| |k|), |z| = sqrt(sum(z^2) + "
+            "1e-12), t (log_scale) [H], log 10 at first",
+            "Liu et al. 2021 (arXiv 2111.09883), section 3.3; microsoft/Swin-Transformer "
+            "models/swin_transformer_v2.py",
             _cosine,
-            (QueryKeyParameter("log_scale", lambda h, k: (h,), lambda n: SWIN_FIRST),),
+            (QueryKeyParameter("log_scale", lambda h, k: (h,), _log_ten),),
             used_by="Swin v2",
         ),
         QueryKey(
             "cosine_learned",
-            "a cos(q, k), scalar a, log2(L^2 - L) at first",
-            "Henry et al. 2020 (arXiv 2010.04245)",
+            "a cos(q, k), cos(q, k) = q . k / (|q| |k|), |z| = sqrt(sum(z^2) + 1e-12), scalar a "
+            "(alpha), log2(L^2 - L) at first, L the number of queries, at least 2",
+            "Henry et al. 2020 (arXiv 2010.04245); CyndxAI/QKNorm layers.py. There L is the "
+            "97.5th percentile of the lengths of the training data, here the length of what "
+            "parameters are made with",
             _cosine_learned,
-            (QueryKeyParameter("alpha", lambda h, k: (), lambda n: henry_scale(max(2, n))),),
+            (QueryKeyParameter("alpha", lambda h, k: (), _by_length),),
         ),
         QueryKey(
             "unit_scaled",
-            "sqrt(K) (s q/|q|) (s k/|k|), s [H, K], 1 at first",
-            "Loshchilov et al. 2024 (arXiv 2410.01131), eq. 15-16",
+            "sqrt(K) (c q / |q|) . (c k / |k|), |z| = sqrt(sum(z^2) + 1e-12), c (scale) [H, K] "
+            "for both, 1 at first",
+            "Loshchilov et al. 2024 (arXiv 2410.01131), eq. 15-16; model.py of NVIDIA/ngpt stores "
+            "c as 1 / sqrt(1024) and reads it times sqrt(1024), so that Adam moves it 32 times as "
+            "fast",
             _unit_scaled,
-            (QueryKeyParameter("scale", lambda h, k: (h, k), lambda n: 1.0),),
+            (QueryKeyParameter("scale", lambda h, k: (h, k), _one),),
             used_by="nGPT",
         ),
     ),

@@ -47,7 +47,8 @@ def progressive(steps: float, name: str = "progressive") -> Stream:
 ROWS = (
     Arrangement(
         name="prores",
-        equation="x + min(t / (1000 l), 1) f(LN(x)) at update t in layer l; final LN",
+        equation="x + min(t / (1000 l), 1) f(LN(x)) at update t, 0 before the first, in layer l, "
+        "from 1; 1 in place of the factor where no trainer counts updates; final LN",
         source="Chen et al. 2026 (arXiv 2603.05369), schedule linear; dandingsky/ProRes",
         norm_before=NORM,
         final_norm=NORM,

@@ -75,7 +75,7 @@ class StreamParameter:
         `resnorm_jax.training.optimizers`.
       shape: function of the `Site` (its Python numbers) that gives its shape.
       init: initial value of every element; or ``(key, shape, dtype, site) -> array``, where the
-        site's layer and sublayer may be traced.
+        site's layer and sublayer may be traced, and whose docstring begins with that value.
       scope: ``"sublayer"``; ``"layer"`` when the sublayers of a layer share it; ``"stack"`` when all
         layers and `Stream.close` do.
     """
@@ -115,7 +115,9 @@ class Stream:
 
     Attributes:
       name: name of the row.
-      equation: one line, for people.
+      equation: one line from which its functions can be written: x the stream, f the branch's output, a
+        and b the arrangement's scales of the two, D the width, N layers, l the layer and s the sublayer
+        from 1; parameters whose names are not their letters stand in brackets.
       source: paper or code.
       write: ``(carry, y, site) -> carry`` of the same structure, shapes and dtypes.
       open: ``(x [B, L, D], site) -> carry``.
@@ -200,7 +202,7 @@ def vector(site: Site) -> tuple[int, ...]:
 
 
 def by_fan_in(key: jax.Array, shape: tuple[int, ...], dtype, site: Site) -> jax.Array:
-    """Normal with deviation ``1 / sqrt(fan_in)``."""
+    """``N(0, 1 / rows)``, rows the first axis of its shape."""
     return jax.random.normal(key, shape, dtype) / math.sqrt(shape[0])
 
 

@@ -11,7 +11,7 @@ from resnorm_jax.schemes.spec import ROLES, Arrangement, Init
 from resnorm_jax.schemes.stream import Site, Stream, StreamParameter, add, scalar
 
 Pair = tuple[jax.Array, jax.Array]
-# nanochat's lambdas in the first layer, and how much they fall to the last.
+# nanochat's lambdas in the first layer, and by how much they fall to the last.
 RESID, INPUT = (1.15, 0.10), (0.20, 0.15)
 
 
@@ -104,6 +104,7 @@ def _falling(start: float, fall: float):
         share = jnp.asarray(site.layer - 1, dtype) / max(site.layers - 1, 1)
         return (start - fall * share).astype(dtype)
 
+    init.__doc__ = f"``{start} - {fall} (l - 1) / max(N - 1, 1)`` in layer l."
     return init
 
 
@@ -122,13 +123,15 @@ NORMS = {"post_norm": NORM, "pre_norm": NORM}
 ROWS = (
     Arrangement(
         name="resi_dual",
-        equation="x = LN(x + f(x)), r = r + f(x), both the input at first; out x + LN(r)",
+        equation="x = LN(x + y), r = r + y, y = f(x), x and r both the stack's input at first; "
+        "out x + LN'(r)",
         source="Xie et al. 2023 (arXiv 2304.14802); microsoft/ResiDual resi_dual/resi_dual.py",
         norm_on_stream=NORM,
         final_norm=NORM,
         stream=Stream(
             name="dual",
-            equation="x + f (then normalized), r + f; out: x + LN(r)",
+            equation="x = a x + b f (then normalized), r = r + f, x and r both the stack's input "
+            "at first, f reads x; out: x + LN(r), LN the final norm",
             source="Xie et al. 2023 (arXiv 2304.14802); microsoft/ResiDual resi_dual/resi_dual.py",
             write=_write_both,
             open=_open_twice,
@@ -140,16 +143,20 @@ ROWS = (
     ),
     Arrangement(
         name="siamese_norm",
-        equation="z = f(LN(LN(x) + LN(y))), x = LN(x) + z / sqrt(2 l), y = y + z; "
-        "out LN(LN(x) + LN(y))",
+        equation="u = LN_1(x), z = f(LN_3(u + LN_2(y))), x = u + z / sqrt(2 l), y = y + z, l the "
+        "layer, x and y both the stack's input at first; out LN(LN_4(x) + LN_5(y)); each sublayer "
+        "has its own LN_1 to LN_3",
         source="Li et al. 2026 (arXiv 2602.08064); Qwen-Applications/SiameseNorm "
         "deit-model-siamesenorm.py",
         norm_before=NORM,
         final_norm=NORM,
         stream=Stream(
             name="siamese",
-            equation="b f + LN(x), y + f, h = LN(x) + LN(y); out: LN(x) + LN(y)",
-            source="Li et al. 2026 (arXiv 2602.08064); Qwen-Applications/SiameseNorm deit-model-siamesenorm.py",
+            equation="f reads P(x) + Q(y); x = a P(x) + b f, y = y + f, x and y both the stack's "
+            "input at first, P (post_norm) and Q (pre_norm) a sublayer; out: LN(P(x) + Q(y)) with "
+            "a P and a Q of the stack's own, LN the final norm",
+            source="Li et al. 2026 (arXiv 2602.08064); Qwen-Applications/SiameseNorm "
+            "deit-model-siamesenorm.py",
             write=_write_siamese,
             open=_open_twice,
             read=_read_siamese,
@@ -164,13 +171,14 @@ ROWS = (
     Arrangement(
         name="bottom_to_top",
         equation="LN(x + f(x)), in a layer's last sublayer LN(x + f(x) + the layer's input); "
-        "Xavier gain N^(-1/2) on all kernels",
+        "Xavier-uniform gain N^(-1/2) on all kernels; no final norm",
         source="Takase et al. 2022 (arXiv 2206.00330); takase/b2t_connection "
         "fairseq/modules/transformer_layer.py",
         norm_on_stream=NORM,
         stream=Stream(
             name="bottom",
-            equation="x + f; at a layer's last sublayer x + f + its input",
+            equation="a x + b f; at a layer's last sublayer, unless it is its only one, a x + b f "
+            "+ z, z the stream at the layer's start",
             source="Takase et al. 2022 (arXiv 2206.00330); takase/b2t_connection "
             "fairseq/modules/transformer_layer.py",
             write=_write_bottom,
@@ -184,16 +192,21 @@ ROWS = (
     ),
     Arrangement(
         name="input_lambdas",
-        equation="x + f(LN(x)), each layer starting from l x + m x0, x0 the normed input; l 1.15 to "
-        "1.05, m 0.2 to 0.05 at first; final LN",
+        equation="x + f(LN(x)), each layer starting from p x + q x_0 in place of x, x_0 = "
+        "LN(embedding), scalars p and q a layer, at first p = 1.15 - 0.10 (l - 1) / (N - 1), q = "
+        "0.20 - 0.15 (l - 1) / (N - 1), 1.15 and 0.20 where N = 1; final LN",
         source="karpathy/nanochat nanochat/gpt.py (resid_lambdas, x0_lambdas), without its smear "
         "and backout",
+        used_by="nanochat",
         embedding_norm=NORM,
         norm_before=NORM,
         final_norm=NORM,
         stream=Stream(
             name="input_mixture",
-            equation="x + f, each layer starting from l x + m x0; l, m per layer, 1.15 to 1.05 and 0.2 to 0.05",
+            equation="a x + b f, each layer starting from p x + q x_0 in place of x, which its "
+            "first sublayer reads and adds to; p (resid_gate), q (input_gate) scalars a layer, "
+            "1.15 to 1.05 and 0.20 to 0.05 at first in equal steps from the first layer to the "
+            "last",
             source="karpathy/nanochat nanochat/gpt.py (resid_lambdas, x0_lambdas)",
             write=_write_mixture,
             open=_open_twice,

@@ -144,7 +144,10 @@ def test_arrangements_differ_from_one_another():
     for name in schemes:  # constants such as 1.4 / sqrt(N) are 1 at two layers; Mix-LN needs four
         p = jax.tree_util.tree_map_with_path(draw, shapes(encoder(name, depth=4)))
         outputs[name] = scheme_oracles.encode(name, p, inputs(dtype=np.float64), VALID)
-    words = {"name": "", "equation": "", "source": "", "aliases": (), "deep": False, "usual": False}
+    words = {
+        "name": "", "equation": "", "source": "", "used_by": "", "aliases": (), "deep": False,
+        "usual": False,
+    }  # fmt: skip
     forward = {n: replace(arrangements.get(n), init=Init(), **words) for n in outputs}
     names = list(outputs)
     for i, a in enumerate(names):
