@@ -10,8 +10,8 @@ from resnorm_jax.errors import UserError
 from resnorm_jax.reporting.files import write_json
 from resnorm_jax.reporting.metrics import score
 from resnorm_jax.reporting.tables import per_class_table, result_table, runtime_line
-from resnorm_jax.training.experiment import baselines, prepare_data
-from resnorm_jax.training.trained import Trained, load_trained
+from resnorm_jax.training.run_data import baselines, prepare_data
+from resnorm_jax.training.saved_run import Trained, load_trained
 
 
 def main(argv: list[str]) -> int:

@@ -15,7 +15,7 @@ from resnorm_jax.data import read_inputs
 from resnorm_jax.errors import UserError
 from resnorm_jax.reporting.files import write_bytes
 from resnorm_jax.reporting.tables import runtime_line
-from resnorm_jax.training.trained import load_trained
+from resnorm_jax.training.saved_run import load_trained
 
 Rows = list[dict[str, Any]]
 

@@ -10,7 +10,7 @@ from resnorm_jax.lab.explain.explain import explain
 from resnorm_jax.lab.explain.page import page
 from resnorm_jax.reporting import html
 from resnorm_jax.reporting.files import write_json
-from resnorm_jax.training.trained import Trained
+from resnorm_jax.training.saved_run import Trained
 
 
 def check_file(path: Path) -> None:

@@ -19,8 +19,9 @@ import numpy as np
 import optax
 
 from resnorm_jax.config import OptimizerConfig
+from resnorm_jax.training.model_state import at_step, split
 from resnorm_jax.training.optimizers import make_optimizer
-from resnorm_jax.training.step import Batch, at_step
+from resnorm_jax.training.step import Batch
 from resnorm_jax.training.unit_weights import normalize_weights
 
 STEPS = 16
@@ -80,8 +81,8 @@ def make_probe(
         return drawn
 
     def trial(variables: Any, rate: jax.Array, batch: Batch) -> dict[str, jax.Array]:
-        rest = dict(variables)
-        first, collections = rest.pop("params"), at_step(rest, 0)
+        first, kept = split(variables)
+        collections = at_step(kept, 0)
         optimizer = constant_rate(config, rate * config.learning_rate)
 
         def step(carry: Any, _: None) -> tuple[Any, dict[str, jax.Array]]:

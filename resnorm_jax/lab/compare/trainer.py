@@ -18,8 +18,9 @@ from resnorm_jax.build import DEVICE_AXIS, build_model, check_names
 from resnorm_jax.config import Config
 from resnorm_jax.data import Dataset, TrainBatches, describe, length_buckets
 from resnorm_jax.data.pipeline import eval_batches
-from resnorm_jax.training.experiment import init_variables
+from resnorm_jax.training.initial import first_variables
 from resnorm_jax.training.optimizers import make_optimizer
+from resnorm_jax.training.run_data import scored_rows
 from resnorm_jax.training.step import (
     Batch,
     StepOptions,
@@ -28,7 +29,6 @@ from resnorm_jax.training.step import (
     scored_variables,
     train_step,
 )
-from resnorm_jax.training.unit_weights import normalize_weights
 
 CHUNK = 25  # steps between two looks at the progress
 Told = Callable[[int, int], None]
@@ -64,7 +64,7 @@ def train_runs(
     Args:
       config: of the run; its seed and its learning rate are not read, and neither is what concerns
         files, devices and selection: the last parameters are scored.
-      dataset: as `resnorm_jax.training.experiment.prepare_data` returns it.
+      dataset: as `resnorm_jax.training.run_data.prepare_data` returns it.
       seeds: of initial values, batches and dropout.
       rates: peak learning rates.
       steps: updates of each run.
@@ -85,7 +85,7 @@ def train_runs(
     began, losses = time.perf_counter(), []
     chunk = max(n for n in range(1, CHUNK + 1) if steps % n == 0)
     train = _compiled(programs.train, state, peaks, _stacked(batches, 0, chunk))
-    held = _scored_rows(config, dataset)
+    held = scored_rows(dataset, config.train.score)
     scored = eval_batches(held, config.train.batch_size, buckets)
     compile_seconds = time.perf_counter() - began
     for start in range(0, steps, chunk):
@@ -154,9 +154,7 @@ def _first_states(config, model, dataset, buckets, seeds, count: int, programs: 
     options = programs.options(1.0)
     states = []
     for seed in seeds:
-        variables = init_variables(model, dataset, buckets, seed)
-        if config.optimizer.unit_weights:
-            variables = {**variables, "params": normalize_weights(variables["params"])}
+        variables = first_variables(config, model, dataset, buckets, seed)
         states.append(create_state(variables, options.optimizer, seed, config.train.ema))
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
     return jax.tree.map(
@@ -174,12 +172,6 @@ def _stacked(batches: Sequence[TrainBatches], start: int, count: int) -> Any:
 def _compiled(function: Callable[..., Any], *arguments: Any) -> Any:
     """Compile a function for some arguments; it then takes others of their shapes."""
     return jax.jit(function).lower(*arguments).compile()
-
-
-def _scored_rows(config: Config, dataset: Dataset) -> Any:
-    rows = dataset.test if config.train.score == "test" else dataset.valid
-    assert rows is not None  # as `prepare_data` made sure
-    return rows
 
 
 def _predict(programs: _Programs, state: Any, batches: Any) -> np.ndarray:

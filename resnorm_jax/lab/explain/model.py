@@ -12,7 +12,7 @@ from resnorm_jax.build import build_model
 from resnorm_jax.data import Examples
 from resnorm_jax.modules.constants import group_name, kind_of
 from resnorm_jax.modules.interventions import WRITES
-from resnorm_jax.training.trained import Trained
+from resnorm_jax.training.saved_run import Trained
 
 
 @dataclass
