@@ -11,8 +11,8 @@ from rich.console import Console
 from resnorm_jax.config import Config
 from resnorm_jax.data import Dataset, length_buckets
 from resnorm_jax.errors import UserError
+from resnorm_jax.lab.compare.cell import train_runs
 from resnorm_jax.lab.compare.records import Record, label_entropy, run_record
-from resnorm_jax.lab.compare.trainer import train_runs
 from resnorm_jax.reporting.files import to_plain, write_json
 from resnorm_jax.reporting.metrics import score
 from resnorm_jax.reporting.progress import Progress

@@ -7,7 +7,6 @@ with the same config and seed: the same initial values, batches, dropout and lea
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import jax
@@ -18,6 +17,7 @@ from resnorm_jax.build import DEVICE_AXIS, build_model, check_names
 from resnorm_jax.config import Config
 from resnorm_jax.data import Dataset, TrainBatches, describe, length_buckets
 from resnorm_jax.data.pipeline import eval_batches
+from resnorm_jax.lab.trainer import over, training
 from resnorm_jax.training.initial import first_variables
 from resnorm_jax.training.optimizers import make_optimizer
 from resnorm_jax.training.run_data import scored_rows
@@ -27,7 +27,6 @@ from resnorm_jax.training.step import (
     create_state,
     predict_step,
     scored_variables,
-    train_step,
 )
 
 CHUNK = 25  # steps between two looks at the progress
@@ -35,7 +34,7 @@ Told = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
-class Trained:
+class CellRuns:
     """What came of the S x R runs of one cell.
 
     Attributes:
@@ -58,7 +57,7 @@ def train_runs(
     rates: Sequence[float],
     steps: int,
     told: Told = lambda done, examples: None,
-) -> Trained:
+) -> CellRuns:
     """Train every seed at every peak learning rate.
 
     Args:
@@ -94,7 +93,7 @@ def train_runs(
         told(start + chunk, chunk * len(seeds) * len(rates) * config.train.batch_size)
     log_probs = _predict(programs, state, scored)
     seconds = time.perf_counter() - began - compile_seconds
-    return Trained(np.concatenate(losses, axis=-1), log_probs, seconds, compile_seconds)
+    return CellRuns(np.concatenate(losses, axis=-1), log_probs, seconds, compile_seconds)
 
 
 class _Programs:
@@ -103,8 +102,8 @@ class _Programs:
     def __init__(self, config: Config, model: Any, steps: int) -> None:
         self._config, self._model, self._steps = config, model, steps
         self.predict = jax.jit(
-            lambda variables, batch: _over_runs(
-                lambda v: predict_step(v, batch, model.apply), variables
+            lambda variables, batch: over(
+                lambda v: predict_step(v, batch, model.apply), variables, together=_room()
             )
         )
 
@@ -121,32 +120,18 @@ class _Programs:
     def train(self, state: Any, peaks: jax.Array, batches: Batch) -> tuple[Any, jax.Array]:
         """Do a chunk of steps of all runs: states ``[S, R, ...]``, batches ``[S, C, B, ...]``."""
 
+        def run(state: Any, peak: jax.Array, chunk: Batch) -> tuple[Any, jax.Array]:
+            return jax.lax.scan(training(self.options(peak), DEVICE_AXIS), state, chunk)
+
         def seed(states: Any, rates: jax.Array, chunk: Batch) -> tuple[Any, jax.Array]:
-            return _over_runs(lambda given: self._run(given[0], given[1], chunk), (states, rates))
+            return over(lambda one, rate: run(one, rate, chunk), states, rates, together=_room())
 
-        return jax.lax.map(lambda given: seed(*given), (state, peaks, batches))
-
-    def _run(self, state: Any, peak: jax.Array, chunk: Batch) -> tuple[Any, jax.Array]:
-        options = self.options(peak)
-
-        def step(state: Any, batch: Batch) -> tuple[Any, jax.Array]:
-            # One device of the mapped axis, as in the trainer: keys and norms ask for its index.
-            one = jax.tree.map(lambda a: a[None], batch)
-            mapped = jax.vmap(
-                partial(train_step, options=options, axis_name=DEVICE_AXIS),
-                in_axes=(None, 0), axis_name=DEVICE_AXIS,
-            )  # fmt: skip
-            new, sums = jax.tree.map(lambda a: a[0], mapped(state, one))
-            return new, sums["loss"] / sums["count"]
-
-        return jax.lax.scan(step, state, chunk)
+        return over(seed, state, peaks, batches, together=False)
 
 
-def _over_runs(function: Callable[[Any], Any], runs: Any) -> Any:
-    """Apply a function to each run: at once on an accelerator, one by one where a core is full."""
-    if jax.default_backend() == "cpu":
-        return jax.lax.map(function, runs)
-    return jax.vmap(function)(runs)
+def _room() -> bool:
+    """Whether runs go beside each other: not where one fills a core."""
+    return jax.default_backend() != "cpu"
 
 
 def _first_states(config, model, dataset, buckets, seeds, count: int, programs: _Programs) -> Any:
