@@ -102,7 +102,7 @@ def _trained(arguments: argparse.Namespace) -> None:
     from rich.console import Console
 
     from resnorm_jax.bench.report import trained_table
-    from resnorm_jax.bench.trained import MENUS, QUICK, earlier_rows, train_table
+    from resnorm_jax.bench.training_table import MENUS, QUICK, earlier_rows, train_table
     from resnorm_jax.errors import check_choice
     from resnorm_jax.reporting.environment import busy_note, environment
     from resnorm_jax.reporting.files import write_json

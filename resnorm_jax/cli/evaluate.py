@@ -9,7 +9,7 @@ from resnorm_jax.errors import UserError
 
 if TYPE_CHECKING:
     from resnorm_jax.data import Examples
-    from resnorm_jax.training.trained import Trained
+    from resnorm_jax.training.saved_run import Trained
 
 
 def main(argv: list[str]) -> int:
@@ -31,7 +31,7 @@ def _evaluate(chosen: argparse.Namespace) -> None:
     from resnorm_jax.reporting.files import write_json
     from resnorm_jax.reporting.metrics import score
     from resnorm_jax.reporting.tables import per_class_table, result_table, runtime_line
-    from resnorm_jax.training.trained import load_trained
+    from resnorm_jax.training.saved_run import load_trained
 
     console = Console()
     console.print(runtime_line(), highlight=False)
@@ -55,7 +55,7 @@ def _evaluate(chosen: argparse.Namespace) -> None:
 def _rows(trained: "Trained", path: Path | None) -> tuple["Examples", dict[str, float]]:
     """Return the rows to score, and what trivial rules score on them."""
     from resnorm_jax.data import read_inputs
-    from resnorm_jax.training.experiment import baselines, prepare_data
+    from resnorm_jax.training.run_data import baselines, prepare_data
 
     if path is None:
         dataset = prepare_data(trained.config)

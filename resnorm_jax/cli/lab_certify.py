@@ -53,7 +53,7 @@ def _certify(config: Any, names: Sequence[str], grids: Sequence[Any], output: Pa
     from resnorm_jax.lab.certify.run import as_records, certify, make_case
     from resnorm_jax.reporting.progress import Progress
     from resnorm_jax.reporting.tables import runtime_line
-    from resnorm_jax.training.experiment import data_line, prepare_data
+    from resnorm_jax.training.run_data import data_line, prepare_data
 
     console = Console()
     console.print(runtime_line(), highlight=False)

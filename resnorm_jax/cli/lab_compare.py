@@ -35,7 +35,7 @@ def main(argv: list[str]) -> int:
     from resnorm_jax.lab.compare.grid import make_grid, run_grid
     from resnorm_jax.lab.compare.report import report
     from resnorm_jax.reporting.tables import runtime_line
-    from resnorm_jax.training.experiment import data_line, prepare_data
+    from resnorm_jax.training.run_data import data_line, prepare_data
 
     console = Console()
     console.print(runtime_line(), highlight=False)

@@ -15,8 +15,8 @@ from resnorm_jax.reporting import html
 from resnorm_jax.reporting.files import write_json
 from resnorm_jax.reporting.progress import Progress
 from resnorm_jax.reporting.tables import runtime_line
-from resnorm_jax.training.experiment import baselines, prepare_data
-from resnorm_jax.training.trained import load_trained
+from resnorm_jax.training.run_data import baselines, prepare_data
+from resnorm_jax.training.saved_run import load_trained
 
 KEEP = "1,0.9,0.8,0.7,0.6,0.5,0.4,0.3,0.2,0.1"
 FILES = ("prune.html", "prune.json")

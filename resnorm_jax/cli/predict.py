@@ -48,7 +48,7 @@ def _predict(chosen: argparse.Namespace, suffix: str) -> None:
     from resnorm_jax.data import read_inputs
     from resnorm_jax.reporting.files import write_bytes
     from resnorm_jax.reporting.tables import runtime_line
-    from resnorm_jax.training.trained import load_trained
+    from resnorm_jax.training.saved_run import load_trained
 
     trained = load_trained(chosen.run, chosen.seed, chosen.checkpoint)
     examples = read_inputs(chosen.input, trained.meta)

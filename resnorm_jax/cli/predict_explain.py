@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from resnorm_jax.data import Examples
-    from resnorm_jax.training.trained import Trained
+    from resnorm_jax.training.saved_run import Trained
 
 
 def check_file(path: Path) -> None:

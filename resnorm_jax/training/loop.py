@@ -20,6 +20,7 @@ from resnorm_jax.reporting.tensorboard import Scalars
 from resnorm_jax.training.checkpoint import CheckpointStore
 from resnorm_jax.training.devices import DataParallel, check_replicated
 from resnorm_jax.training.evaluation import evaluate
+from resnorm_jax.training.model_state import packed, unpacked
 from resnorm_jax.training.run_directory import seed_directory
 from resnorm_jax.training.step import TrainState, scored_variables
 
@@ -180,16 +181,6 @@ def _validate(run: Run, seed: int, step: int, state: TrainState, reporter, best)
 
 def _better(new: Mapping[str, float], old: Mapping[str, float]) -> bool:
     return (new["accuracy"], -new["loss"]) > (old["accuracy"], -old["loss"])
-
-
-def packed(variables: dict[str, Any]) -> Any:
-    """Return variables as a checkpoint holds them: parameters alone where there is nothing else."""
-    return variables if len(variables) > 1 else variables["params"]
-
-
-def unpacked(tree: Any, like: dict[str, Any]) -> dict[str, Any]:
-    """Return the variables, of the collections of ``like``, that `packed` made ``tree`` of."""
-    return tree if len(like) > 1 else {"params": tree}
 
 
 def _outcome(run, state, best, last, seconds, speed, total_steps) -> Outcome:

@@ -11,19 +11,12 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
+from resnorm_jax.training import model_state
 from resnorm_jax.training.losses import classification_sums
+from resnorm_jax.training.model_state import Kept, Params
 
 Batch = Mapping[str, jax.Array]
-Params = Any
 Sums = dict[str, jax.Array]
-Collections = dict[str, Any]
-
-# What a model may keep beside its parameters. Running statistics, which training updates:
-STATISTICS = "batch_stats"
-# Scalars named "step", float32, set to the number of updates done, for what changes over training:
-SCHEDULE = "schedule"
-# Flax's name for variables whose gradient, of the sum of the losses, is their next value:
-OVERWRITE = "_overwrite_with_gradient"
 
 
 class TrainState(flax.struct.PyTreeNode):
@@ -36,8 +29,7 @@ class TrainState(flax.struct.PyTreeNode):
       opt_state: the optimizer's state.
       ema: averaged parameters, or None.
       sums: metrics summed since the last logged step.
-      collections: the model's variables beside ``params``: `STATISTICS`, `SCHEDULE` and
-        `OVERWRITE`, where it has them. Equal on all devices.
+      collections: what the model keeps beside ``params``; see `model_state`. Equal on all devices.
     """
 
     step: jax.Array
@@ -46,7 +38,7 @@ class TrainState(flax.struct.PyTreeNode):
     opt_state: Any
     ema: Params | None
     sums: Sums
-    collections: Collections = flax.struct.field(default_factory=dict)
+    collections: Kept = flax.struct.field(default_factory=dict)
 
 
 def _to_state_dict(state: TrainState) -> dict[str, Any]:
@@ -86,8 +78,7 @@ def create_state(
     """Return the state before the first update.
 
     Args:
-      variables: what the model's ``init`` gives: ``params`` and, perhaps, `STATISTICS`,
-        `SCHEDULE` and `OVERWRITE`.
+      variables: what the model's ``init`` gives.
       optimizer: whose state is made.
       seed: of the run's root key.
       ema: whether averages are kept: their decay, or None.
@@ -95,14 +86,7 @@ def create_state(
     Raises:
       ValueError: if the model has a collection that the trainer does not know.
     """
-    collections = _without_params(variables)
-    unknown = sorted(set(collections) - {STATISTICS, SCHEDULE, OVERWRITE})
-    if unknown:
-        raise ValueError(
-            f"the model has the collection {unknown[0]!r}; the trainer knows params, {STATISTICS}, "
-            f"{SCHEDULE} and {OVERWRITE}"
-        )
-    params = variables["params"]
+    params, kept = model_state.split(variables)
     names = ("loss", "correct", "count", "grad_norm", "steps")
     return TrainState(
         step=jnp.zeros((), jnp.int32),
@@ -111,20 +95,8 @@ def create_state(
         opt_state=optimizer.init(params),
         ema=jax.tree.map(jnp.copy, params) if ema is not None else None,
         sums={name: jnp.zeros((), jnp.float32) for name in names},  # each its own: donated
-        collections=at_step(collections, 0),
+        collections=model_state.at_step(kept, 0),
     )
-
-
-def _without_params(variables: Mapping[str, Any]) -> Collections:
-    return {name: tree for name, tree in variables.items() if name != "params"}
-
-
-def at_step(collections: Collections, step: jax.Array | int) -> Collections:
-    """Return the collections with every scalar of `SCHEDULE` set to the number of updates done."""
-    if SCHEDULE not in collections:
-        return collections
-    told = jax.tree.map(lambda leaf: jnp.full_like(leaf, step), collections[SCHEDULE])
-    return {**collections, SCHEDULE: told}
 
 
 def scored_variables(state: TrainState) -> dict[str, Any]:
@@ -133,7 +105,7 @@ def scored_variables(state: TrainState) -> dict[str, Any]:
     Running statistics are as they are: they are averages already.
     """
     params = state.params if state.ema is None else state.ema
-    return {"params": params, **at_step(state.collections, state.step)}
+    return {"params": params, **model_state.at_step(state.collections, state.step)}
 
 
 def train_step(
@@ -153,7 +125,10 @@ def train_step(
     and are divided by the sum of weights once, so that fillers and uneven devices count rightly.
     Each micro-batch has its own batch statistics, and the running ones move after each.
     """
-    sums, gradient, collections = _gradient_sums(state, batch, options, axis_name)
+    key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
+    if axis_name is not None:
+        key = jax.random.fold_in(key, lax.axis_index(axis_name))
+    sums, gradient, kept = _gradient_sums(state, batch, key, options)
     if axis_name is not None:
         sums, gradient = lax.psum((sums, gradient), axis_name)
     gradient = jax.tree.map(lambda g: g / jnp.maximum(sums["count"], 1), gradient)
@@ -168,7 +143,7 @@ def train_step(
         opt_state=opt_state,
         ema=_averaged(state.ema, params, options.ema),
         sums=sums,
-        collections=collections,
+        collections=kept,
     )
     return state, sums
 
@@ -181,59 +156,37 @@ def predict_step(
     return jax.nn.log_softmax(logits)
 
 
-def _gradient_sums(state, batch, options: StepOptions, axis_name):
-    """Return metrics, gradient and new collections; the first two summed over this device's rows."""
-    key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
-    if axis_name is not None:
-        key = jax.random.fold_in(key, lax.axis_index(axis_name))
+def _gradient_sums(
+    state: TrainState, batch: Batch, key: jax.Array, options: StepOptions
+) -> tuple[Sums, Params, Kept]:
+    """Return metrics and gradient, both summed over this device's rows, and what is kept after."""
 
-    def loss(learned, collections, part, part_key):
-        params, collections = learned["params"], collections | _without_params(learned)
-        logits, collections = _logits(params, collections, part, part_key, options)
-        sums = classification_sums(logits, part["y"], part["weight"], options.label_smoothing)
-        return sums["loss"], (sums, collections)
+    def one(kept: Kept, part: Batch, part_key: jax.Array) -> tuple[Sums, Params, Kept]:
+        def loss(logits: jax.Array) -> tuple[jax.Array, Sums]:
+            sums = classification_sums(logits, part["y"], part["weight"], options.label_smoothing)
+            return sums["loss"], sums
 
-    def gradient(params, collections, part, part_key):
-        learned = {"params": params} | {k: v for k, v in collections.items() if k == OVERWRITE}
-        grads, (sums, collections) = jax.grad(loss, has_aux=True)(
-            learned, collections, part, part_key
+        grads, sums, kept = model_state.gradient(
+            options.apply, loss, state.params, kept, part, part_key
         )
-        return grads["params"], (sums, collections | _without_params(grads))
+        return sums, grads, kept
 
-    collections = at_step(state.collections, state.step)
+    kept = model_state.at_step(state.collections, state.step)
     if options.accumulate == 1:
-        grads, (sums, collections) = gradient(state.params, collections, batch, key)
-        return sums, grads, collections
+        return one(kept, batch, key)
 
-    def one(carry, inputs):
-        total, collections = carry
+    def more(carry, inputs):
+        total, kept = carry
         part, index = inputs
-        part_key = jax.random.fold_in(key, index)
-        grads, (sums, collections) = gradient(state.params, collections, part, part_key)
-        return (jax.tree.map(jnp.add, total, (sums, grads)), collections), None
+        *found, kept = one(kept, part, jax.random.fold_in(key, index))
+        return (jax.tree.map(jnp.add, total, tuple(found)), kept), None
 
     count = options.accumulate
     parts = jax.tree.map(lambda a: a.reshape(count, -1, *a.shape[1:]), dict(batch))
     zeros = {name: jnp.zeros((), jnp.float32) for name in ("loss", "correct", "count")}
     start = (zeros, jax.tree.map(jnp.zeros_like, state.params))
-    ((sums, grads), collections), _ = lax.scan(
-        one, (start, collections), (parts, jnp.arange(count))
-    )
-    return sums, grads, collections
-
-
-def _logits(params, collections: Collections, part: Batch, key, options: StepOptions):
-    """Run the model in training; return logits and the collections after it."""
-    variables, rngs, mask = {"params": params, **collections}, {"dropout": key}, part.get("mask")
-    if STATISTICS not in collections:
-        logits = options.apply(variables, part["x"], mask, deterministic=False, rngs=rngs)
-        return logits, collections
-    real = part["weight"][:, None] > 0  # rows that fill a batch must not enter its statistics
-    mask = real if mask is None else jnp.logical_and(mask, real)
-    logits, new = options.apply(
-        variables, part["x"], mask, deterministic=False, rngs=rngs, mutable=[STATISTICS]
-    )
-    return logits, {**collections, **new}
+    ((sums, grads), kept), _ = lax.scan(more, (start, kept), (parts, jnp.arange(count)))
+    return sums, grads, kept
 
 
 def _averaged(ema: Params | None, params: Params, decay: float | None) -> Params | None:

@@ -22,7 +22,7 @@ from resnorm_jax.bench.model import (
 from resnorm_jax.bench.norm_speed import norm_speed
 from resnorm_jax.bench.step_speed import FLAX, SCANNED, jax_steps
 from resnorm_jax.bench.timing import Budget, interleave, ratios
-from resnorm_jax.bench.trained import RECIPES, recipe
+from resnorm_jax.bench.training_table import RECIPES, recipe
 from resnorm_jax.cli.bench import main
 from resnorm_jax.norms.rows import NORMS
 
@@ -251,7 +251,8 @@ def test_an_interrupted_table_goes_on_and_other_results_are_kept(tmp_path, capsy
     first = json.loads(path.read_text())["digits"]["rows"][0]
     trained = []
     monkeypatch.setattr(
-        "resnorm_jax.bench.trained.train_row", lambda *a: trained.append(a) or {**first, "steps": 7}
+        "resnorm_jax.bench.training_table.train_row",
+        lambda *a: trained.append(a) or {**first, "steps": 7},
     )
     assert main([*command, "--names=layer,rms"]) == 0
     assert "1 rows are in" in capsys.readouterr().out.replace("\n", " ")

@@ -12,10 +12,11 @@ from resnorm_jax.cli import lab_common
 from resnorm_jax.cli.main import main
 from resnorm_jax.config import experiment, from_dict
 from resnorm_jax.errors import UserError
+from resnorm_jax.lab.compare.cell import train_runs
 from resnorm_jax.lab.compare.grid import make_grid, run_grid
 from resnorm_jax.lab.compare.report import report
-from resnorm_jax.lab.compare.trainer import train_runs
-from resnorm_jax.training.experiment import prepare_data, run_experiment
+from resnorm_jax.training.experiment import run_experiment
+from resnorm_jax.training.run_data import prepare_data
 
 SECTIONS = {
     "data": {"source": "digits", "view": "rows"},

@@ -16,7 +16,7 @@ import pytest
 from resnorm_jax.cli import train
 from resnorm_jax.cli.main import main as resnorm
 from resnorm_jax.data.series import bundled_folder
-from resnorm_jax.training.trained import load_trained
+from resnorm_jax.training.saved_run import load_trained
 
 ROOT = Path(__file__).parents[2]
 TEST_FILE = bundled_folder() / "UnitTest" / "UnitTest_TEST.ts"

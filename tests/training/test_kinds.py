@@ -9,7 +9,7 @@ from rich.console import Console
 
 from resnorm_jax.config import experiment, from_dict
 from resnorm_jax.training.experiment import run_experiment
-from resnorm_jax.training.trained import load_trained
+from resnorm_jax.training.saved_run import load_trained
 
 SMALL = {"width": 8, "depth": 1, "heads": 2}
 LISTOPS = {"source": "listops", "min_length": 5, "max_length": 30, "max_depth": 3, "max_args": 3,

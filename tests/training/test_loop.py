@@ -135,7 +135,7 @@ def tiny_batches(data):
 def test_following_the_step_takes_few_files():
     """From train.py to the gradient, the functions on the way, each in its file."""
     from resnorm_jax.cli import train as command
-    from resnorm_jax.training import devices, experiment, losses, step
+    from resnorm_jax.training import devices, experiment, losses, model_state, step
 
     way = [
         (command.main, "cli/train.py"),
@@ -143,6 +143,7 @@ def test_following_the_step_takes_few_files():
         (loop.train_seed, "training/loop.py"),
         (devices.DataParallel.train, "training/devices.py"),
         (step.train_step, "training/step.py"),
+        (model_state.gradient, "training/model_state.py"),
         (losses.classification_sums, "training/losses.py"),
     ]
     for function, file in way:

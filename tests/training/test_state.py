@@ -19,12 +19,14 @@ from resnorm_jax.config import experiment, from_dict
 from resnorm_jax.data import TrainBatches
 from resnorm_jax.reporting.files import MetricsLog
 from resnorm_jax.training import experiment as experiment_module
-from resnorm_jax.training import loop, trained
+from resnorm_jax.training import loop, saved_run
 from resnorm_jax.training.checkpoint import CheckpointStore
 from resnorm_jax.training.devices import DataParallel, NotReplicatedError, check_replicated
 from resnorm_jax.training.evaluation import predict
-from resnorm_jax.training.experiment import init_variables, run_experiment
+from resnorm_jax.training.experiment import run_experiment
+from resnorm_jax.training.initial import init_variables
 from resnorm_jax.training.loop import Run, train_seed
+from resnorm_jax.training.model_state import packed
 from resnorm_jax.training.optimizers import make_optimizer
 from resnorm_jax.training.run_directory import seed_directory
 from resnorm_jax.training.step import StepOptions, create_state, scored_variables
@@ -303,7 +305,7 @@ def test_resume_is_bit_equal(tmp_path, select, monkeypatch):
 
 @pytest.mark.parametrize("select", ["last", "best"])
 def test_commands_score_a_run_by_its_running_statistics(tmp_path, select, monkeypatch, capsys):
-    for module in (experiment_module, trained):
+    for module in (experiment_module, saved_run):
         monkeypatch.setattr(
             module, "build_model", lambda config, meta: Model(classes=len(meta["classes"]))
         )
@@ -313,7 +315,7 @@ def test_commands_score_a_run_by_its_running_statistics(tmp_path, select, monkey
         devices=2,
     )
     report = run_experiment(from_dict(values.to_dict()), tmp_path, Console(quiet=True))
-    found = trained.load_trained(tmp_path)
+    found = saved_run.load_trained(tmp_path)
     assert found.variables["schedule"]["growing"]["step"] == found.step
     assert np.abs(found.variables["batch_stats"]["norm"]["mean"]).max() > 1e-3
     assert command.main(["evaluate", str(tmp_path), "--output", str(tmp_path / "s.json")]) in (
@@ -331,7 +333,7 @@ def test_a_state_without_collections_is_stored_as_it_was_before_there_were_any()
     assert names == {"step", "key", "params", "opt_state", "ema", "sums"}
     restored = flax.serialization.from_state_dict(state, flax.serialization.to_state_dict(state))
     assert restored.collections == {}
-    assert loop.packed(scored_variables(state)) is state.params
+    assert packed(scored_variables(state)) is state.params
 
 
 def test_a_collection_that_the_trainer_does_not_know_is_an_error():

@@ -10,7 +10,7 @@ from resnorm_jax.data import describe
 from resnorm_jax.data.dataset import Dataset, Examples
 from resnorm_jax.reporting.files import MetricsLog
 from resnorm_jax.training.devices import DataParallel
-from resnorm_jax.training.experiment import init_variables
+from resnorm_jax.training.initial import init_variables
 from resnorm_jax.training.loop import Run
 from resnorm_jax.training.optimizers import make_optimizer
 from resnorm_jax.training.step import StepOptions, create_state

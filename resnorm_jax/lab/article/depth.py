@@ -14,14 +14,14 @@ from resnorm_jax.lab.article.networks import (
     SwitchClassifier,
     TracedSwitch,
     all_switches,
-    flat,
     init_of,
     loss_of,
     scores_of,
 )
-from resnorm_jax.lab.article.problems import problem
 from resnorm_jax.lab.article.settings import Settings
 from resnorm_jax.lab.article.training import best_rate, train_grid
+from resnorm_jax.lab.problems import problem
+from resnorm_jax.lab.statistics import share_interval
 
 ROWS = 32
 LABELS = tuple(switch.label for switch in SWITCHES)
@@ -75,7 +75,7 @@ def gradients(settings: Settings) -> list[dict[str, Any]]:
 def trainings(settings: Settings) -> list[dict[str, Any]]:
     """A row for each depth and network: scores ``[S, R]`` by seed and learning rate, on digits."""
     data = problem("rows")
-    rows, test, chance = flat(data.train), flat(data.test), float(np.log(data.classes))
+    rows, test, chance = data.train.flat(), data.test.flat(), float(np.log(data.classes))
     found, branch = [], partial(ReluLayer, settings.width)
     for depth in settings.train_depths:
         model = partial(model_of, data.classes, settings.width, depth, branch)
@@ -122,7 +122,7 @@ def depth_claims(settings: Settings) -> dict[str, Any]:
         rows = [row for row in trained if row["network"] == label]
         numbers[f"{name}_accuracy"] = max(rows, key=lambda row: row["depth"])["best"]
         lost = np.array([row["lost"] for row in rows])
-        low, high = statistics.wilson(int(lost.sum()), lost.size)
+        _, low, high = share_interval(int(lost.sum()), lost.size)
         numbers |= {
             f"{name}_lost": float(lost.mean()), f"{name}_lost_low": low,
             f"{name}_lost_high": high, "runs_of_each": lost.size,

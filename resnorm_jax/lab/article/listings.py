@@ -9,9 +9,10 @@ import numpy as np
 
 from resnorm_jax.article import Transformer, TransformerModel, worked_example
 from resnorm_jax.lab.article import statistics
-from resnorm_jax.lab.article.problems import problem
 from resnorm_jax.lab.article.settings import Settings
-from resnorm_jax.lab.article.training import cross_entropy, rows_of_step, train_grid
+from resnorm_jax.lab.article.training import train_grid
+from resnorm_jax.lab.problems import problem
+from resnorm_jax.lab.trainer import cross_entropy, rows_of_step
 from resnorm_jax.modules.pooling import mean_pool
 
 ADAM_RATE, BATCH = 1e-3, 32

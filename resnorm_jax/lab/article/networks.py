@@ -10,8 +10,8 @@ import jax.numpy as jnp
 
 from resnorm_jax.article import SWITCHES, ReluLayer, Switch, SwitchNetwork
 from resnorm_jax.article.linear import uniform
-from resnorm_jax.lab.article.problems import Problem, Rows
-from resnorm_jax.lab.article.training import cross_entropy, rows_of_step
+from resnorm_jax.lab.problems import Problem, Rows
+from resnorm_jax.lab.trainer import cross_entropy, rows_of_step
 from resnorm_jax.modules.attention import MultiHeadAttention
 from resnorm_jax.modules.classifier import SequenceClassifier
 from resnorm_jax.modules.encoder import TransformerEncoder
@@ -112,11 +112,6 @@ def encoder_classifier(problem: Problem, width: int, depth: int, arrangement: st
         encoder=TransformerEncoder(depth=depth, heads=2, arrangement=arrangement),
         max_length=64,
     )
-
-
-def flat(rows: Rows) -> Rows:
-    """Rows with all their features in one vector."""
-    return rows._replace(x=rows.x.reshape(len(rows.x), -1))
 
 
 def loss_of(model: Model, rows: Rows, batch: int, masked: bool = False):

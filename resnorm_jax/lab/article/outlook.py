@@ -8,8 +8,8 @@ import numpy as np
 
 from resnorm_jax.lab.article import statistics
 from resnorm_jax.lab.article.listings import Listing
-from resnorm_jax.lab.article.problems import problem
 from resnorm_jax.lab.article.settings import Settings
+from resnorm_jax.lab.problems import problem
 
 KEPT = (1.0, 0.8, 0.6, 0.4, 0.2, 0.1)
 BITS = (8, 6, 4, 3, 2)

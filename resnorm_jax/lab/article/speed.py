@@ -12,13 +12,13 @@ from resnorm_jax.lab.article.networks import (
     Model,
     SwitchClassifier,
     all_switches,
-    flat,
     init_of,
     loss_of,
 )
-from resnorm_jax.lab.article.problems import Rows, problem
 from resnorm_jax.lab.article.settings import Settings
-from resnorm_jax.lab.article.training import best_rate, cross_entropy, train_grid
+from resnorm_jax.lab.article.training import best_rate, train_grid
+from resnorm_jax.lab.problems import Rows, problem
+from resnorm_jax.lab.trainer import cross_entropy
 from resnorm_jax.norms.layer import LayerNorm
 from resnorm_jax.ops.norms import detach_norm
 
@@ -48,7 +48,7 @@ def observe_of(model: Model, rows: Rows):
 def run(settings: Settings, normalize: Any, variants: Any) -> tuple[np.ndarray, ...]:
     """Train at every rate, from seeds to tune on and as many to measure; return what was seen."""
     data = problem("rows")
-    rows, branch = flat(data.train), partial(ReluLayer, settings.width)
+    rows, branch = data.train.flat(), partial(ReluLayer, settings.width)
     model = lambda switch: SwitchClassifier(  # noqa: E731
         data.classes, settings.width, settings.speed_depth, switch, branch, normalize
     )

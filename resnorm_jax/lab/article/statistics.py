@@ -19,16 +19,6 @@ def share_inside(curve: np.ndarray, low: np.ndarray, high: np.ndarray) -> float:
     return float(np.mean((curve >= low) & (curve <= high)))
 
 
-def wilson(count: int, total: int, z: float = 1.96) -> tuple[float, float]:
-    """Wilson's interval of a share: Wilson 1927, doi 10.1080/01621459.1927.10502953."""
-    if total < 1:
-        raise ValueError("an interval of a share needs at least one trial")
-    p, square = count / total, z * z / total
-    centre = (p + square / 2) / (1 + square)
-    half = z / (1 + square) * (p * (1 - p) / total + square / (4 * total)) ** 0.5
-    return max(0.0, centre - half), min(1.0, centre + half)
-
-
 def steps_to(losses: np.ndarray, target: float, every: int = 1) -> np.ndarray:
     """First step at which a loss ``[..., T]`` is at most ``target``; infinite where it never is.
 

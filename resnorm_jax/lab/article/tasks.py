@@ -18,9 +18,10 @@ from resnorm_jax.lab.article.networks import (
     loss_of,
     scores_of,
 )
-from resnorm_jax.lab.article.problems import problem
 from resnorm_jax.lab.article.settings import Settings
-from resnorm_jax.lab.article.training import best_rate, cross_entropy, train_grid
+from resnorm_jax.lab.article.training import best_rate, train_grid
+from resnorm_jax.lab.problems import problem
+from resnorm_jax.lab.trainer import cross_entropy
 from resnorm_jax.modules.decoder import TransformerDecoder
 from resnorm_jax.modules.encoder import TransformerEncoder
 from resnorm_jax.modules.front_ends import TokenEmbedding

@@ -1,4 +1,4 @@
-"""Many small trainings as one compiled program: seeds and learning rates side by side."""
+"""The article's trainings: every variant, seed and learning rate in one program, by Adam."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+
+from resnorm_jax.lab.trainer import descent, over, scan_and_look
 
 Loss = Callable[..., jax.Array]
 
@@ -51,46 +53,29 @@ def train_grid(
       every: steps between looks; None for one look at the end.
       first_seed: of the seeds.
     """
-    every = every or steps
-    if steps % every:
-        raise ValueError(f"every={every} does not divide steps={steps}")
-    adam = optax.scale_by_adam()
 
-    def run(variant: Any, seed: jax.Array, rate: jax.Array) -> Trained:
+    def one(variant: Any, seed: jax.Array, rate: jax.Array) -> Trained:
         key, root = jax.random.split(jax.random.key(seed))
-
-        def step(carry, n):
-            params, state = carry
-            value, gradient = jax.value_and_grad(loss)(params, root, n, variant)
-            updates, state = adam.update(gradient, state)
-            return (optax.tree.add_scale(params, -rate, updates), state), value
-
-        def look(carry, n):
-            carry, losses = jax.lax.scan(step, carry, n * every + jnp.arange(every))
-            return carry, (losses, observe(carry[0], variant))
-
+        optimizer = optax.chain(optax.scale_by_adam(), optax.scale(-rate))
+        step = descent(lambda params, n: (loss(params, root, n, variant), None), optimizer)
         params = init(key, variant)
-        start = observe(params, variant)
-        carry = (params, adam.init(params))
-        (params, _), (losses, seen) = jax.lax.scan(look, carry, jnp.arange(steps // every))
-        seen = jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), start, seen)
-        return Trained(params, losses.reshape(-1), seen)
+        (params, _), losses, seen = scan_and_look(
+            step, (params, optimizer.init(params)), jnp.arange(steps), every or steps,
+            lambda carry: observe(carry[0], variant),
+        )  # fmt: skip
+        return Trained(params, losses, seen)
 
-    grid = jax.vmap(jax.vmap(jax.vmap(run, (None, None, 0)), (None, 0, None)), (0, None, None))
+    def grid(variants: Any, seeds: jax.Array, rates: jax.Array) -> Trained:
+        def of_seed(variant: Any, seed: jax.Array) -> Trained:
+            return over(lambda rate: one(variant, seed, rate), rates, together=True)
+
+        def of_variant(variant: Any) -> Trained:
+            return over(lambda seed: of_seed(variant, seed), seeds, together=True)
+
+        return over(of_variant, variants, together=True)
+
     which = jnp.zeros(1) if variants is None else variants
     return jax.jit(grid)(which, first_seed + jnp.arange(seeds), jnp.array(rates, jnp.float32))
-
-
-def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """Mean over the batch, in nats."""
-    return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
-
-
-def rows_of_step(root: jax.Array, step: jax.Array, rows: int, batch: int) -> jax.Array:
-    """Indices of a batch: epochs are permutations, whose last ``rows % batch`` rows are left out."""
-    per_epoch = rows // batch
-    order = jax.random.permutation(jax.random.fold_in(root, step // per_epoch), rows)
-    return jax.lax.dynamic_slice(order, (step % per_epoch * batch,), (batch,))
 
 
 def best_rate(scores: Any) -> int:

@@ -19,8 +19,10 @@ import numpy as np
 import optax
 
 from resnorm_jax.config import OptimizerConfig
+from resnorm_jax.lab.trainer import descent, over
+from resnorm_jax.training.model_state import at_step, split
 from resnorm_jax.training.optimizers import make_optimizer
-from resnorm_jax.training.step import Batch, at_step
+from resnorm_jax.training.step import Batch
 from resnorm_jax.training.unit_weights import normalize_weights
 
 STEPS = 16
@@ -74,37 +76,35 @@ def make_probe(
         return jnp.sum(each * batch["weight"]) / jnp.sum(batch["weight"]), (logits, pooled)
 
     def draw(keys: jax.Array, batch: Batch) -> Any:
-        drawn = jax.lax.map(lambda key: init(key, batch["x"], batch.get("mask")), keys)
+        drawn = over(lambda key: init(key, batch["x"], batch.get("mask")), keys, together=False)
         if config.unit_weights:
             drawn = {**drawn, "params": jax.vmap(normalize_weights)(drawn["params"])}
         return drawn
 
     def trial(variables: Any, rate: jax.Array, batch: Batch) -> dict[str, jax.Array]:
-        rest = dict(variables)
-        first, collections = rest.pop("params"), at_step(rest, 0)
+        first, kept = split(variables)
+        collections = at_step(kept, 0)
         optimizer = constant_rate(config, rate * config.learning_rate)
 
-        def step(carry: Any, _: None) -> tuple[Any, dict[str, jax.Array]]:
-            params, state = carry
-            (value, (logits, pooled)), gradient = jax.value_and_grad(loss, has_aux=True)(
-                params, collections, batch
-            )
-            update, state = optimizer.update(gradient, state, params)
-            seen = {
+        def see(value: jax.Array, told: Any, gradient: Any) -> dict[str, jax.Array]:
+            logits, pooled = told
+            return {
                 "loss": value,
                 "agreement": agreement(logits, batch["y"], batch["weight"]),
                 "gradient": layer_norms(gradient),
                 "alike": mean_cosine(pooled, batch["weight"]),
             }
-            return (optax.apply_updates(params, update), state), seen
 
+        step = descent(lambda params, _: loss(params, collections, batch), optimizer, see)
         return jax.lax.scan(step, (first, optimizer.init(first)), None, length=steps + 1)[1]
 
     def trials(drawn: Any, batch: Batch) -> dict[str, jax.Array]:
         def over_rates(variables: Any) -> dict[str, jax.Array]:
-            return jax.lax.map(lambda rate: trial(variables, rate, batch), jnp.asarray(rates))
+            return over(
+                lambda rate: trial(variables, rate, batch), jnp.asarray(rates), together=False
+            )
 
-        seen = jax.lax.map(over_rates, drawn)
+        seen = over(over_rates, drawn, together=False)
         # Before the first step all rates are the same.
         return seen | {name: seen[name][:, 0, 0] for name in ("gradient", "alike")}
 

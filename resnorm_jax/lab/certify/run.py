@@ -14,7 +14,7 @@ from resnorm_jax.config import Config
 from resnorm_jax.data import Dataset, TrainBatches, describe
 from resnorm_jax.lab.certify.probe import Probe, as_probe, make_probe
 from resnorm_jax.lab.certify.score import Certificate, judge
-from resnorm_jax.training.step import STATISTICS
+from resnorm_jax.training.model_state import STATISTICS
 
 DRAWS = 3  # of the parameters
 ROWS = 64  # of the training rows

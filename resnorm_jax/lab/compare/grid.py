@@ -11,12 +11,12 @@ from rich.console import Console
 from resnorm_jax.config import Config
 from resnorm_jax.data import Dataset, length_buckets
 from resnorm_jax.errors import UserError
+from resnorm_jax.lab.compare.cell import train_runs
 from resnorm_jax.lab.compare.records import Record, label_entropy, run_record
-from resnorm_jax.lab.compare.trainer import train_runs
 from resnorm_jax.reporting.files import to_plain, write_json
 from resnorm_jax.reporting.metrics import score
 from resnorm_jax.reporting.progress import Progress
-from resnorm_jax.training.experiment import total_steps
+from resnorm_jax.training.run_data import scored_rows, total_steps
 
 CLAIM, CELLS = "grid.json", "cells"
 
@@ -115,8 +115,7 @@ def train_cell(
     model = replace(grid.config.model, arrangement=name, depth=depth)
     config = replace(grid.config, model=model)
     out = train_runs(config, dataset, grid.seeds, grid.rates, grid.steps, told)
-    rows = dataset.test if config.train.score == "test" else dataset.valid
-    assert rows is not None
+    rows = scored_rows(dataset, config.train.score)
     runs = []
     for i, seed in enumerate(grid.seeds):
         for j, rate in enumerate(grid.rates):

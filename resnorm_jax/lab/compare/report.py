@@ -13,7 +13,7 @@ from resnorm_jax.lab.compare.grid import Grid
 from resnorm_jax.lab.compare.records import CHANCE, Record, label_entropy, summarize
 from resnorm_jax.reporting import html
 from resnorm_jax.reporting.files import write_json
-from resnorm_jax.training.experiment import baselines, data_line
+from resnorm_jax.training.run_data import baselines, data_line
 
 RECORDS, PAGE = "compare.json", "compare.html"
 HOW = {

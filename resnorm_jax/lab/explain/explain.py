@@ -12,7 +12,7 @@ from resnorm_jax.lab.explain.attribution import Attribution, attribute
 from resnorm_jax.lab.explain.model import Seen, case_of, observe_case
 from resnorm_jax.lab.explain.rollout import POOLED, SOURCE, pooled_weights, roll_out
 from resnorm_jax.modules.pooling import POOLING
-from resnorm_jax.training.trained import Trained
+from resnorm_jax.training.saved_run import Trained
 
 
 def explain(trained: Trained, examples: Examples, row: int) -> dict[str, Any]:

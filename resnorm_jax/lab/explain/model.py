@@ -12,7 +12,7 @@ from resnorm_jax.build import build_model
 from resnorm_jax.data import Examples
 from resnorm_jax.modules.hooks import WRITES
 from resnorm_jax.planning import AttentionPlan, Segment
-from resnorm_jax.training.trained import Trained
+from resnorm_jax.training.saved_run import Trained
 
 
 @dataclass

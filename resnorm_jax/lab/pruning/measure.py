@@ -14,7 +14,7 @@ from resnorm_jax.lab.pruning.layers import Order, kept_counts, layer_sizes
 from resnorm_jax.lab.pruning.weights import int8_rounded, kernels, magnitude_pruned
 from resnorm_jax.modules.hooks import layer_switch
 from resnorm_jax.reporting.metrics import score
-from resnorm_jax.training.trained import Trained
+from resnorm_jax.training.saved_run import Trained
 
 Point = dict[str, Any]
 Measured = dict[str, Any]

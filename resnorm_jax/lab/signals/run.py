@@ -14,10 +14,10 @@ from resnorm_jax.data.pipeline import Batch
 from resnorm_jax.errors import UserError
 from resnorm_jax.lab.signals.jacobian import JacobianOptions
 from resnorm_jax.lab.signals.measure import Signals, measure
-from resnorm_jax.training.experiment import init_variables, prepare_data
+from resnorm_jax.training.initial import first_variables
 from resnorm_jax.training.optimizers import make_optimizer
-from resnorm_jax.training.trained import load_trained
-from resnorm_jax.training.unit_weights import normalize_weights
+from resnorm_jax.training.run_data import prepare_data
+from resnorm_jax.training.saved_run import load_trained
 
 DEEP = 100  # layers from which the backward pass computes them again
 
@@ -52,10 +52,7 @@ def subjects(config: Config, arrangements: Iterable[str] = ()) -> list[Subject]:
     batch = TrainBatches(dataset.train, config.train.batch_size, buckets, config.seed).batch_at(0)
 
     def start(model: Any) -> Mapping[str, Any]:
-        variables = init_variables(model, dataset, buckets, config.seed)
-        if not config.optimizer.unit_weights:
-            return variables
-        return {**variables, "params": normalize_weights(variables["params"])}
+        return first_variables(config, model, dataset, buckets, config.seed)
 
     names = list(arrangements) or [config.model.arrangement]
     each = [replace(config, model=replace(config.model, arrangement=name)) for name in names]

@@ -11,7 +11,7 @@ import numpy as np
 from resnorm_jax.arrangements import Arrangement
 from resnorm_jax.lab.theory.claim import Bound, Claim, Line, Measured, Panel, slope, spread_line
 from resnorm_jax.lab.theory.probe import Setup, draw, mean_square, normal_init, over_seeds
-from resnorm_jax.lab.theory.trained import Recipe, classifier, load_task, train_runs, warm
+from resnorm_jax.lab.theory.short_training import Recipe, classifier, load_task, train_runs, warm
 
 PAPER = "Sun et al. 2025 (arXiv 2502.05795)"
 SETUP = Setup()
@@ -84,7 +84,7 @@ def without_layer(params, layer):
 
 def accuracy_without(model, variables, rows) -> dict[str, jax.Array]:
     """Return the accuracy of one trained model, ``whole`` and ``without`` each layer, ``[N]``."""
-    x, mask, y = rows
+    x, y, mask = rows
 
     def score(params):
         return (model.apply({"params": params}, x, mask).argmax(-1) == y).mean()
@@ -101,7 +101,7 @@ def removal(name: str, seeds: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
     model = classifier(name, "layer", RECIPE)
     rates = [warm(RATE, WARMUP, RECIPE.steps)] * len(seeds)
     runs = train_runs(model, RECIPE, rates, seeds)
-    rows = load_task(RECIPE.task)["train"]
+    rows = load_task(RECIPE.task).train
     score = jax.jit(lambda v: jax.lax.map(lambda one: accuracy_without(model, one, rows), v))
     found = {k: np.asarray(v) for k, v in score(runs.variables).items()}
     return found["whole"][:, None] - found["without"], found["whole"]

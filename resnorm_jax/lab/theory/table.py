@@ -6,16 +6,29 @@ from resnorm_jax.errors import check_choice
 from resnorm_jax.lab.theory import (
     curse_of_depth,
     deepnet,
-    more,
+    hyper_gain,
+    mix_ln,
     noci,
+    norms_compared,
     rezero,
-    rezero_trained,
+    rezero_training,
     warmup,
     xiong,
 )
 from resnorm_jax.lab.theory.claim import Claim
 
-TOPICS = (xiong, noci, deepnet, rezero, rezero_trained, curse_of_depth, warmup, more)
+TOPICS = (
+    xiong,
+    noci,
+    deepnet,
+    rezero,
+    rezero_training,
+    curse_of_depth,
+    warmup,
+    mix_ln,
+    hyper_gain,
+    norms_compared,
+)
 CLAIMS: dict[str, Claim] = {claim.id: claim for topic in TOPICS for claim in topic.CLAIMS}
 
 

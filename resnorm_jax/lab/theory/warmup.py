@@ -9,7 +9,14 @@ import numpy as np
 
 from resnorm_jax import arrangements
 from resnorm_jax.lab.theory.claim import Bound, Claim, Line, Measured, Panel, finite
-from resnorm_jax.lab.theory.trained import Prepare, Recipe, Runs, classifier, train_runs, warm
+from resnorm_jax.lab.theory.short_training import (
+    Prepare,
+    Recipe,
+    Runs,
+    classifier,
+    train_runs,
+    warm,
+)
 from resnorm_jax.modules.admin import admin_profile
 
 PAPER = "Xiong et al. 2020 (arXiv 2002.04745)"

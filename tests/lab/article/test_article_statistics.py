@@ -28,18 +28,6 @@ def test_share_inside_counts_its_ends():
     assert statistics.share_inside(np.array([0.0, 1.0, 1.1, np.nan]), low, high) == 0.5
 
 
-@pytest.mark.parametrize(("count", "total"), [(0, 10), (3, 10), (10, 10), (50, 72)])
-def test_wilson_solves_its_equation(count, total):
-    """Both ends p solve ``(p - k/n)^2 = z^2 p (1 - p) / n``."""
-    for p in statistics.wilson(count, total):
-        assert (p - count / total) ** 2 == pytest.approx(1.96**2 * p * (1 - p) / total, abs=1e-12)
-
-
-def test_wilson_needs_a_trial():
-    with pytest.raises(ValueError, match="at least one"):
-        statistics.wilson(0, 0)
-
-
 def test_steps_to_is_the_first_look_that_reaches():
     losses = np.array([[3.0, 1.0, 2.0, 0.5], [3, 3, 3, 3], [np.nan, np.nan, 0.9, np.nan]])
     assert statistics.steps_to(losses, 1.0, every=5).tolist() == [5.0, np.inf, 10.0]

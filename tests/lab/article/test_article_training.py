@@ -12,7 +12,8 @@ from oracles import worst
 from resnorm_jax import article
 from resnorm_jax.lab.article.networks import TracedSwitch, all_switches
 from resnorm_jax.lab.article.outlook import attention_weights
-from resnorm_jax.lab.article.training import best_rate, rows_of_step, train_grid
+from resnorm_jax.lab.article.training import best_rate, train_grid
+from resnorm_jax.lab.trainer import rows_of_step
 
 RATES = (1e-2, 1e-1)
 

@@ -13,7 +13,7 @@ from resnorm_jax.cli.main import main as resnorm
 from resnorm_jax.data import Examples
 from resnorm_jax.lab.explain.explain import explain
 from resnorm_jax.lab.explain.page import page, strip
-from resnorm_jax.training.trained import Trained, load_trained
+from resnorm_jax.training.saved_run import Trained, load_trained
 
 
 @pytest.fixture(scope="module")

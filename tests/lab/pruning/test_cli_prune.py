@@ -7,8 +7,8 @@ import pytest
 
 from resnorm_jax.cli.main import main as resnorm
 from resnorm_jax.lab.pruning.measure import choosing_rows
-from resnorm_jax.training.experiment import prepare_data
-from resnorm_jax.training.trained import load_trained
+from resnorm_jax.training.run_data import prepare_data
+from resnorm_jax.training.saved_run import load_trained
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,14 @@ from rich.console import Console
 import resnorm_jax
 from resnorm_jax.cli.main import main as resnorm
 from resnorm_jax.errors import UserError
-from resnorm_jax.lab.theory import curse_of_depth, more, rezero_trained, trained, warmup
+from resnorm_jax.lab.problems import Problem, Rows
+from resnorm_jax.lab.theory import (
+    curse_of_depth,
+    norms_compared,
+    rezero_training,
+    short_training,
+    warmup,
+)
 from resnorm_jax.lab.theory.claim import Bound, Claim, Line, Measured, Panel
 from resnorm_jax.lab.theory.report import measured_words, page, print_table, summary
 from resnorm_jax.lab.theory.run import measure_all, measure_claim, rounded
@@ -128,7 +135,7 @@ def test_at_least_twelve_claims_were_reproduced_in_under_twenty_minutes(results)
 
 # --- Short trainings ---
 
-TINY = trained.Recipe(depth=1, width=8, heads=2, mlp_width=8, batch=4, steps=3)
+TINY = short_training.Recipe(depth=1, width=8, heads=2, mlp_width=8, batch=4, steps=3)
 
 
 @pytest.fixture
@@ -137,23 +144,23 @@ def tiny_task(monkeypatch):
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(12, 5, 3)).astype(np.float32), np.arange(12) % 2
     mask = np.arange(5) < (3 + np.arange(12) % 3)[:, None]
-    split = (jnp.asarray(x), jnp.asarray(mask), jnp.asarray(y))
-    task = {"classes": 2, "max_length": 5, "train": split, "test": split}
-    monkeypatch.setattr(trained, "load_task", lambda name: task)
+    rows = Rows(jnp.asarray(x), jnp.asarray(y), jnp.asarray(mask))
+    task = Problem("tiny", "features", rows, rows, 2, 0, 0.5)
+    monkeypatch.setattr(short_training, "load_task", lambda name: task)
     return task
 
 
 def test_warm_up_rises_to_the_peak_and_stays():
-    np.testing.assert_allclose(trained.warm(2.0, 4, 6), [0.5, 1, 1.5, 2, 2, 2])
-    np.testing.assert_allclose(trained.warm(2.0, 0, 3), [2, 2, 2])
+    np.testing.assert_allclose(short_training.warm(2.0, 4, 6), [0.5, 1, 1.5, 2, 2, 2])
+    np.testing.assert_allclose(short_training.warm(2.0, 0, 3), [2, 2, 2])
 
 
 def test_runs_are_the_trainers_own_steps_seed_by_seed(tiny_task):
-    model = trained.classifier("post_ln", "layer", TINY)
-    rates = [trained.warm(1e-2, 2, 3), trained.warm(3e-2, 0, 3)]
-    runs = trained.train_runs(model, TINY, rates, [4, 7])
+    model = short_training.classifier("post_ln", "layer", TINY)
+    rates = [short_training.warm(1e-2, 2, 3), short_training.warm(3e-2, 0, 3)]
+    runs = short_training.train_runs(model, TINY, rates, [4, 7])
     assert runs.loss.shape == (2, 3)
-    x, mask, y = tiny_task["train"]
+    x, y, mask = tiny_task.train
     adam = optax.scale_by_adam()
 
     @jax.jit
@@ -164,7 +171,7 @@ def test_runs_are_the_trainers_own_steps_seed_by_seed(tiny_task):
     init = jax.jit(lambda key: model.init(key, x[:1], mask[:1]))
     for run, (seed, rate) in enumerate(zip((4, 7), rates, strict=True)):
         key = jax.random.key(seed)
-        first = init(jax.random.fold_in(key, trained.INIT_KEY))
+        first = init(jax.random.fold_in(key, short_training.INIT_KEY))
         state = create_state(first, optax.chain(adam, optax.scale(1.0)), 0, None)
         for count in range(3):
             rows = jax.random.randint(jax.random.fold_in(key, count), (4,), 0, 12)
@@ -178,11 +185,11 @@ def test_runs_are_the_trainers_own_steps_seed_by_seed(tiny_task):
 
 
 def test_what_prepares_a_model_is_what_is_trained(tiny_task):
-    model = trained.classifier("t_fixup", "layer", TINY)
+    model = short_training.classifier("t_fixup", "layer", TINY)
     still = [np.zeros(1)]
     recipe = dataclasses.replace(TINY, steps=1)
-    plain = trained.train_runs(model, recipe, still, [0])
-    scaled = trained.train_runs(model, recipe, still, [0], warmup.small_embedding)
+    plain = short_training.train_runs(model, recipe, still, [0])
+    scaled = short_training.train_runs(model, recipe, still, [0], warmup.small_embedding)
     gain = 9**-0.25  # (9 N)^(-1/4), one layer
     for name, share in (("front_end", gain), ("head", 1.0)):
         before, after = (jax.tree.leaves(r.variables["params"][name]) for r in (plain, scaled))
@@ -191,8 +198,8 @@ def test_what_prepares_a_model_is_what_is_trained(tiny_task):
 
 
 def test_batch_norm_keeps_its_statistics(tiny_task):
-    model = trained.classifier("post_ln", "batch", TINY)
-    runs = trained.train_runs(model, TINY, [trained.warm(1e-2, 0, 3)], [0])
+    model = short_training.classifier("post_ln", "batch", TINY)
+    runs = short_training.train_runs(model, TINY, [short_training.warm(1e-2, 0, 3)], [0])
     moved = jax.tree.leaves(runs.variables["batch_stats"])
     assert any(np.abs(leaf).max() > 0 for leaf in moved)
     assert np.isfinite(runs.loss).all()
@@ -201,7 +208,7 @@ def test_batch_norm_keeps_its_statistics(tiny_task):
 def fake_runs(accuracy, steps=300):
     accuracy = np.asarray(accuracy, np.float64).ravel()
     loss = np.full((len(accuracy), steps), 2.0)
-    return trained.Runs(loss, accuracy, 1 - accuracy, accuracy, {})
+    return short_training.Runs(loss, accuracy, 1 - accuracy, accuracy, {})
 
 
 def test_warm_up_numbers(monkeypatch):
@@ -228,10 +235,12 @@ def test_numbers_of_admin_and_of_the_order_without_warm_up(monkeypatch):
     def train(model, *_):
         return fake_runs(given[model])
 
-    for module in (warmup, rezero_trained):
+    for module in (warmup, rezero_training):
         monkeypatch.setattr(module, "classifier", lambda name, *_: name)
         monkeypatch.setattr(module, "train_runs", train)
-    admin, order = (f((0, 1)).numbers for f in (warmup.measure_admin, rezero_trained.measure_order))
+    admin, order = (
+        f((0, 1)).numbers for f in (warmup.measure_admin, rezero_training.measure_order)
+    )
     assert (admin["admin_share_trained"], admin["post_ln_share_trained"]) == (1, 0.5)
     assert order["post_ln_loss"] == pytest.approx(0.7)
     assert order["pre_ln_accuracy"] == pytest.approx(0.85)
@@ -240,8 +249,10 @@ def test_numbers_of_admin_and_of_the_order_without_warm_up(monkeypatch):
 
 def test_numbers_of_norms_compared_seed_by_seed(monkeypatch):
     given = {"dyt": np.array([0.9, 0.8]), "layer": np.array([0.8, 0.8])}
-    monkeypatch.setattr(more, "scores", lambda row, norm, *_: given[norm])
-    found = more.measure_norms("pre_ln", "dyt", "layer", more.DIGITS, "apart", (0, 1)).numbers
+    monkeypatch.setattr(norms_compared, "scores", lambda row, norm, *_: given[norm])
+    found = norms_compared.measure_norms(
+        "pre_ln", "dyt", "layer", norms_compared.DIGITS, "apart", (0, 1)
+    ).numbers
     assert found["apart"] == pytest.approx(0.05)
     assert found["apart_over_standard_error"] == pytest.approx(1.0)  # sd .0707 over root 2
 

@@ -11,11 +11,12 @@ from resnorm_jax import arrangements
 from resnorm_jax.lab.theory import (
     curse_of_depth,
     deepnet,
-    more,
+    hyper_gain,
+    mix_ln,
     noci,
     probe,
     rezero,
-    rezero_trained,
+    rezero_training,
     xiong,
 )
 from resnorm_jax.lab.theory.claim import DIVERGED, finite, slope, spread_line
@@ -273,9 +274,9 @@ def test_parameters_as_torch_draws_them():
     assert 0.9 * bound < np.abs(query).max() <= bound + 1e-6
 
 
-@pytest.mark.parametrize("name", list(rezero_trained.LAYERS))
+@pytest.mark.parametrize("name", list(rezero_training.LAYERS))
 def test_deep_logits_layer_by_layer(name):
-    p = rezero_trained.deep_parameters(key(10), 6, 3, depth=4, width=5)
+    p = rezero_training.deep_parameters(key(10), 6, 3, depth=4, width=5)
     p = {**p, "gate": jnp.linspace(0.1, 0.4, 4)}
     n = {k: np.asarray(v, np.float64) for k, v in p.items()}
     x = rows(4, 7, 6)
@@ -285,12 +286,12 @@ def test_deep_logits_layer_by_layer(name):
         h = {"vanilla": f, "residual": h + f, "layer norm": plain_norm(f), "ReZero": h + g * f}[
             name
         ]
-    found = rezero_trained.deep_logits(rezero_trained.LAYERS[name], p, jnp.asarray(x))
+    found = rezero_training.deep_logits(rezero_training.LAYERS[name], p, jnp.asarray(x))
     np.testing.assert_allclose(found, h @ n["last"] + n["last_bias"], rtol=1e-3, atol=1e-4)
 
 
 def test_adagrad_divides_by_the_root_of_the_sum_of_squares():
-    direction = rezero_trained.DIRECTIONS["adagrad"]()
+    direction = rezero_training.DIRECTIONS["adagrad"]()
     g = np.array([3.0, -0.1])
     state = direction.init(jnp.zeros(2))
     first, state = direction.update(jnp.asarray(g), state)
@@ -338,8 +339,8 @@ def test_deep_over_shallow():
 
 
 def test_gains_are_those_of_the_product(monkeypatch):
-    monkeypatch.setattr(more, "SUBLAYERS", 5)
-    found = more.gains(key(14))
+    monkeypatch.setattr(hyper_gain, "SUBLAYERS", 5)
+    found = hyper_gain.gains(key(14))
     square = np.asarray(jax.random.normal(key(14), (5, 4, 4)), np.float64)
     product = np.eye(4)
     for count, matrix in enumerate(np.eye(4) + 0.3 * square):
@@ -351,9 +352,9 @@ def test_gains_are_those_of_the_product(monkeypatch):
 
 
 def test_gradients_of_two_stacks_come_in_the_order_of_layers(monkeypatch):
-    monkeypatch.setattr(more, "DEPTH", 4)
+    monkeypatch.setattr(mix_ln, "DEPTH", 4)
     row = probe.normal_init("mix_ln")
-    found = jax.jit(lambda k: more.gradient_by_layer(row, k, SMALL))(key(15))["norm"]
+    found = jax.jit(lambda k: mix_ln.gradient_by_layer(row, k, SMALL))(key(15))["norm"]
     encoder = SMALL.encoder(row, 4)
     params, x, head, labels = draw(SMALL, encoder, key(15))
     assert [len(params[n]["feed_forward"]["branch"]["fc2"]["kernel"]) for n in

@@ -8,10 +8,17 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from resnorm_jax.lab.problems import problem
 from resnorm_jax.lab.theory.claim import DIVERGED, Bound, Claim, Line, Measured, Panel, finite
 from resnorm_jax.lab.theory.probe import over_seeds
 from resnorm_jax.lab.theory.rezero import CODE, PAPER
-from resnorm_jax.lab.theory.trained import DIRECTIONS, Recipe, classifier, load_task, train_runs
+from resnorm_jax.lab.theory.short_training import (
+    DIRECTIONS,
+    Recipe,
+    classifier,
+    train_runs,
+)
+from resnorm_jax.lab.trainer import cross_entropy, descent, drawn_rows
 from resnorm_jax.ops.norms import layer_norm
 from resnorm_jax.ops.residual import residual
 
@@ -65,30 +72,23 @@ def deep_logits(layer: Layer, p: dict, x: jax.Array) -> jax.Array:
 
 def deep_losses(layer: Layer, key: jax.Array, rows, steps: int = STEPS) -> dict:
     """Return ``loss [T]`` of each step's batch, Adagrad of rate .01."""
-    x, y = rows
+    x, y, _ = rows
     first, order = jax.random.split(key)
     params = deep_parameters(first, x.shape[-1], 10)
     optimizer = optax.chain(DIRECTIONS["adagrad"](), optax.scale(-0.01))
 
-    def loss(p, chosen):
-        logits = deep_logits(layer, p, x[chosen])
-        return optax.softmax_cross_entropy_with_integer_labels(logits, y[chosen]).mean()
+    def loss(p, number):
+        chosen = drawn_rows(order, number, len(y), BATCH)
+        return cross_entropy(deep_logits(layer, p, x[chosen]), y[chosen]), None
 
-    def step(carry, number):
-        p, state = carry
-        chosen = jax.random.randint(jax.random.fold_in(order, number), (BATCH,), 0, len(y))
-        value, gradient = jax.value_and_grad(loss)(p, chosen)
-        updates, state = optimizer.update(gradient, state)
-        return (optax.apply_updates(p, updates), state), value
-
-    _, losses = jax.lax.scan(step, (params, optimizer.init(params)), jnp.arange(steps))
+    start = (params, optimizer.init(params))
+    _, losses = jax.lax.scan(descent(loss, optimizer), start, jnp.arange(steps))
     return {"loss": losses}
 
 
 def measure_deep(seeds: Sequence[int]) -> Measured:
     """Measure the training loss of 64 fully connected layers."""
-    x, _, y = load_task("digits")["train"]
-    rows = (x.reshape(len(x), -1), y)
+    rows = problem("rows").train.flat()
     numbers: dict[str, float] = {}
     lines: list[Line] = []
     for name, layer in LAYERS.items():

@@ -1,4 +1,4 @@
-"""The data that claims are measured on, as arrays."""
+"""The data that the lab trains on, as arrays."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,6 +21,15 @@ class Rows(NamedTuple):
     def take(self, rows: Any) -> "Rows":
         """Return these rows."""
         return Rows(*(each[rows] for each in self))
+
+    def flat(self) -> "Rows":
+        """Return the rows with all their features in one vector."""
+        return self._replace(x=self.x.reshape(len(self.x), -1))
+
+    def padded(self, length: int) -> "Rows":
+        """Return the rows with ``length`` positions of ``x [B, L, C]``."""
+        extra = ((0, 0), (0, length - self.x.shape[1]))
+        return self._replace(x=jnp.pad(self.x, (*extra, (0, 0))), mask=jnp.pad(self.mask, extra))
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ with the same config and seed: the same initial values, batches, dropout and lea
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import jax
@@ -18,24 +17,24 @@ from resnorm_jax.build import DEVICE_AXIS, build_model, check_names
 from resnorm_jax.config import Config
 from resnorm_jax.data import Dataset, TrainBatches, describe, length_buckets
 from resnorm_jax.data.pipeline import eval_batches
-from resnorm_jax.training.experiment import init_variables
+from resnorm_jax.lab.trainer import over, training
+from resnorm_jax.training.initial import first_variables
 from resnorm_jax.training.optimizers import make_optimizer
+from resnorm_jax.training.run_data import scored_rows
 from resnorm_jax.training.step import (
     Batch,
     StepOptions,
     create_state,
     predict_step,
     scored_variables,
-    train_step,
 )
-from resnorm_jax.training.unit_weights import normalize_weights
 
 CHUNK = 25  # steps between two looks at the progress
 Told = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
-class Trained:
+class CellRuns:
     """What came of the S x R runs of one cell.
 
     Attributes:
@@ -58,13 +57,13 @@ def train_runs(
     rates: Sequence[float],
     steps: int,
     told: Told = lambda done, examples: None,
-) -> Trained:
+) -> CellRuns:
     """Train every seed at every peak learning rate.
 
     Args:
       config: of the run; its seed and its learning rate are not read, and neither is what concerns
         files, devices and selection: the last parameters are scored.
-      dataset: as `resnorm_jax.training.experiment.prepare_data` returns it.
+      dataset: as `resnorm_jax.training.run_data.prepare_data` returns it.
       seeds: of initial values, batches and dropout.
       rates: peak learning rates.
       steps: updates of each run.
@@ -85,7 +84,7 @@ def train_runs(
     began, losses = time.perf_counter(), []
     chunk = max(n for n in range(1, CHUNK + 1) if steps % n == 0)
     train = _compiled(programs.train, state, peaks, _stacked(batches, 0, chunk))
-    held = _scored_rows(config, dataset)
+    held = scored_rows(dataset, config.train.score)
     scored = eval_batches(held, config.train.batch_size, buckets)
     compile_seconds = time.perf_counter() - began
     for start in range(0, steps, chunk):
@@ -94,7 +93,7 @@ def train_runs(
         told(start + chunk, chunk * len(seeds) * len(rates) * config.train.batch_size)
     log_probs = _predict(programs, state, scored)
     seconds = time.perf_counter() - began - compile_seconds
-    return Trained(np.concatenate(losses, axis=-1), log_probs, seconds, compile_seconds)
+    return CellRuns(np.concatenate(losses, axis=-1), log_probs, seconds, compile_seconds)
 
 
 class _Programs:
@@ -103,8 +102,8 @@ class _Programs:
     def __init__(self, config: Config, model: Any, steps: int) -> None:
         self._config, self._model, self._steps = config, model, steps
         self.predict = jax.jit(
-            lambda variables, batch: _over_runs(
-                lambda v: predict_step(v, batch, model.apply), variables
+            lambda variables, batch: over(
+                lambda v: predict_step(v, batch, model.apply), variables, together=_room()
             )
         )
 
@@ -121,32 +120,18 @@ class _Programs:
     def train(self, state: Any, peaks: jax.Array, batches: Batch) -> tuple[Any, jax.Array]:
         """Do a chunk of steps of all runs: states ``[S, R, ...]``, batches ``[S, C, B, ...]``."""
 
+        def run(state: Any, peak: jax.Array, chunk: Batch) -> tuple[Any, jax.Array]:
+            return jax.lax.scan(training(self.options(peak), DEVICE_AXIS), state, chunk)
+
         def seed(states: Any, rates: jax.Array, chunk: Batch) -> tuple[Any, jax.Array]:
-            return _over_runs(lambda given: self._run(given[0], given[1], chunk), (states, rates))
+            return over(lambda one, rate: run(one, rate, chunk), states, rates, together=_room())
 
-        return jax.lax.map(lambda given: seed(*given), (state, peaks, batches))
-
-    def _run(self, state: Any, peak: jax.Array, chunk: Batch) -> tuple[Any, jax.Array]:
-        options = self.options(peak)
-
-        def step(state: Any, batch: Batch) -> tuple[Any, jax.Array]:
-            # One device of the mapped axis, as in the trainer: keys and norms ask for its index.
-            one = jax.tree.map(lambda a: a[None], batch)
-            mapped = jax.vmap(
-                partial(train_step, options=options, axis_name=DEVICE_AXIS),
-                in_axes=(None, 0), axis_name=DEVICE_AXIS,
-            )  # fmt: skip
-            new, sums = jax.tree.map(lambda a: a[0], mapped(state, one))
-            return new, sums["loss"] / sums["count"]
-
-        return jax.lax.scan(step, state, chunk)
+        return over(seed, state, peaks, batches, together=False)
 
 
-def _over_runs(function: Callable[[Any], Any], runs: Any) -> Any:
-    """Apply a function to each run: at once on an accelerator, one by one where a core is full."""
-    if jax.default_backend() == "cpu":
-        return jax.lax.map(function, runs)
-    return jax.vmap(function)(runs)
+def _room() -> bool:
+    """Whether runs go beside each other: not where one fills a core."""
+    return jax.default_backend() != "cpu"
 
 
 def _first_states(config, model, dataset, buckets, seeds, count: int, programs: _Programs) -> Any:
@@ -154,9 +139,7 @@ def _first_states(config, model, dataset, buckets, seeds, count: int, programs: 
     options = programs.options(1.0)
     states = []
     for seed in seeds:
-        variables = init_variables(model, dataset, buckets, seed)
-        if config.optimizer.unit_weights:
-            variables = {**variables, "params": normalize_weights(variables["params"])}
+        variables = first_variables(config, model, dataset, buckets, seed)
         states.append(create_state(variables, options.optimizer, seed, config.train.ema))
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
     return jax.tree.map(
@@ -174,12 +157,6 @@ def _stacked(batches: Sequence[TrainBatches], start: int, count: int) -> Any:
 def _compiled(function: Callable[..., Any], *arguments: Any) -> Any:
     """Compile a function for some arguments; it then takes others of their shapes."""
     return jax.jit(function).lower(*arguments).compile()
-
-
-def _scored_rows(config: Config, dataset: Dataset) -> Any:
-    rows = dataset.test if config.train.score == "test" else dataset.valid
-    assert rows is not None  # as `prepare_data` made sure
-    return rows
 
 
 def _predict(programs: _Programs, state: Any, batches: Any) -> np.ndarray:

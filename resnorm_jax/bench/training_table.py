@@ -21,8 +21,9 @@ from resnorm_jax.errors import UserError
 from resnorm_jax.reporting.progress import Progress
 from resnorm_jax.schemes import STREAMS
 from resnorm_jax.training.devices import DataParallel
-from resnorm_jax.training.experiment import prepare_data, run_experiment, total_steps
+from resnorm_jax.training.experiment import run_experiment
 from resnorm_jax.training.loop import DivergedError
+from resnorm_jax.training.run_data import prepare_data, total_steps
 
 # What may be compared: a field of the model, and the names that it takes.
 MENUS: dict[str, Callable[[], tuple[str, ...]]] = {

@@ -1,7 +1,7 @@
-"""Short trainings on real data: all seeds and rates in one compiled loop over steps."""
+"""Short trainings of a classifier on real data."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -11,18 +11,14 @@ import numpy as np
 import optax
 
 from resnorm_jax.arrangements import Arrangement
-from resnorm_jax.data import load_dataset, scale_channels
-from resnorm_jax.data.preprocess import valid_positions
+from resnorm_jax.lab.problems import Problem, Rows, problem
+from resnorm_jax.lab.trainer import cross_entropy, drawn_rows, over, training
 from resnorm_jax.modules.classifier import SequenceClassifier
 from resnorm_jax.modules.encoder import TransformerEncoder
 from resnorm_jax.modules.front_ends import FeatureEmbedding
-from resnorm_jax.training.step import StepOptions, create_state, scored_variables, train_step
+from resnorm_jax.training.initial import INIT_KEY
+from resnorm_jax.training.step import StepOptions, create_state, scored_variables
 
-INIT_KEY = 2**31 - 1  # folded into the root key; steps are far below it
-TASKS: dict[str, tuple[str, dict[str, Any]]] = {
-    "digits": ("digits", {"view": "rows"}),
-    "vowels": ("series", {"name": "JapaneseVowels"}),
-}
 # Directions of an update by name; Adagrad's sum starts at 0, as PyTorch's does.
 DIRECTIONS: dict[str, Callable[[], optax.GradientTransformation]] = {
     "adam": optax.scale_by_adam,
@@ -34,7 +30,7 @@ DIRECTIONS: dict[str, Callable[[], optax.GradientTransformation]] = {
 class Recipe:
     """What is alike in all runs that are compared."""
 
-    task: str = "digits"
+    task: str = "rows"
     depth: int = 12
     width: int = 32
     heads: int = 4
@@ -66,19 +62,11 @@ class Runs:
 
 
 @lru_cache(maxsize=4)
-def load_task(name: str) -> dict[str, Any]:
-    """Return ``classes``, ``max_length`` and, for train and test, ``(x, mask, y)``."""
-    source, options = TASKS[name]
-    dataset = scale_channels(load_dataset(source, options))
-    length = dataset.max_length
-    found: dict[str, Any] = {"classes": len(dataset.classes), "max_length": length}
-    for split in ("train", "test"):
-        rows = getattr(dataset, split)
-        extra = length - rows.x.shape[1]
-        x = np.pad(rows.x, ((0, 0), (0, extra), (0, 0)))
-        mask = np.pad(valid_positions(rows), ((0, 0), (0, extra)))
-        found[split] = (jnp.asarray(x), jnp.asarray(mask), jnp.asarray(rows.y))
-    return found
+def load_task(name: str) -> Problem:
+    """Return a row of `resnorm_jax.lab.problems.SOURCES`, both splits padded to one length."""
+    found = problem(name)
+    length = max(rows.x.shape[1] for rows in (found.train, found.test))
+    return replace(found, train=found.train.padded(length), test=found.test.padded(length))
 
 
 def classifier(row: str | Arrangement, norm: str, recipe: Recipe) -> SequenceClassifier:
@@ -89,10 +77,10 @@ def classifier(row: str | Arrangement, norm: str, recipe: Recipe) -> SequenceCla
         norm=norm, activation=recipe.activation, dropout=recipe.dropout,
     )  # fmt: skip
     return SequenceClassifier(
-        classes=task["classes"],
+        classes=task.classes,
         front_end=FeatureEmbedding(recipe.width),
         encoder=encoder,
-        max_length=task["max_length"],
+        max_length=task.train.x.shape[1],
         dropout=recipe.dropout,
     )
 
@@ -124,20 +112,19 @@ def train_runs(
     task = load_task(recipe.task)
 
     def one(key: jax.Array, rate: jax.Array) -> dict[str, Any]:
-        x, mask, y = task["train"]
-        variables = model.init(jax.random.fold_in(key, INIT_KEY), x[:1], mask[:1])
+        rows = task.train
+        variables = model.init(jax.random.fold_in(key, INIT_KEY), rows.x[:1], rows.mask[:1])
         if prepare is not None:
-            rows = _rows(key, INIT_KEY - 1, recipe, len(y))
-            params = prepare(model, variables, x[rows], mask[rows])
+            some = rows.take(drawn_rows(key, INIT_KEY - 1, len(rows.y), recipe.batch))
+            params = prepare(model, variables, some.x, some.mask)
             variables = {**variables, "params": params}
-        state, loss = _train(model, recipe, variables, key, rate, task["train"])
+        state, loss = _train(model, recipe, variables, key, rate, rows)
         scored = scored_variables(state)
-        train, test = (_score(model, scored, *task[split]) for split in ("train", "test"))
+        train, test = (_score(model, scored, split) for split in (task.train, task.test))
         return {"loss": loss, "train": train, "test": test, "variables": scored}
 
     keys = jnp.stack([jax.random.key(seed) for seed in seeds])
-    # One after the other in one program: on CPU as fast as vmap, and compiled in half the time.
-    each = jax.jit(lambda *given: jax.lax.map(lambda pair: one(*pair), given))
+    each = jax.jit(lambda *given: over(one, *given, together=False))
     found = each(keys, jnp.asarray(np.stack(rates), jnp.float32))
     (train_accuracy, train_loss), (test_accuracy, _) = found["train"], found["test"]
     numbers = (found["loss"], train_accuracy, train_loss, test_accuracy)
@@ -145,35 +132,25 @@ def train_runs(
     return Runs(loss, scores[0], scores[1], scores[2], found["variables"])
 
 
-def _rows(key: jax.Array, step: Any, recipe: Recipe, count: int) -> jax.Array:
-    return jax.random.randint(jax.random.fold_in(key, step), (recipe.batch,), 0, count)
-
-
-def _train(model, recipe: Recipe, variables, key, rate, rows):
-    x, mask, y = rows
+def _train(model, recipe: Recipe, variables, key, rate, rows: Rows):
     direction = DIRECTIONS[recipe.direction]()
     optimizer = optax.chain(
         direction,
         optax.scale_by_schedule(lambda step: -rate[step]),
     )
-    options = StepOptions(model.apply, optimizer)
+    train = training(StepOptions(model.apply, optimizer))
     state = create_state(variables, optimizer, 0, None)
     state = state.replace(key=jax.random.key_data(key))
 
     def step(state, _):
-        chosen = _rows(key, state.step, recipe, len(y))
-        batch = {
-            "x": x[chosen], "y": y[chosen], "mask": mask[chosen],
-            "weight": jnp.ones(recipe.batch),
-        }  # fmt: skip
-        state, sums = train_step(state, batch, options)
-        return state, sums["loss"] / sums["count"]
+        some = rows.take(drawn_rows(key, state.step, len(rows.y), recipe.batch))
+        return train(state, {**some._asdict(), "weight": jnp.ones(recipe.batch)})
 
     return jax.lax.scan(step, state, None, length=recipe.steps)
 
 
-def _score(model, variables, x, mask, y) -> tuple[jax.Array, jax.Array]:
+def _score(model, variables, rows: Rows) -> tuple[jax.Array, jax.Array]:
     """Return accuracy and mean cross-entropy."""
-    logits = model.apply(variables, x, mask)
-    losses = optax.softmax_cross_entropy_with_integer_labels(logits, y)
-    return (logits.argmax(-1) == y).mean(), losses.mean()
+    logits = model.apply(variables, rows.x, rows.mask)
+    loss = cross_entropy(logits, rows.y)
+    return (logits.argmax(-1) == rows.y).mean(), loss

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 
@@ -17,7 +16,8 @@ from resnorm_jax.modules.positions import POSITIONS
 from resnorm_jax.training.checkpoint import CheckpointStore, DamagedCheckpointError
 from resnorm_jax.training.devices import DataParallel, choose_devices
 from resnorm_jax.training.evaluation import predict
-from resnorm_jax.training.loop import packed, unpacked
+from resnorm_jax.training.initial import variables_like
+from resnorm_jax.training.model_state import packed, unpacked
 from resnorm_jax.training.optimizers import make_optimizer
 from resnorm_jax.training.run_directory import read_run, seed_directory
 from resnorm_jax.training.step import StepOptions, create_state, scored_variables
@@ -87,7 +87,7 @@ def load_trained(workdir: Path, seed: int | None = None, kind: str | None = None
     model = build_model(config, meta)
     optimizer, _ = make_optimizer(config.optimizer, 10**9)
     like = jax.eval_shape(
-        lambda: create_state(_initial(model, meta), optimizer, seed, config.train.ema)
+        lambda: create_state(variables_like(model, meta), optimizer, seed, config.train.ema)
     )
     like = jax.tree.map(lambda s: np.zeros(s.shape, s.dtype), like)
     wanted = scored_variables(like)
@@ -104,13 +104,3 @@ def load_trained(workdir: Path, seed: int | None = None, kind: str | None = None
     parallel = DataParallel(StepOptions(model.apply, optax.identity()), devices)
     variables = unpacked(found, wanted) if kind == "best" else scored_variables(found)
     return Trained(config, meta, variables, step, kind, parallel)
-
-
-def _initial(model: Any, meta: dict[str, Any]) -> dict[str, Any]:
-    shapes = {
-        "features": (1, meta["max_length"], *meta["shape"]),
-        "tokens": (1, meta["max_length"]),
-        "images": (1, *meta["shape"]),
-    }
-    dtype = jnp.int32 if meta["kind"] == "tokens" else jnp.float32
-    return model.init(jax.random.key(0), jnp.zeros(shapes[meta["kind"]], dtype))

@@ -1,0 +1,64 @@
+"""What a run leaves behind when it is done: ``report.json``, figures, tables."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from resnorm_jax.config import Config
+from resnorm_jax.data import Dataset
+from resnorm_jax.reporting.figures import draw_confusion, draw_curves
+from resnorm_jax.reporting.files import MetricsLog, write_json
+from resnorm_jax.reporting.metrics import summarize_seeds
+from resnorm_jax.reporting.tables import per_class_table, result_table
+from resnorm_jax.training.run_data import baselines, scored_rows
+
+FILES = {
+    "report": "report.json",
+    "log": "metrics.jsonl",
+    "curves": "curves.png",
+    "confusion": "confusion.png",
+    "checkpoints": "checkpoints",
+}
+
+
+def make_report(
+    config: Config, dataset: Dataset, scores: list[dict[str, Any]], programs: int
+) -> dict[str, Any]:
+    """Return the report: the mean scores at the top, every seed below, trivial rules beside."""
+    split = config.train.score
+    summary = summarize_seeds(scores)
+    trivial = baselines(dataset, split)
+    hashes = [s["params_sha256"] for s in scores]
+    return {
+        "dataset": dataset.name,
+        "arrangement": config.model.arrangement,
+        "split": split,
+        "rows": len(scored_rows(dataset, split)),
+        "majority": trivial["majority class"],
+        "baselines": trivial,
+        **{name: values["mean"] for name, values in summary.items()},
+        "summary": summary,
+        "train_seconds": sum(s["train_seconds"] for s in scores),
+        "compiled_programs": programs,
+        "params_sha256": hashes[0] if len(hashes) == 1 else hashes,
+        "classes": list(dataset.classes),
+        "seeds": scores,
+    }
+
+
+def write_report(
+    report: Mapping[str, Any], workdir: Path, log: MetricsLog, console: Console
+) -> None:
+    """Write ``report.json`` and the figures, and print the tables."""
+    files = {name: workdir / path for name, path in FILES.items()}
+    first, title = report["seeds"][0], f"{report['dataset']}, {report['arrangement']}"
+    rows = f"{report['split']} rows"
+    write_json(files["report"], report)
+    draw_curves(log.rows(), files["curves"], title)
+    about = f"{title}: seed {first['seed']}, {rows}"
+    draw_confusion(first["confusion"], report["classes"], files["confusion"], about)
+    per_class_table(first, console)
+    shown = {**report, "title": f"{title}: {report['rows']} {rows}", "files": files}
+    result_table(shown, console)

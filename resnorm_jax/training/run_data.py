@@ -1,0 +1,65 @@
+"""What data a run sees: its rows, how many updates they make, and what they say of themselves."""
+
+from dataclasses import replace
+
+from resnorm_jax.config import Config
+from resnorm_jax.data import (
+    Dataset,
+    Examples,
+    TrainBatches,
+    load_dataset,
+    majority_accuracy,
+    scale_channels,
+    split_validation,
+)
+from resnorm_jax.errors import UserError
+
+
+def prepare_data(config: Config) -> Dataset:
+    """Load the data, hold out validation rows, and scale channels by the training rows."""
+    options = dict(config.data)
+    dataset = load_dataset(options.pop("source"), options)
+    if config.train.validation and dataset.valid is None:
+        dataset = split_validation(dataset, config.train.validation, config.seed)
+    if dataset.valid is None and (config.train.select, config.train.score) != ("last", "test"):
+        field = "select" if config.train.select != "last" else "score"
+        raise UserError(
+            f"config.train.{field}: {getattr(config.train, field)!r} needs validation rows; "
+            "set train.validation=0.2"
+        )
+    return scale_channels(dataset) if config.train.scale else dataset
+
+
+def scored_rows(dataset: Dataset, split: str) -> Examples:
+    """Return the rows that ``config.train.score`` names: ``"test"`` or ``"valid"``."""
+    rows = dataset.test if split == "test" else dataset.valid
+    assert rows is not None  # as `prepare_data` made sure
+    return rows
+
+
+def total_steps(config: Config, dataset: Dataset, buckets: tuple[int, ...]) -> int:
+    """Return the number of updates: ``train.steps``, or epochs times the batches of one."""
+    if config.train.steps is not None:
+        return config.train.steps
+    batches = TrainBatches(dataset.train, config.train.batch_size, buckets, config.seed)
+    return config.train.epochs * batches.steps_per_epoch
+
+
+def data_line(dataset: Dataset) -> str:
+    """Return one line on the data: rows, lengths, classes."""
+    parts = [f"{len(dataset.train)} training"]
+    if dataset.valid is not None:
+        parts.append(f"{len(dataset.valid)} validation")
+    parts.append(f"{len(dataset.test)} test")
+    lengths = dataset.train.lengths
+    span = f"length {lengths.min()}" + (
+        f" to {lengths.max()}" if lengths.max() > lengths.min() else ""
+    )
+    return f"{dataset.name}: {', '.join(parts)} rows, {span}, {len(dataset.classes)} classes"
+
+
+def baselines(dataset: Dataset, split: str) -> dict[str, float]:
+    """Return the accuracy of the trivial rules on the scored rows."""
+    if split == "test":
+        return {"majority class": majority_accuracy(dataset), **dataset.rules}
+    return {"majority class": majority_accuracy(replace(dataset, test=scored_rows(dataset, split)))}
