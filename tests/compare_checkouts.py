@@ -15,7 +15,7 @@ does this file's cases in a process of its own, in two passes:
 1. Each program is traced and lowered. Two programs of one text, in which the paths stand too, are
    given one executable by one compiler: their bits are equal, and nothing need be compiled.
 2. Cases whose programs differ in either checkout are compiled and run in both, and their arrays are
-   compared bit by bit. ``--run`` does so with all cases, at some 20 times the cost.
+   compared bit by bit. ``--run`` does so with all cases, at some 10 times the cost.
 
 A case that fails, or that one checkout alone has, is a difference. The exit status is 1 if there is
 any. OLD and NEW are folders that hold ``resnorm_jax``, or results kept by an earlier run: those lie in
@@ -43,6 +43,7 @@ import numpy as np
 
 B, L, S, D, H, DEPTH = 2, 5, 4, 8, 2, 5
 DROPS = {"dropout": 0.1, "attention_dropout": 0.1, "drop_path": 0.2}
+SHOWN = 8  # differences printed for each case
 PROGRAMS, VALUES = "programs.jsonl", "values.jsonl"  # of each pass: a line a case
 
 
@@ -248,7 +249,13 @@ class Programs:
             return jnp.sum(out * cotangent), {"out": out, "extra": extra}
 
         every = tuple(range(len(inputs)))
-        self.program(name, jax.value_and_grad(loss, every, has_aux=True, allow_int=True), *inputs)
+        gradient = jax.grad(loss, every, has_aux=True, allow_int=True)
+
+        def program(*inputs):
+            gradients, seen = gradient(*inputs)
+            return {**seen, "gradient": gradients}
+
+        self.program(name, program, *inputs)
 
 
 class Lowering(Programs):
@@ -472,13 +479,20 @@ def compare(old, new, options):
         run_again(again, (old, new), checkouts, options, report)
     for name in names:
         how = "equal, bit by bit" if name in again else "equal, the same programs"
-        print(f"{name}: " + ("\n  ".join(["DIFFERS", *report[name]]) if report[name] else how))
+        print(
+            f"{name}: " + ("\n  ".join(["DIFFERS", *short(report[name])]) if report[name] else how)
+        )
     wrong = sum(bool(lines) for lines in report.values())
     print(f"{len(names)} cases: {len(names) - wrong} equal, {wrong} differ")
     if options.out is not None:
         summary = {"cases": len(names), "same_programs": sorted(same), "differences": report}
         options.out.write_text(json.dumps(summary, indent=1) + "\n")
     return int(wrong > 0 or not names)
+
+
+def short(lines):
+    """Return the first lines, and how many more ``--out`` has."""
+    return lines if len(lines) <= SHOWN else [*lines[:SHOWN], f"and {len(lines) - SHOWN} more"]
 
 
 def run_again(names, folders, checkouts, options, report):
