@@ -343,12 +343,22 @@ def run_case(folder, name, case, run):
     do = Running() if run else Lowering()
     try:
         case(do=do)
+        check_imports()
         line["digests"] = {path: digest(a) for path, a in do.seen.items()} if run else do.seen
         if run:
             np.savez(values_file(folder, name), **{p: plain(a) for p, a in do.seen.items()})
     except Exception:
         line["error"] = traceback.format_exc()
     return {**line, "seconds": round(time.monotonic() - began, 2)}
+
+
+def check_imports():
+    """Raise ImportError for a module of another tree: an editable install fills gaps silently."""
+    for name, module in sys.modules.items():
+        file = getattr(module, "__file__", None)
+        ours = name.partition(".")[0] == "resnorm_jax" and file
+        if ours and not Path(file).resolve().is_relative_to(Path.cwd().resolve()):
+            raise ImportError(f"{name} is not in {Path.cwd()} but comes from {file}")
 
 
 def digest(array):
