@@ -96,6 +96,8 @@ SLOTS = {
     "norm_after": {"arrangement": "sandwich_ln"}, "norm_on_stream": {"arrangement": "post_ln"},
     "parallel_norm": {"arrangement": "parallel_two_norms"},
 }  # fmt: skip
+# Two attentions in one layer: their cross-attentions would have the same name.
+DECODER_ONLY = ("sandwich_order",)
 BFLOAT16 = (
     "pre_ln", "post_ln", "deepnorm", "rezero", "fixup", "gtrxl", "deep_delta", "adaln_zero",
     "attention_residuals", "value_residual", "prores", "dynamic_hyper_connections", "mhc",
@@ -134,9 +136,12 @@ def case_decoder(row, do):
     """A decoder while training, beside an encoder of another depth."""
     import resnorm_jax as rn
 
-    model = rn.TransformerDecoder(depth=3, heads=H, arrangement=row, encoder_depth=4, **DROPS)
-    inputs = data("x"), data("memory")
-    masks = {name: data(name) for name in ("mask", "memory_mask")}
+    cross = row not in DECODER_ONLY
+    model = rn.TransformerDecoder(
+        depth=3, heads=H, arrangement=row, encoder_depth=4, cross=cross, **DROPS
+    )
+    inputs = (data("x"), data("memory")) if cross else (data("x"),)
+    masks = {name: data(name) for name in (("mask", "memory_mask") if cross else ("mask",))}
     variables = do.start(partial(model.init, **masks), *inputs)
     do.derivatives("train", partial(train, model, masks=masks), variables, *inputs)
 
@@ -330,7 +335,7 @@ def work(options):
             line = run_case(folder, name, case, options.run)
             print(json.dumps(line), file=index, flush=True)
             left = (time.monotonic() - began) / number * (len(chosen) - number) / 60
-            fault = f" FAILED: {last_line(line)}" if "error" in line else ""
+            fault = f" FAILED: {line['error']}" if "error" in line else ""
             shown = f"{label} {number}/{len(chosen)} {name} {line['seconds']:.1f} s"
             print(f"{shown}, {left:.1f} min left{fault}", flush=True)
             if number % 20 == 0:
@@ -347,8 +352,9 @@ def run_case(folder, name, case, run):
         line["digests"] = {path: digest(a) for path, a in do.seen.items()} if run else do.seen
         if run:
             np.savez(values_file(folder, name), **{p: plain(a) for p, a in do.seen.items()})
-    except Exception:
-        line["error"] = traceback.format_exc()
+    except Exception as error:
+        line["error"] = f"{type(error).__name__}: {error}"
+        line["traceback"] = traceback.format_exc()
     return {**line, "seconds": round(time.monotonic() - began, 2)}
 
 
@@ -462,10 +468,6 @@ def wanted(name, only):
     return not only or any(part in name for part in only.split(",") if part)
 
 
-def last_line(line):
-    return line["error"].strip().splitlines()[-1]
-
-
 def read(index, only):
     """Return case name to its line of results."""
     lines = [json.loads(line) for line in index.read_text().splitlines()]
@@ -524,7 +526,7 @@ def faults(lines):
         if not line:
             found.append(f"only in {other}")
         elif "error" in line:
-            found.append(f"failed in {side}: {last_line(line)}")
+            found.append(f"failed in {side}: {line['error']}")
     return found
 
 
