@@ -68,7 +68,7 @@ def from_ours(params: Any, depth: int) -> dict[str, Any]:
         "head": params["head"],
     }
     for index in range(depth):
-        layer = layer_parameters(encoder, index)
+        layer = layer_parameters(encoder, index + 1)
         tree[f"layer_{index}"] = {
             "norm_1": layer["attention"]["norm_before"],
             "attention": layer["attention"]["branch"],

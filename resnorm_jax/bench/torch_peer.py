@@ -156,7 +156,7 @@ def _state(size: Size, params: Any) -> dict[str, np.ndarray]:
         **_linear("head", params["head"]),
     }
     for index in range(size.depth):
-        layer, at = layer_parameters(encoder, index), f"encoder.layers.{index}"
+        layer, at = layer_parameters(encoder, index + 1), f"encoder.layers.{index}"
         attention, feed_forward = layer["attention"]["branch"], layer["feed_forward"]["branch"]
         qkv = [attention[role] for role in ("query", "key", "value")]
         kernels = [np.asarray(p["kernel"]).reshape(size.width, -1).T for p in qkv]

@@ -157,14 +157,18 @@ class TransformerEncoder(TransformerStack):
 
 
 def layer_parameters(params: Any, layer: int) -> Any:
-    """Return one layer's parameters from an encoder's: index ``layer`` (from 0) of its stacks."""
-    number = layer
+    """Return the parameters of a layer, counted from 1, from those of an encoder or a decoder.
+
+    Raises:
+      IndexError: if there is no such layer.
+    """
+    number = layer - 1
     stacks = [params["layers"]] if "layers" in params else [
         params[f"layers_{n}"] for n in range(len(params)) if f"layers_{n}" in params
     ]  # fmt: skip
     for stack in stacks:
         depth = jax.tree.leaves(stack)[0].shape[0]
-        if number < depth:
+        if 0 <= number < depth:
             return jax.tree.map(lambda p, n=number: p[n], stack)
         number -= depth
-    raise IndexError(f"layer {layer} of an encoder with {layer - number} layers")
+    raise IndexError(f"layer {layer} of {layer - 1 - number} layers, which count from 1")

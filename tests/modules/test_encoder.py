@@ -195,7 +195,7 @@ def manual_loop(row, depth, params, x, mask, **options):
         layer = TransformerEncoderLayer(
             heads=H, mlp_width=F, arrangement=row, place=place, **options
         )
-        x = layer.apply({"params": layer_parameters(params, number)}, x, mask if not number else None,
+        x = layer.apply({"params": layer_parameters(params, number + 1)}, x, mask if not number else None,
                         attention_mask=mask[:, None, None, :])  # fmt: skip
     p = params["final_norm"]
     centred = x - x.mean(-1, keepdims=True)
@@ -303,7 +303,7 @@ def test_nan_in_padding_changes_nothing_at_all():
         np.testing.assert_array_equal(got, want)
     assert not np.asarray(found[2])[~VALID].any()
     layer = TransformerEncoderLayer(heads=H, mlp_width=F)
-    single = layer.apply({"params": layer_parameters(params, 0)}, dirty, VALID)
+    single = layer.apply({"params": layer_parameters(params, 1)}, dirty, VALID)
     assert np.isfinite(single).all()
     # A row without any valid position.
     nothing = np.array([[True] * L, [False] * L])
@@ -335,7 +335,7 @@ def test_intermediates_add_up():
     last = named["attention/stream"] + named["feed_forward/branch_out"]
     assert worst(named["feed_forward/stream"], last) < 1e-6
     for n in range(N):
-        p = layer_parameters(params, n)["feed_forward"]["norm_before"]
+        p = layer_parameters(params, n + 1)["feed_forward"]["norm_before"]
         normed = oracles.layer_norm(np.asarray(named["attention/stream"][n], float), **p)
         assert worst(named["feed_forward/branch_in"][n], normed) < 1e-6
     p = params["final_norm"]
