@@ -8,7 +8,16 @@
 from resnorm_jax.schemes import ARRANGEMENTS, DEFAULT, STREAMS
 from resnorm_jax.schemes.place import DepthRule, Place
 from resnorm_jax.schemes.slots import SLOTS, NormSlot
-from resnorm_jax.schemes.spec import ORDER, ROLES, Arrangement, Init, Inside
+from resnorm_jax.schemes.spec import (
+    ATTENTION,
+    FEED_FORWARD,
+    ORDER,
+    ROLES,
+    Arrangement,
+    Branch,
+    Init,
+    Inside,
+)
 
 get = ARRANGEMENTS.get
 names = ARRANGEMENTS.names
@@ -28,11 +37,14 @@ def register(row: Arrangement, *, replace: bool = False) -> Arrangement:
 
 
 __all__ = [
+    "ATTENTION",
     "DEFAULT",
+    "FEED_FORWARD",
     "ORDER",
     "ROLES",
     "SLOTS",
     "Arrangement",
+    "Branch",
     "DepthRule",
     "Init",
     "Inside",

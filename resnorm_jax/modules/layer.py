@@ -259,8 +259,8 @@ class TransformerLayer(LayerFields):
 
     @property
     def row(self) -> Arrangement:
-        """The arrangement, with the sublayers that this layer has."""
-        return ARRANGEMENTS.get(self.arrangement)
+        """The arrangement as it is in this layer, with the sublayers that the layer has."""
+        return ARRANGEMENTS.get(self.arrangement).in_layer(self.place)
 
     def run(self, x: jax.Array, given: Given) -> jax.Array:
         """Open a stream on ``x [B, L, D]``, run the layer, return what stands for the stream."""

@@ -144,7 +144,8 @@ class ResidualBlock(NormFields):
         ``context`` holds ``mask [B, L]`` and ``condition [B, C]`` for norms and streams that ask.
         """
         told = {**(context or {}), "deterministic": deterministic}
-        row, place = ARRANGEMENTS.get(self.arrangement), self.place
+        place = self.place
+        row = ARRANGEMENTS.get(self.arrangement).in_layer(place)
         plan = plan_block(row, place, self.slot_norms, self.norm_epsilon)
         numbers = sublayer_numbers(row, place)
         site = site_of(plan, place, numbers, x.shape[-1], told)

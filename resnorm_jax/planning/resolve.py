@@ -24,7 +24,7 @@ from resnorm_jax.schemes import ARRANGEMENTS, DEFAULT, STREAMS
 from resnorm_jax.schemes.place import Place
 from resnorm_jax.schemes.query_key import QUERY_KEY
 from resnorm_jax.schemes.slots import NORM
-from resnorm_jax.schemes.spec import Arrangement
+from resnorm_jax.schemes.spec import Arrangement, Branch, Group
 
 # Slots that a model may fill although the arrangement leaves them empty.
 FREE_SLOTS = ("embedding_norm", "value_norm", "heads_norm", "mlp_norm")
@@ -167,24 +167,18 @@ def _rows_by_layer(
 
 def with_cross_attention(row: Arrangement) -> Arrangement:
     """Return the row with cross-attention after each group that has self-attention."""
-    order: list[tuple[str, ...]] = []
+    order: list[Group] = []
     for group in row.order:
         order.append(group)
-        if any(_kind(name) == "attention" for name in group):
-            order.append(("cross_attention",))
+        order += [(Branch("cross_attention", b.number),) for b in group if b.kind == "attention"]
     return replace(row, order=tuple(order))
-
-
-def _kind(sublayer: str) -> str:
-    """Return the kind of a sublayer: ``"feed_forward"`` for ``"feed_forward_1"``."""
-    return sublayer.rstrip("0123456789").rstrip("_")
 
 
 def plan_sublayers(row: Arrangement, norms: SlotNorms) -> tuple[SublayerPlan, ...]:
     """Return what a layer of a row is made of."""
     return tuple(
         plan_sublayer(
-            row.at(group[0] if len(group) == 1 else PARALLEL),
+            row.at(group),
             norms,
             group,
             position=position,
@@ -195,22 +189,22 @@ def plan_sublayers(row: Arrangement, norms: SlotNorms) -> tuple[SublayerPlan, ..
 
 
 def plan_sublayer(
-    row: Arrangement, norms: SlotNorms, group: Sequence[str] = (), **where: Any
+    row: Arrangement, norms: SlotNorms, group: Group = (), **where: Any
 ) -> SublayerPlan:
     """Return a residual block of a row; of no branches where ``group`` names none.
 
     Args:
       row: as it is at this sublayer.
       norms: which norm stands in which slot.
-      group: names of its branches.
+      group: its branches.
       **where: ``position`` and ``last``, as in `SublayerPlan`.
     """
-    name = PARALLEL if len(group) > 1 else "".join(group)
+    name = group_name(group)
     here = norms.within(name)
     return SublayerPlan(
         name=name,
         stream=row.stream,
-        branches=tuple(_plan_branch(row, n, norms.within(n), len(group) > 1) for n in group),
+        branches=tuple(_plan_branch(row, b, norms.within(b.name), len(group) > 1) for b in group),
         norm_before=here.at("norm_before", row.norm_before),
         norm_after=here.at("norm_after", row.norm_after),
         norm_on_stream=here.at("norm_on_stream", row.norm_on_stream),
@@ -243,8 +237,8 @@ def plan_layer(
     return LayerPlan(place, sublayers, layer_numbers(row, place, drop_path))
 
 
-def _plan_branch(row: Arrangement, name: str, norms: SlotNorms, several: bool) -> BranchPlan:
-    inside, kind = row.inside, _kind(name)
+def _plan_branch(row: Arrangement, branch: Branch, norms: SlotNorms, several: bool) -> BranchPlan:
+    inside, name, kind = row.inside, branch.name, branch.kind
     input_norm = inside.parallel_norm if several else None
     common: dict[str, Any] = {
         "name": name,
@@ -278,7 +272,7 @@ def layer_numbers(row: Arrangement, place: Place, drop_path: float) -> LayerNumb
         drop_path=drop_path * place.layer / place.layers,
         sublayers=tuple(
             sublayer_numbers(
-                row.at(group[0] if len(group) == 1 else PARALLEL),
+                row.at(group),
                 replace(place, sublayer=place.sublayer + offset),
                 group,
             )
@@ -287,11 +281,11 @@ def layer_numbers(row: Arrangement, place: Place, drop_path: float) -> LayerNumb
     )
 
 
-def sublayer_numbers(row: Arrangement, place: Place, group: Sequence[str] = ()) -> SublayerNumbers:
+def sublayer_numbers(row: Arrangement, place: Place, group: Group = ()) -> SublayerNumbers:
     """Return a sublayer's numbers: the rules of a row evaluated at a place."""
     roles = [
-        FeedForwardPlan.roles if _kind(name) == "feed_forward" else AttentionPlan.roles
-        for name in group
+        FeedForwardPlan.roles if branch.kind == "feed_forward" else AttentionPlan.roles
+        for branch in group
     ]
     return SublayerNumbers(
         sublayer=place.sublayer,
@@ -307,14 +301,13 @@ def sublayer_numbers(row: Arrangement, place: Place, group: Sequence[str] = ()) 
 
 def check_read(row: Arrangement, rows: Sequence[Arrangement], norms: Mapping[str, Any]) -> None:
     """Raise ChoiceError for a norm in a slot that no layer has, or of a sublayer that is not there."""
-    names = {name for row in rows for group in row.order for name in group} | {
-        PARALLEL for row in rows for group in row.order if len(group) > 1
-    }
+    groups = {group for row in rows for group in row.order}
+    names = {b.name for group in groups for b in group} | {group_name(group) for group in groups}
     for key in norms:
         block, _, _ = key.rpartition("/")
         if block and block not in names:
             raise ChoiceError(f"norms: {key!r}: no sublayer {block!r}; {nearest(block, names)}")
-    each = [like.at(_group_name(g)) for like in rows for g in like.order]
+    each = [like.at(g) for like in rows for g in like.order]
     for slot in ("norm_before", "norm_after", "norm_on_stream"):
         if slot in norms and not any(getattr(like, slot) for like in each):
             raise ChoiceError(f"{slot}: not read: arrangement {row.name!r} has no norm there")
@@ -330,5 +323,6 @@ def check_read(row: Arrangement, rows: Sequence[Arrangement], norms: Mapping[str
             raise ChoiceError(f"{slot}: not read: no norm stands there")
 
 
-def _group_name(group: Sequence[str]) -> str:
-    return group[0] if len(group) == 1 else PARALLEL
+def group_name(group: Group) -> str:
+    """Return the name of a group's block: its only branch's, or `PARALLEL`."""
+    return PARALLEL if len(group) > 1 else "".join(branch.name for branch in group)

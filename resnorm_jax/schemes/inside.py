@@ -6,7 +6,15 @@ import jax.numpy as jnp
 from resnorm_jax.ops.statistics import statistics_dtype
 from resnorm_jax.schemes.place import Place, zero
 from resnorm_jax.schemes.slots import NORM, NormSlot
-from resnorm_jax.schemes.spec import Arrangement, Changes, Init, Inside
+from resnorm_jax.schemes.spec import (
+    ATTENTION,
+    FEED_FORWARD,
+    Arrangement,
+    Branch,
+    Changes,
+    Init,
+    Inside,
+)
 from resnorm_jax.schemes.stream import Site, Stream, StreamParameter, vector
 
 UNIT = NormSlot(norm="l2")
@@ -32,7 +40,7 @@ def _stored_step(key: jax.Array, shape: tuple[int, ...], dtype, site: Site) -> j
 
 
 # HybridNorm's feed-forward: y + f(y), y = LN(x + attention), so the norm is attention's on the stream.
-_HYBRID: dict[str, Changes] = {"attention": {"norm_on_stream": NORM}}
+_HYBRID: dict[Branch, Changes] = {ATTENTION: {"norm_on_stream": NORM}}
 
 
 def _hybrid_first(place: Place) -> Changes:
@@ -50,7 +58,7 @@ ROWS = (
         norm_before=NORM,
         final_norm=NORM,
         inside=Inside(head_scale=True, mlp_norm=NORM),
-        by_sublayer={"attention": {"norm_after": NORM}},
+        by_sublayer={ATTENTION: {"norm_after": NORM}},
         usual=True,
     ),
     Arrangement(
@@ -110,8 +118,8 @@ ROWS = (
         init=Init("normal", {"query": zero}),
         inside=Inside(shaped=True),
         by_sublayer={
-            "attention": {"skip_scale": zero},
-            "feed_forward": {"branch_scale": shaped_branch},
+            ATTENTION: {"skip_scale": zero},
+            FEED_FORWARD: {"branch_scale": shaped_branch},
         },
     ),
     Arrangement(

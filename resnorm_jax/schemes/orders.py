@@ -2,11 +2,21 @@
 
 from resnorm_jax.schemes.place import Place, half
 from resnorm_jax.schemes.slots import NORM
-from resnorm_jax.schemes.spec import Arrangement, Changes, Inside
+from resnorm_jax.schemes.spec import (
+    ATTENTION,
+    FEED_FORWARD,
+    Arrangement,
+    Branch,
+    Changes,
+    Inside,
+    Kind,
+)
+
+SECOND_FEED_FORWARD = Branch("feed_forward", 1)
 
 
-def sandwich_sublayers(place: Place) -> tuple[str, str]:
-    """The kinds of a layer's two sublayers in ``s^k (s f)^(N - k) f^k``, k the whole number near 5N/24.
+def sandwich_sublayers(place: Place) -> tuple[Branch, Branch]:
+    """A layer's two sublayers in ``s^k (s f)^(N - k) f^k``, k the whole number near 5N/24.
 
     s is attention, f feed-forward. Cut into pairs from the start, so that N layers still have 2 N
     sublayers. The coefficient is that of 24 layers in experiments/enwik8_large.sh of
@@ -15,14 +25,14 @@ def sandwich_sublayers(place: Place) -> tuple[str, str]:
     layers = place.layers
     k = round(5 * layers / 24)
     whole = "s" * k + "sf" * (layers - k) + "f" * k
-    kinds = {"s": "attention", "f": "feed_forward"}
+    kinds: dict[str, Kind] = {"s": "attention", "f": "feed_forward"}
     first, second = (kinds[letter] for letter in whole[2 * place.layer - 2 : 2 * place.layer])
-    return first, second
+    return Branch(first), Branch(second, 1 if second == first else 0)
 
 
 def _sandwich_order(place: Place) -> Changes:
     first, second = sandwich_sublayers(place)
-    return {"order": ((first,), (second if second != first else f"{second}_1",))}
+    return {"order": ((first,), (second,))}
 
 
 ROWS = (
@@ -34,7 +44,7 @@ ROWS = (
         used_by="GPT-J, PaLM, Phi-2, Cohere Command",
         norm_before=NORM,
         final_norm=NORM,
-        order=(("attention", "feed_forward"),),
+        order=((ATTENTION, FEED_FORWARD),),
         aliases=("gpt_j",),
         usual=True,
     ),
@@ -45,7 +55,7 @@ ROWS = (
         used_by="GPT-NeoX, Pythia, Falcon 40B",
         final_norm=NORM,
         inside=Inside(parallel_norm=NORM),
-        order=(("attention", "feed_forward"),),
+        order=((ATTENTION, FEED_FORWARD),),
         aliases=("gpt_neox",),
     ),
     Arrangement(
@@ -56,10 +66,10 @@ ROWS = (
         "eq. 1, without its convolution",
         used_by="Conformer, there with a convolution after attention",
         norm_before=NORM,
-        order=(("feed_forward",), ("attention",), ("feed_forward_1",)),
+        order=((FEED_FORWARD,), (ATTENTION,), (SECOND_FEED_FORWARD,)),
         by_sublayer={
-            "feed_forward": {"branch_scale": half},
-            "feed_forward_1": {"branch_scale": half, "norm_on_stream": NORM},
+            FEED_FORWARD: {"branch_scale": half},
+            SECOND_FEED_FORWARD: {"branch_scale": half, "norm_on_stream": NORM},
         },
     ),
     Arrangement(

@@ -18,10 +18,33 @@ from resnorm_jax.schemes.stream import ADD, Stream
 
 Distribution = Literal["uniform", "normal"]
 ROLES = ("query", "key", "value", "out", "fc1", "fc2")
-# A layer: groups of sublayers, one after the other; the sublayers of a group read the same stream and
-# are added together. A suffix _1 makes a second sublayer of the same kind.
-Order = tuple[tuple[str, ...], ...]
-ORDER: Order = (("attention",), ("feed_forward",))
+Kind = Literal["attention", "cross_attention", "feed_forward"]
+
+
+@dataclass(frozen=True)
+class Branch:
+    """What runs in a sublayer.
+
+    Attributes:
+      kind: what it is.
+      number: where a layer has several of a kind: 0 for the first, 1 for the second.
+    """
+
+    kind: Kind
+    number: int = 0
+
+    @property
+    def name(self) -> str:
+        """Name of its module: the kind, with the number of all but the first."""
+        return f"{self.kind}_{self.number}" if self.number else self.kind
+
+
+ATTENTION, FEED_FORWARD = Branch("attention"), Branch("feed_forward")
+# Sublayers that read the same stream and are added together.
+Group = tuple[Branch, ...]
+# A layer: groups of sublayers, one after the other.
+Order = tuple[Group, ...]
+ORDER: Order = ((ATTENTION,), (FEED_FORWARD,))
 
 
 @dataclass(frozen=True)
@@ -130,7 +153,7 @@ class Arrangement:
     init: Init = field(default_factory=Init)
     inside: Inside = field(default_factory=Inside)
     order: Order = ORDER
-    by_sublayer: Mapping[str, Changes] = field(default_factory=dict, hash=False)
+    by_sublayer: Mapping[Branch, Changes] = field(default_factory=dict, hash=False)
     by_layer: Callable[[Place], Changes] = _same
     deep: bool = False
     usual: bool = False
@@ -142,7 +165,16 @@ class Arrangement:
             return self
         return replace(self, by_layer=_same, **self.by_layer(place))
 
-    def at(self, sublayer: str) -> "Arrangement":
-        """Return the row as it is at one sublayer."""
-        changes = self.by_sublayer.get(sublayer)
+    def at(self, group: Group) -> "Arrangement":
+        """Return the row as it is at one group of sublayers, which has changes if it is but one."""
+        changes = self.by_sublayer.get(group[0]) if len(group) == 1 else None
         return replace(self, by_sublayer={}, **changes) if changes else self
+
+    def __post_init__(self) -> None:
+        branches = [*self.by_sublayer, *(branch for group in self.order for branch in group)]
+        for branch in branches:
+            if not isinstance(branch, Branch):
+                raise TypeError(
+                    f"arrangement {self.name!r}: {branch!r} in order or by_sublayer is not a Branch, "
+                    "such as ATTENTION, FEED_FORWARD or Branch('feed_forward', 1)"
+                )

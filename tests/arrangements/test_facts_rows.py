@@ -118,13 +118,13 @@ def test_mix_ln_of_twelve_layers_has_three_of_post_ln():
 def test_sandwich_order_of_24_layers_is_the_official_script():
     """experiments/enwik8_large.sh: five attentions, 19 pairs, five feed-forwards."""
     row = arrangements.get("sandwich_order")
-    names = [
-        name
+    kinds = [
+        branch.kind
         for layer in range(1, 25)
         for group in row.in_layer(Place(24, layer)).order
-        for name in group
+        for branch in group
     ]
-    text = "".join("s" if name.startswith("attention") else "f" for name in names)
+    text = "".join("s" if kind == "attention" else "f" for kind in kinds)
     assert text == "s" * 5 + "sf" * 19 + "f" * 5
 
 

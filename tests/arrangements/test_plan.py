@@ -8,7 +8,7 @@ import pytest
 
 import resnorm_jax as rn
 from resnorm_jax import arrangements
-from resnorm_jax.arrangements import Arrangement, NormSlot, Place
+from resnorm_jax.arrangements import ATTENTION, FEED_FORWARD, Arrangement, NormSlot, Place
 from resnorm_jax.errors import ChoiceError
 from resnorm_jax.modules.stack import split_numbers
 
@@ -105,7 +105,7 @@ def test_a_row_that_changes_with_depth_makes_segments():
 
 def test_sublayers_are_counted_when_orders_differ():
     def order(place):
-        return {"order": (("attention",),)} if place.layer == 1 else {}
+        return {"order": ((ATTENTION,),)} if place.layer == 1 else {}
 
     plan = rn.plan(Arrangement(name="orders", equation="f(x)", source="test", by_layer=order), 3)
     assert [(p.place.sublayer, p.place.sublayers) for p in plan.layers] == [(1, 5), (2, 5), (4, 5)]
@@ -126,10 +126,16 @@ def test_layers_are_counted_from_one():
 
 
 def test_a_row_at_a_sublayer():
-    row = replace(PRE, by_sublayer={"attention": {"norm_before": None}})
-    assert row.at("attention").norm_before is None
-    assert row.at("feed_forward") is row
+    row = replace(PRE, by_sublayer={ATTENTION: {"norm_before": None}})
+    assert row.at((ATTENTION,)).norm_before is None
+    assert row.at((FEED_FORWARD,)) is row
     assert rn.plan(row, 1).layer(1).sublayers[0].norm_before is None
+
+
+def test_names_are_no_sublayers():
+    for fields in ({"order": (("attention",),)}, {"by_sublayer": {"attention": {}}}):
+        with pytest.raises(TypeError, match=r"'attention' in order or by_sublayer is not a Branch"):
+            Arrangement(name="a_test", equation="f(x)", source="test", **fields)
 
 
 def test_constants_know_which_stack_they_are_in():

@@ -243,3 +243,16 @@ def half(path, shape):
     if names[-2:] == ["out", "bias"] and "attention" in names:
         out[..., 0] = 0.5
     return out
+
+
+def test_a_layer_of_two_attentions_has_two_cross_attentions():
+    """The first layer of five in sandwich order is two attentions, the last two feed-forwards."""
+    decoder = TransformerDecoder(depth=5, heads=2, arrangement="sandwich_order")
+    x, memory = jnp.ones((1, 3, 8)), jnp.ones((1, 4, 8))
+    params = jax.eval_shape(decoder.init, jax.random.key(0), x, memory)["params"]
+    first, *_, last = (params[name] for name in sorted(params) if name.startswith("layers"))
+    names = {"attention", "cross_attention", "attention_1", "cross_attention_1"}
+    assert set(first) == names
+    assert set(last) == {"feed_forward", "feed_forward_1"}
+    with pytest.raises(ValueError, match="memory is missing"):
+        decoder.init(jax.random.key(0), x)

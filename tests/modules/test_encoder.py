@@ -195,17 +195,18 @@ def manual_loop(row, depth, params, x, mask, **options):
         layer = TransformerEncoderLayer(
             heads=H, mlp_width=F, arrangement=row, place=place, **options
         )
-        x = layer.apply({"params": layer_parameters(params, number + 1)}, x, mask if not number else None,
-                        attention_mask=mask[:, None, None, :])  # fmt: skip
+        own = {"params": layer_parameters(params, number + 1)}
+        given = None if number else mask
+        x = layer.apply(own, x, given, attention_mask=mask[:, None, None, :])
     p = params["final_norm"]
     centred = x - x.mean(-1, keepdims=True)
     return centred / jnp.sqrt((centred**2).mean(-1, keepdims=True) + 1e-6) * p["scale"] + p["bias"]
 
 
-@pytest.mark.parametrize("varies", [False, True])
-def test_scanned_unrolled_and_looped_agree(varies):
-    depth = 3
-    row = sloped() if varies else "pre_ln"
+@pytest.mark.parametrize("name", ["pre_ln", "sloped", "mix_ln"])
+def test_scanned_unrolled_and_looped_agree(name):
+    depth, varies = 4 if name == "mix_ln" else 3, name == "sloped"
+    row = sloped() if varies else name
     model = encoder(row, depth=depth)
     params, x = random_params(model), inputs()
     scanned = run(model, params, x)

@@ -127,7 +127,7 @@ def residual_by_layer(row: Arrangement, key: jax.Array, setup: Setup = SETUP) ->
 def attention_only(name: str) -> Arrangement:
     """Return a row whose layers are attention alone, kernels normal."""
     row = arrangements.get(name)
-    return replace(row, order=(("attention",),), init=Init("normal"))
+    return replace(row, order=((arrangements.ATTENTION,),), init=Init("normal"))
 
 
 def measure_attention(seeds: Sequence[int]) -> Measured:
