@@ -2,7 +2,7 @@
 
 >>> from resnorm_jax import norms
 >>> norms.get("rms").equation
-'x / sqrt(mean(x^2) + eps) * g'
+'x / sqrt(mean(x^2) + eps) * g; g 1 at first'
 """
 
 from resnorm_jax.norms.rows import DYT_LLAMA, NORMS

@@ -100,7 +100,8 @@ def mix_ln(place: Place) -> Changes:
 
 
 # A mixture by depth is a function of the place to the fields that differ there, as `mix_ln`; so
-# "Post-LN in the last layer only" is ``by_layer=lambda p: post_ln(p) if p.layer == p.layers else {}``.
+# "Post-LN in the last layer only" is
+# ``by_layer=lambda p: post_ln(p) if p.layer == p.layers else {}``.
 ROWS = (
     Arrangement(
         name="deepnorm",

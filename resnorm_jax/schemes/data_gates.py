@@ -187,7 +187,8 @@ ROWS = (
             "epsilon 1e-6, (t, r, g) = silu(c) W + d in this order, c [B, C] the condition, W "
             "(modulation_kernel) [C, 3D] and d (modulation_bias) [3D] a sublayer, 0 at first; "
             "with no condition at all (t, r, g) = d",
-            source="Peebles and Xie 2022 (arXiv 2212.09748); facebookresearch/DiT models.py (DiTBlock)",
+            source="Peebles and Xie 2022 (arXiv 2212.09748); facebookresearch/DiT models.py "
+            "(DiTBlock)",
             write=written(_modulated),
             read=_modulated_read,
             norms={"read_norm": NormSlot(norm="layer_plain")},

@@ -192,10 +192,11 @@ ROWS = (
     ),
     Arrangement(
         name="dynamic_hyper_connections",
-        equation="as hyper_connections, h = f(LN(sum_j r_j H_j)), with weights of each position: "
-        "row j of [r, A] + c_1 tanh(P(H_j) W)[first 5], w_j + c_2 tanh(P(H_j) W)[last], W [D, 6] "
-        "0 and c [2] 0.01 at first, P layer norm without scale and bias, epsilon 1e-6; final LN "
-        "of the sum of H",
+        equation="h = f(LN(sum_j r_j H_j)), H_i = sum_j A_ji H_j + w_i h, 4 streams H, each the "
+        "stack's input at first, weights of each position: row j of [r, A] is that of a parameter "
+        "+ c_1 tanh(P(H_j) W)[first 5], w_j a parameter + c_2 tanh(P(H_j) W)[last], P layer norm "
+        "without scale and bias, epsilon 1e-6; W [D, 6] 0, c [2] 0.01, A [4, 4] I, w [4] 1, r [4] "
+        "1 at stream (s - 1) mod 4, counted from 0, and else 0 at first; final LN of the sum of H",
         source=f"{HC}, section 2.2, 2.3 and Algorithm 2",
         norm_before=NORM,
         final_norm=NORM,
@@ -232,10 +233,11 @@ ROWS = (
     ),
     Arrangement(
         name="dynamic_frac_connections",
-        equation="as frac_connections, h = f(LN(.)) of the parts, with weights of each position: "
-        "row j of [Y, A] + c_1 tanh(P(H_j) W)[first 8], w_j + c_2 tanh(P(H_j) W)[last], W [D / 4, "
-        "9] 0 and c [2] 0.01 at first, P(z) = z / sqrt(mean(z^2) + 1e-6) over a part; final LN of "
-        "the parts side by side",
+        equation="h = f(LN(the 4 parts sum_j Y_ji H_j, side by side)), H_i = sum_j A_ji H_j + w_i "
+        "h_i, H and h cut in 4 parts of D / 4 features, weights of each position: row j of [Y, A] "
+        "is that of a parameter + c_1 tanh(P(H_j) W)[first 8], w_j a parameter + c_2 tanh(P(H_j) "
+        "W)[last], P(z) = z / sqrt(mean(z^2) + 1e-6) over a part; W [D / 4, 9] 0, c [2] 0.01, A, "
+        "Y [4, 4] I, w [4] 1 at first; final LN of the parts side by side",
         source=f"{FRAC}, eq. 11-15 and Algorithm 2",
         norm_before=NORM,
         final_norm=NORM,

@@ -89,15 +89,17 @@ ROWS = (
         name="hybrid_norm",
         equation="y = LN(x + f(x)), f attention whose q, k, v each go through an LN over the K "
         "features of each head; y + g(y), g feed-forward, without a norm; final LN",
-        source="Zhuo et al. 2025 (arXiv 2503.04598); BryceZhuo/HybridNorm dense_model/olmo/model.py",
+        source="Zhuo et al. 2025 (arXiv 2503.04598); BryceZhuo/HybridNorm "
+        "dense_model/olmo/model.py",
         final_norm=NORM,
         inside=Inside(query_key="head", value_norm=NORM),
         by_sublayer=_HYBRID,
     ),
     Arrangement(
         name="hybrid_norm_star",
-        equation="as hybrid_norm, but layer 1 is x + f(LN(x)), then x + g(LN(x)), q, k, v "
-        "normalized there too; final LN",
+        equation="x + f(LN(x)) twice in layer 1; later y = LN(x + f(x)), then y + g(y), f "
+        "attention, g feed-forward; in all layers q, k, v each go through an LN over the K "
+        "features of each head; final LN",
         source="Zhuo et al. 2025 (arXiv 2503.04598); BryceZhuo/HybridNorm README.md",
         final_norm=NORM,
         inside=Inside(query_key="head", value_norm=NORM),

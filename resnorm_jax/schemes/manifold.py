@@ -40,6 +40,33 @@ EPSILON = 1e-6  # of RMS, in Sinkhorn and added to what reads: hc_eps of the aut
 OFF = -8.0  # logit of all that is not the identity, at first: FFTYYY/mhc-lite
 PERMUTATIONS = tuple(permutations(range(RATE)))  # the identity first
 MHC = "Xie et al. 2025 (arXiv 2512.24880)"
+# What the rows below have in common.
+WEIGHTS = (
+    "4 streams H, each the stack's input at first; z = c (RMS(vec H) W) + d at each position, its "
+    "columns z_p (4), z_q (4), then z_R where there is one, RMS(v) = v / sqrt(mean(v^2) + 1e-6) "
+    "over all 4D features, stream by stream, W (kernel), d (bias), c (alpha) one number for each "
+    "of z_p, z_q, z_R, 0.01 at first"
+)
+SINKHORN = (
+    "R = Sinkhorn(z_R), z_R 16 numbers, row by row: the softmax of rows plus 1e-6, then columns "
+    "over (their sum + 1e-6), then 19 times rows likewise and columns likewise"
+)
+LITE = (
+    "R = sum_k softmax(z_R)_k P_k over all 24 permutations k of 0..3 in the order of "
+    "itertools.permutations, P_k 1 at (j, k(j)) and else 0"
+)
+SINKHORN_FIRST = (
+    "W [4D, 24] N(0, 1 / (4D)), d -log 3 for p, 0 for q and for R's diagonal, -8 off it at first"
+)
+LITE_FIRST = (
+    "W [4D, 32] 0, d 1 for p and q of stream (s - 1) mod 4, counted from 0, -1 for those of the "
+    "others, 0 for the identity in R and -8 for the others at first"
+)
+UNMIXED_FIRST = "W [4D, 8] N(0, 1 / (4D)), d -log 3 for p and 0 for q at first"
+HEAD_READ = (
+    "sum_j r_j H_j, r = sigmoid(c' (RMS(vec H) W') + d') + 1e-6, W' (head_kernel) [4D, 4] N(0, 1 "
+    "/ (4D)), d' (head_bias) [4] -log 3, scalar c' (head_alpha) 0.01 at first"
+)
 
 
 def sinkhorn(
@@ -186,29 +213,16 @@ HEAD = (
 ROWS = (
     Arrangement(
         name="mhc",
-        equation="H_i = sum_j R_ji H_j + q_i f(LN(sum_j p_j H_j)), 4 streams H, each the stack's "
-        "input at first; weights of each position z = c (RMS(vec H) W) + d, RMS(v) = v / "
-        "sqrt(mean(v^2) + 1e-6) over all 4D features, stream by stream, W [4D, 24] N(0, 1 / (4D)) "
-        "at first, columns of p (4), q (4) and R (16, row by row), c one number for each of the "
-        "three, 0.01 at first, d [24] -log 3 for p, 0 for q and for R's diagonal, -8 off it at "
-        "first; p = sigmoid(z_p) + 1e-6, q = 2 sigmoid(z_q), R = Sinkhorn(z_R): the softmax of "
-        "rows plus 1e-6, then columns over (their sum + 1e-6), then 19 times rows likewise and "
-        "columns likewise; final LN of the sum of H",
+        equation="H_i = sum_j R_ji H_j + q_i f(LN(sum_j p_j H_j)), p = sigmoid(z_p) + 1e-6, q = 2 "
+        f"sigmoid(z_q), {SINKHORN}; {WEIGHTS}; {SINKHORN_FIRST}; final LN of the sum of H",
         source=f"{MHC}, eq. 7-9, table 5; deepseek-ai/TileKernels tile_kernels/torch/mhc.py",
-        used_by="DeepSeek-V4, GLM-5",
+        used_by="DeepSeek-V4, GLM-5-Next",
         norm_before=NORM,
         final_norm=NORM,
         stream=Stream(
             name="sinkhorn_streams",
-            equation="H_i = a sum_j R_ji H_j + b q_i f, f reads sum_j p_j H_j, 4 streams H, each "
-            "the stack's input at first; weights of each position z = c (RMS(vec H) W) + d, "
-            "RMS(v) = v / sqrt(mean(v^2) + 1e-6) over all 4D features, stream by stream, W "
-            "(kernel) [4D, 24] N(0, 1 / (4D)) at first, columns of p (4), q (4) and R (16, row by "
-            "row), c (alpha) one number for each of the three, 0.01 at first, d (bias) [24] -log "
-            "3 for p, 0 for q and for R's diagonal, -8 off it at first; p = sigmoid(z_p) + 1e-6, "
-            "q = 2 sigmoid(z_q), R = Sinkhorn(z_R): the softmax of rows plus 1e-6, then columns "
-            "over (their sum + 1e-6), then 19 times rows likewise and columns likewise; out: sum "
-            "of H",
+            equation="f reads sum_j p_j H_j; H_i = a sum_j R_ji H_j + b q_i f, p = sigmoid(z_p) + "
+            f"1e-6, q = 2 sigmoid(z_q), {SINKHORN}; {WEIGHTS}; {SINKHORN_FIRST}; out: sum of H",
             source=f"{MHC}, eq. 7-9, table 5; deepseek-ai/TileKernels tile_kernels/torch/mhc.py",
             write=partial(_write, project=_square_mix),
             open=open_copies,
@@ -220,21 +234,15 @@ ROWS = (
     ),
     Arrangement(
         name="mhc_lite",
-        equation="as mhc, H_i = sum_j R_ji H_j + q_i f(LN(sum_j p_j H_j)), but p = sigmoid(z_p) "
-        "and R = sum_k softmax(z_R)_k P_k over all 24 permutations k of 0..3 in the order of "
-        "itertools.permutations, P_k 1 at (j, k(j)) and else 0; W [4D, 32] 0 at first, d [32] at "
-        "first for p and q each 1 at stream (s - 1) mod 4, counted from 0, and -1 at the others, "
-        "for R 0 at the identity and else -8; final LN of the sum of H",
+        equation="H_i = sum_j R_ji H_j + q_i f(LN(sum_j p_j H_j)), p = sigmoid(z_p), q = 2 "
+        f"sigmoid(z_q), {LITE}; {WEIGHTS}; {LITE_FIRST}; final LN of the sum of H",
         source="Yang and Gao 2026 (arXiv 2601.05732); FFTYYY/mhc-lite hyper_conn/mhc_lite.py",
         norm_before=NORM,
         final_norm=NORM,
         stream=Stream(
             name="permuted_streams",
-            equation="as sinkhorn_streams, but p = sigmoid(z_p) and R = sum_k softmax(z_R)_k P_k "
-            "over all 24 permutations k of 0..3 in the order of itertools.permutations, P_k 1 at "
-            "(j, k(j)) and else 0; W [4D, 32] 0 at first, d [32] at first for p and q each 1 at "
-            "stream (s - 1) mod 4, counted from 0, and -1 at the others, for R 0 at the identity "
-            "and else -8",
+            equation="f reads sum_j p_j H_j; H_i = a sum_j R_ji H_j + b q_i f, p = sigmoid(z_p), "
+            f"q = 2 sigmoid(z_q), {LITE}; {WEIGHTS}; {LITE_FIRST}; out: sum of H",
             source="Yang and Gao 2026 (arXiv 2601.05732); FFTYYY/mhc-lite hyper_conn/mhc_lite.py",
             write=partial(_write, project=permutation_mix),
             open=open_copies,
@@ -245,9 +253,8 @@ ROWS = (
     ),
     Arrangement(
         name="unmixed_hyper_connections",
-        equation="as mhc with R = I, H_i = H_i + q_i f(LN(sum_j p_j H_j)), q = 2 sigmoid(z_q) + "
-        "1e-6, W [4D, 8]; final LN of sum_j p'_j H_j, p' = sigmoid(c' (RMS(vec H) W') + d') + "
-        "1e-6, W' [4D, 4] N(0, 1 / (4D)), d' [4] -log 3 and scalar c' 0.01 at first",
+        equation="H_i = H_i + q_i f(LN(sum_j p_j H_j)), p = sigmoid(z_p) + 1e-6, q = 2 "
+        f"sigmoid(z_q) + 1e-6; {WEIGHTS}; {UNMIXED_FIRST}; final LN of {HEAD_READ}",
         source="transformers models/hy_v4/modeling_hy_v4.py (HYV4HyperConnection, HYV4HyperHead), "
         f"W and W' there N(0, 0.006^2) at first, after {MHC}",
         used_by="HY-V4",
@@ -255,10 +262,8 @@ ROWS = (
         final_norm=NORM,
         stream=Stream(
             name="unmixed_streams",
-            equation="as sinkhorn_streams with R = I, q = 2 sigmoid(z_q) + 1e-6, W [4D, 8]; out: "
-            "final norm of sum_j p'_j H_j, p' = sigmoid(c' (RMS(vec H) W') + d') + 1e-6, W' "
-            "(head_kernel) [4D, 4] N(0, 1 / (4D)), d' (head_bias) [4] -log 3 and scalar c' "
-            "(head_alpha) 0.01 at first",
+            equation="f reads sum_j p_j H_j; H_i = a H_i + b q_i f, p = sigmoid(z_p) + 1e-6, q = "
+            f"2 sigmoid(z_q) + 1e-6; {WEIGHTS}; {UNMIXED_FIRST}; out: final norm of {HEAD_READ}",
             source="transformers models/hy_v4/modeling_hy_v4.py (HYV4HyperConnection, "
             f"HYV4HyperHead), after {MHC}",
             write=partial(_write, project=None, floor=EPSILON),

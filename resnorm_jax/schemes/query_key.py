@@ -33,8 +33,8 @@ class QueryKey:
 
     Attributes:
       name: name of the row.
-      equation: the logits in one line from which they can be written: q and k of one head, H heads of K
-        features, D = H K. Where its norms are not said they are the model's.
+      equation: the logits in one line from which they can be written: q and k of one head, H heads
+        of K features, D = H K; ``norm`` is the norm that the model chooses.
       source: paper or code.
       apply: ``(q, k, parameters, norm) -> (q, k)``, each ``[B, L, H, K]``; attention then divides
         their product by ``sqrt(K)``. ``norm("query_norm", z)`` and ``norm("key_norm", z)`` are the

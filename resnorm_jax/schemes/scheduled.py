@@ -25,7 +25,7 @@ def progressive(steps: float, name: str = "progressive") -> Stream:
     >>> from resnorm_jax.streams import Site
     >>> import jax.numpy as jnp
     >>> stream = progressive(100.0)
-    >>> stream.write(jnp.zeros(1), jnp.ones(1), Site(width=1, layer=1, step=50.0)).tolist()
+    >>> stream.write(jnp.zeros(1), jnp.ones(1), Site(width=1, layer=2, step=50.0)).tolist()
     [0.25]
     """
 

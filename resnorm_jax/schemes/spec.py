@@ -79,11 +79,11 @@ class Inside:
       heads_norm: norm of the joined heads before the output projection, or None.
       head_scale: whether each head has a learned factor, 1 at first, before that norm.
       mlp_norm: norm before the last projection of the feed-forward network, or None.
-      mlp_scale: whether its first projections have learned factors, 1 at first: ``sqrt(D) u`` of fc1's
-        output before the activation, ``v`` of the gate's (nGPT, arXiv 2410.01131, eq. 20-21).
+      mlp_scale: whether its first projections have learned factors, 1 at first: ``sqrt(D) u`` of
+        fc1's output before the activation, ``v`` of the gate's (arXiv 2410.01131, eq. 20-21).
       parallel_norm: norm of each branch's input in a group of several, or None.
-      value_residual: share r of the first layer's values in all others', ``(1 - r) V_l + r V_1``, or
-        None.
+      value_residual: share r of the first layer's values in all others', which are
+        ``(1 - r) V_l + r V_1``, or None.
       shaped: whether self-attention is ``a I + b softmax - g C``, C attending to all keys alike;
         a, b and g are learned by head, 1 at first.
     """
@@ -113,9 +113,9 @@ class Arrangement:
 
     Attributes:
       name: lower_snake, the same in code, configs, command line, results and plots.
-      equation: one line from which the row can be written: x the stream, f the sublayer, LN the norm
-        that the model chooses (each a norm of its own), N layers, l the layer and s the sublayer from
-        1, D the width, H heads of K features. Products of features are element by element.
+      equation: one line from which the row can be written: x the stream, f the sublayer, LN the
+        norm that the model chooses (each a norm of its own), N layers, l the layer and s the
+        sublayer from 1, D the width, H heads of K features, [D] one number a feature.
       source: paper (arXiv number), equation, and the official code where there is one.
       used_by: models that use it.
       embedding_norm: norm of the embedded input, or None.

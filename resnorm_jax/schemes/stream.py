@@ -115,9 +115,9 @@ class Stream:
 
     Attributes:
       name: name of the row.
-      equation: one line from which its functions can be written: x the stream, f the branch's output, a
-        and b the arrangement's scales of the two, D the width, N layers, l the layer and s the sublayer
-        from 1; parameters whose names are not their letters stand in brackets.
+      equation: one line from which its functions can be written: x the stream, f the branch's
+        output, a and b the arrangement's scales of the two, D the width, N layers, l the layer and
+        s the sublayer from 1; the names of parameters stand in brackets behind their letters.
       source: paper or code.
       write: ``(carry, y, site) -> carry`` of the same structure, shapes and dtypes.
       open: ``(x [B, L, D], site) -> carry``.

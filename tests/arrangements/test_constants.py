@@ -559,7 +559,7 @@ def test_norms_and_numbers_are_the_papers(name):
 
 
 def test_sublayers_are_those_of_the_order():
-    """Sublayers count through the stack: two a layer, one where they are parallel, three in Macaron."""
+    """They count through the stack: two a layer, one where they are parallel, three in Macaron."""
     for name, each in (("pre_ln", 2), ("parallel_one_norm", 1), ("macaron", 3)):
         plan = rn.plan(name, 24)
         for i in some_layers(24):
