@@ -6,6 +6,7 @@ import numpy as np
 import optax
 import pytest
 import tiny
+from tiers import every, schemes, showing
 
 from resnorm_jax import TransformerEncoder, arrangements, norms
 from resnorm_jax.config import OptimizerConfig
@@ -143,7 +144,17 @@ def test_mistakes_are_one_line():
     assert decay_roles("kernel,gate") == decay_roles("gate + kernel") == {"gate", "kernel"}
 
 
-@pytest.mark.parametrize("name", [*arrangements.names(), *(f"norm={n}" for n in norms.names())])
+# Default: each new name of a parameter, and each name that stands inside.
+NORMS = showing(norms.rows(), lambda row: [row.module, *(p.name for p in row.parameters)])
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *every(arrangements.names(), schemes()),
+        *every([f"norm={n}" for n in norms.names()], [f"norm={row.name}" for row in NORMS]),
+    ],
+)
 def test_every_scheme_and_norm_is_covered_and_only_kernels_decay(name):
     chosen = {"norm": name[5:]} if name.startswith("norm=") else {"arrangement": name}
     encoder = TransformerEncoder(depth=4, heads=2, **chosen)
