@@ -43,7 +43,7 @@ def dataset():
 @pytest.mark.parametrize(
     "model",
     [
-        {"arrangement": "pre_ln"},
+        pytest.param({"arrangement": "pre_ln"}, marks=pytest.mark.table),
         {"arrangement": "prores", "norm": "batch"},  # reads the step; has running statistics
     ],
     ids=lambda model: model["arrangement"],
@@ -64,6 +64,7 @@ def test_a_run_of_the_grid_is_the_trainers_run(model, dataset, tmp_path):
     np.testing.assert_allclose(hits.mean(), want["accuracy"], rtol=1e-12)
 
 
+@pytest.mark.table
 def test_a_grid_goes_on_where_it_was_stopped(dataset, tmp_path, monkeypatch):
     grid = make_grid(config(seeds=2), dataset, ("pre_ln", "rezero"), (1,), (1e-3, 1e-2), 3)
     quiet, folder = Console(file=io.StringIO()), tmp_path / "grid"

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from oracles import quick_jit, worst
+from tiers import every
 
 import resnorm_jax as rn
 from resnorm_jax.interop.pre_rms import centre, pre_rms_params
@@ -33,7 +34,7 @@ def pair(options):
     return encoder, encoder.clone(norm=relative, use_bias=True, **rest), params, x, mask
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", every(CASES, list(CASES)[:1]))
 def test_outputs_are_equal(case):
     encoder, converted, params, x, mask = pair(CASES[case])
     new, final_bias = pre_rms_params(params)

@@ -228,7 +228,7 @@ def test_patches_are_cut_in_reading_order():
 # --- Dtypes, sizes, dropout, intermediates ---
 
 
-@pytest.mark.parametrize("pooling", POOLING.names())
+@pytest.mark.parametrize("pooling", every(POOLING.names(), ["statistics"]))
 def test_a_bfloat16_encoder_gives_float32_logits(pooling):
     model = classifier(
         FeatureEmbedding(width=D, dtype=jnp.bfloat16),

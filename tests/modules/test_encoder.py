@@ -216,7 +216,7 @@ def test_scanned_unrolled_and_looped_agree(varies):
 
     assert_same(run(Loop(), params, x), scanned)
     if varies:  # the same parameters without the constants give something else
-        plain = encoder(depth=depth).apply({"params": params}, x, VALID)
+        plain = quick_jit(encoder(depth=depth).apply)({"params": params}, x, VALID)
         assert worst(plain[VALID], scanned[0][VALID]) > 1e-2
 
 
@@ -238,7 +238,9 @@ def test_user_arrangements_are_registered_by_name():
         assert "sloped_for_a_test" in arrangements.names()
         model = encoder("sloped_for_a_test")
         params = random_params(model)
-        by_name, by_row = (m.apply({"params": params}, inputs()) for m in (model, encoder(row)))
+        by_name, by_row = (
+            quick_jit(m.apply)({"params": params}, inputs()) for m in (model, encoder(row))
+        )
         np.testing.assert_array_equal(by_name, by_row)
         with pytest.raises(ValueError, match="registered already"):
             arrangements.register(row)
@@ -302,7 +304,7 @@ def test_nan_in_padding_changes_nothing_at_all():
         np.testing.assert_array_equal(got, want)
     assert not np.asarray(found[2])[~VALID].any()
     layer = TransformerEncoderLayer(heads=H, mlp_width=F)
-    single = layer.apply({"params": layer_parameters(params, 0)}, dirty, VALID)
+    single = quick_jit(layer.apply)({"params": layer_parameters(params, 0)}, dirty, VALID)
     assert np.isfinite(single).all()
     # A row without any valid position.
     nothing = np.array([[True] * L, [False] * L])
@@ -325,7 +327,7 @@ def test_intermediates_add_up():
     ]
     assert set(named) == {"stream_in", *keys}
     assert {v.shape for v in named.values()} == {(N, B, L, D)}
-    assert worst(out, model.apply({"params": params}, x, VALID)) < 1e-6
+    assert worst(out, quick_jit(model.apply)({"params": params}, x, VALID)) < 1e-6
     clean = np.where(VALID[..., None], x, 0)
     np.testing.assert_array_equal(named["stream_in"][0], clean)
     np.testing.assert_array_equal(named["stream_in"][1], named["feed_forward/stream"][0])
@@ -390,10 +392,10 @@ def test_gains_that_vary_with_depth_reach_each_layer():
 def test_deterministic_needs_no_rng_and_training_does():
     model = encoder(dropout=0.5, attention_dropout=0.5, drop_path=0.5)
     params = random_params(model)
-    plain = encoder().apply({"params": params}, inputs())
-    np.testing.assert_array_equal(model.apply({"params": params}, inputs()), plain)
+    plain = quick_jit(encoder().apply)({"params": params}, inputs())
+    np.testing.assert_array_equal(quick_jit(model.apply)({"params": params}, inputs()), plain)
     with pytest.raises(Exception, match="dropout"):
-        model.apply({"params": params}, inputs(), deterministic=False)
+        jax.eval_shape(partial(model.apply, deterministic=False), {"params": params}, inputs())
 
 
 def test_layers_draw_different_masks():

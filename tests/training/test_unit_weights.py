@@ -26,6 +26,7 @@ def made(**fields):
     return tiny.config(model=model, optimizer=OPTIMIZER, checkpoint_every=100, **fields)
 
 
+@pytest.mark.table
 def test_unit_kernels_after_some_steps(tmp_path):
     run, state = tiny.run(made(), tiny.dataset().replace(valid=None), tmp_path, devices=2, steps=3)
     before = [np.asarray(leaf) for leaf in lengths(state.params)]

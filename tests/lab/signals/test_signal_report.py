@@ -42,6 +42,7 @@ def test_the_command_prints_and_writes(tmp_path, capsys):
     assert "http" not in page
 
 
+@pytest.mark.table
 def test_a_checkpoint_is_measured(tmp_path, capsys):
     run = tmp_path / "run"
     assert train.main(["train.py", f"{TINY},epochs=1", f"--workdir={run}"]) == 0

@@ -177,6 +177,7 @@ def test_runs_are_the_trainers_own_steps_seed_by_seed(tiny_task):
         assert runs.train_loss[run] == pytest.approx(-logs[np.arange(12), y].mean(), rel=1e-3)
 
 
+@pytest.mark.table
 def test_what_prepares_a_model_is_what_is_trained(tiny_task):
     model = trained.classifier("t_fixup", "layer", TINY)
     still = [np.zeros(1)]
@@ -190,6 +191,7 @@ def test_what_prepares_a_model_is_what_is_trained(tiny_task):
             np.testing.assert_allclose(share * a, b, rtol=1e-5)
 
 
+@pytest.mark.table
 def test_batch_norm_keeps_its_statistics(tiny_task):
     model = trained.classifier("post_ln", "batch", TINY)
     runs = trained.train_runs(model, TINY, [trained.warm(1e-2, 0, 3)], [0])
