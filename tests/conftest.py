@@ -28,6 +28,14 @@ def tier_of(item) -> str:
     return next((tier for tier in reversed(TIERS) if item.get_closest_marker(tier)), "")
 
 
+def pytest_configure(config):
+    """Compile in less time where no full matrix was asked for; the other tiers see the usual code."""
+    if "not table" in config.option.markexpr:
+        os.environ["XLA_FLAGS"] += (
+            " --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+        )
+
+
 def pytest_addoption(parser):
     parser.addoption(
         "--seconds",
@@ -39,15 +47,14 @@ def pytest_addoption(parser):
 
 def pytest_collection_modifyitems(config, items):
     """With --seconds: default tests first, slow ones last, the table's in a fixed mixed order."""
+
+    def place(item):
+        tier = tier_of(item)
+        mixed = hashlib.md5(item.nodeid.encode()).digest() if tier == "table" else b""
+        return ("", *TIERS).index(tier), mixed
+
     if config.option.seconds is not None:
-        order = ("", *TIERS)
-        items.sort(
-            key=lambda item: (
-                (order.index(tier_of(item)), hashlib.md5(item.nodeid.encode()).digest())
-                if tier_of(item)
-                else (0, b"")
-            )
-        )
+        items.sort(key=place)
 
 
 def pytest_deselected(items):

@@ -63,4 +63,4 @@ def schemes(traits: Callable = scheme_traits) -> list[str]:
 
 def one_and_many() -> list[str]:
     """An arrangement that carries the stream alone, and one that carries more."""
-    return schemes(lambda row: {("plain", dict(stream_traits(row))["open"].endswith("._open"))})
+    return schemes(lambda row: {dict(stream_traits(row))["open"].endswith("._open")})

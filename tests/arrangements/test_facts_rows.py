@@ -188,6 +188,7 @@ def test_kernels_have_xaviers_deviation_times_the_papers_gain(name):
     assert any(rule(Place(depth, 2)) != 1 for rule in row.init.gains.values())
 
 
+@pytest.mark.table
 def test_an_encoder_beside_a_decoder_has_its_own_gain():
     """2210.06423: 6 layers beside 18: sqrt(ln 54 ln 12 / 3) = 1.8177."""
     model = TransformerEncoder(

@@ -40,10 +40,11 @@ def dataset():
     return prepare_data(config())
 
 
+@pytest.mark.table
 @pytest.mark.parametrize(
     "model",
     [
-        pytest.param({"arrangement": "pre_ln"}, marks=pytest.mark.table),
+        {"arrangement": "pre_ln"},
         {"arrangement": "prores", "norm": "batch"},  # reads the step; has running statistics
     ],
     ids=lambda model: model["arrangement"],

@@ -51,6 +51,7 @@ def test_outputs_are_equal(case):
     assert np.abs(old[mask]).max() > 0.5
 
 
+@pytest.mark.table
 def test_every_step_counts():
     """Leave one step out, and the outputs differ: the test above can tell."""
     encoder, converted, params, x, mask = pair({})

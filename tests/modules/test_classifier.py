@@ -75,8 +75,8 @@ def pool(name, h, mask):
 @pytest.mark.parametrize(
     ("pooling", "positions"),
     [
-        ("mean", "learned"),
         ("cls", "sinusoidal"),
+        pytest.param("mean", "learned", marks=pytest.mark.table),
         pytest.param("last", "none", marks=pytest.mark.table),
         pytest.param("max", "learned", marks=pytest.mark.table),
         pytest.param("statistics", "learned", marks=pytest.mark.table),

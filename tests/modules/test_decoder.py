@@ -177,7 +177,7 @@ def test_padding_of_either_sequence_changes_nothing():
     assert worst(np.asarray(clean)[VALID], np.asarray(apply(x, memory))[VALID]) > 1e-2
 
 
-@pytest.mark.parametrize("name", every(arrangements.names(), one_and_many()))
+@pytest.mark.parametrize("name", every(arrangements.names(), one_and_many()[1:]))
 def test_every_arrangement_decodes_alike_scanned_and_unrolled(name):
     decoder = model(name)
     x, memory = inputs(0, T), inputs(1, S)

@@ -13,7 +13,7 @@ import oracles
 import pytest
 import scheme_oracles
 from oracles import assert_trees_close, quick_jit, worst, x64
-from tiers import every, one_and_many, schemes, stream_traits
+from tiers import every, one_and_many, schemes
 
 from resnorm_jax import (
     ResidualBlock,
@@ -133,6 +133,7 @@ def test_outputs_and_all_gradients_are_those_of_the_paper(name):
 ONE_OUTPUT = ({"variance_preserving", "sandwich_ln"},)
 
 
+@pytest.mark.table
 def test_arrangements_differ_from_one_another():
     """Or the comparison above could not tell them apart."""
 
@@ -261,6 +262,7 @@ def is_program(value):
     return hasattr(value, "eqns") or hasattr(value, "jaxpr")
 
 
+@pytest.mark.table
 def test_rematerialization_changes_the_program_and_no_number():
     x = inputs()
     model = encoder(depth=3)
@@ -282,6 +284,7 @@ def test_rematerialization_changes_the_program_and_no_number():
 # --- Padding ---
 
 
+@pytest.mark.table
 def test_padding_changes_no_valid_output_and_no_gradient():
     model = encoder("sandwich_ln")
     params, x = random_params(model), inputs()
@@ -293,6 +296,7 @@ def test_padding_changes_no_valid_output_and_no_gradient():
     assert_same((out[:, :L], grads, dx[:, :L]), expected, 1e-5)
 
 
+@pytest.mark.table
 def test_nan_in_padding_changes_nothing_at_all():
     """Even when the loss touches padded positions; the other arrangements are seen above."""
     model = encoder()
@@ -443,7 +447,7 @@ def test_drop_path_rises_linearly_with_depth():
 # --- Dtypes ---
 
 
-@pytest.mark.parametrize("name", every(arrangements.names(), schemes(stream_traits)))
+@pytest.mark.parametrize("name", every(arrangements.names(), one_and_many()))
 def test_any_dtype_runs_under_scan(name):
     ends_in_norm = arrangements.get(name).final_norm is not None
     for dtype, given in product([None, jnp.float32, jnp.bfloat16], [jnp.float32, jnp.bfloat16]):
@@ -507,7 +511,7 @@ def test_a_branch_of_another_shape_is_refused():
 # --- Every arrangement, every way ---
 
 
-@pytest.mark.parametrize("name", every(arrangements.names(), one_and_many()))
+@pytest.mark.parametrize("name", every(arrangements.names(), one_and_many()[1:]))
 def test_8_devices_unrolled_and_computed_again_agree_with_one_scan(name):
     """One program against another that differs in all three: outputs and summed gradients."""
     rng = np.random.default_rng(3)

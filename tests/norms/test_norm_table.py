@@ -194,7 +194,8 @@ def test_epsilon_stands_where_the_equation_says(name):
     small = x * np.float32(0.1)
     for epsilon in (0.3, 1e-4):
         expected = ORACLES[name](*wide((small, parameters)), epsilon)
-        found = apply(build(name, epsilon=epsilon), parameters, small)
+        module = build(name, epsilon=epsilon)
+        found = quick_jit(lambda x, m=module: apply(m, parameters, x))(small)
         assert worst(found, expected) <= FLOAT32
     assert worst(apply(build(name), parameters, small), expected) > 1e-7 or name == "scale"
     if name == "scale":  # epsilon is the least length
@@ -247,7 +248,7 @@ def test_second_derivatives_are_those_of_the_gradient(name):
 
     with x64():
         parameters = jax.tree.map(lambda p: jnp.asarray(p, jnp.float64), parameters)
-    testing.assert_gradients(gradient, x, directions=1)
+    testing.assert_gradients(jax.jit(gradient), x, directions=1)
 
 
 @each_kind
@@ -256,7 +257,7 @@ def test_awkward_rows_are_finite_to_second_order(name):
     _, parameters, _ = case(name, 6)
     if "shift" in parameters:
         parameters["shift"] = np.float32(0)  # so that phi is taken at 0
-    testing.assert_safe_rows(lambda x: apply(build(name), parameters, x), 6)
+    testing.assert_safe_rows(jax.jit(lambda x: apply(build(name), parameters, x)), 6)
 
 
 @of_each_kind([n for n in NAMES if "alpha" in ORACLES[n].parameters])
@@ -282,7 +283,7 @@ def test_a_zero_row_gives_the_bias_or_phi_of_the_shift(name):
     _, parameters, _ = case(name, 6)
     zeros = np.zeros((1, 6))
     expected = ORACLES[name](zeros, wide(parameters))
-    found = apply(build(name), parameters, jnp.asarray(zeros, jnp.float32))
+    found = quick_jit(lambda x: apply(build(name), parameters, x))(zeros.astype(np.float32))
     np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
@@ -293,7 +294,8 @@ def test_a_zero_row_gives_the_bias_or_phi_of_the_shift(name):
 def test_initial_parameters_are_as_the_equation_says(name):
     for width in (1, 7):
         x = case(name, width)[0]
-        found = flatten_dict(build(name).init(jax.random.key(0), x).get("params", {}), sep="/")
+        made = quick_jit(build(name).init)(jax.random.key(0), x)
+        found = flatten_dict(made.get("params", {}), sep="/")
         oracle = ORACLES[name].parameters
         assert set(found) == set(oracle)
         for key, leaf in found.items():
@@ -314,12 +316,13 @@ def test_parameters_take_the_dtype_asked_for(name):
 def test_a_first_scale_of_0_leaves_nothing_but_the_bias(name):
     module = build(name, scale_init=0.0)
     x = case(name, 7)[0]
-    parameters = flatten_dict(module.init(jax.random.key(0), x)["params"], sep="/")
-    out = apply(module, parameters, x)
+    made = quick_jit(module.init)(jax.random.key(0), x)
+    parameters = flatten_dict(made["params"], sep="/")
+    out = quick_jit(functools.partial(apply, module))(parameters, x)
     assert not np.asarray(out).any()
     if "bias" in parameters:
         parameters["bias"] = jnp.linspace(-1, 1, 7)
-        out = apply(module, parameters, x)
+        out = quick_jit(functools.partial(apply, module))(parameters, x)
         np.testing.assert_array_equal(out, np.broadcast_to(parameters["bias"], x.shape))
 
 
@@ -356,7 +359,7 @@ def test_no_warnings(name):
 
 def at_first(name, x):
     module = build(name)
-    return module.apply(module.init(jax.random.key(0), x), x)
+    return quick_jit(lambda x: module.apply(module.init(jax.random.key(0), x), x))(x)
 
 
 @pytest.mark.parametrize(

@@ -117,6 +117,7 @@ def test_values_are_the_oracles_with_a_large_mean_and_length_1_too(name):
 def test_dtypes_are_kept_and_bfloat16_is_one_rounding(name):
     function, expected = FUNCTIONS[name]
     dtypes = (jnp.float32, jnp.bfloat16, jnp.float16)
+    function = jax.jit(function)
     testing.assert_preserves_shape_and_dtype(function, (2, 3, 8), dtypes)
     x = jnp.asarray(random(2, 3, 8), jnp.bfloat16)
     found, exact = np.asarray(function(x)).astype(np.float64), expected(*wide(x))
@@ -135,7 +136,7 @@ def test_float64_stays_float64(name):
 
 @each_kind
 def test_gradients_in_forward_and_reverse_mode(name):
-    testing.assert_gradients(FUNCTIONS[name][0], random(2, 3, 8), directions=1)
+    testing.assert_gradients(jax.jit(FUNCTIONS[name][0]), random(2, 3, 8), directions=1)
 
 
 @pytest.mark.parametrize("name", every(KINDS, KINDS[:1]))
@@ -146,12 +147,15 @@ def test_transformations_agree(name):
 @each_kind
 def test_awkward_rows_are_finite_to_second_order(name):
     function = FUNCTIONS[name][0]
-    testing.assert_safe_rows(lambda x: function(x[:, None])[:, 0], 8)
+    testing.assert_safe_rows(jax.jit(lambda x: function(x[:, None])[:, 0]), 8)
 
 
 def test_parameters_have_gradients_too():
     x, gate = random(2, 3, 8), random(2, 3, 8, seed=5)
-    check = partial(testing.assert_gradients, directions=1)
+
+    def check(function, *parameters):
+        testing.assert_gradients(jax.jit(function), *parameters, directions=1)
+
     check(lambda p, z: norms.gated_rms_norm(x.astype(p.dtype), z, p, norm_first=False), P, gate)
     check(lambda *p: norms.seed_norm(x.astype(p[0].dtype), *p, heads=2), P, Q, R)
     check(

@@ -24,7 +24,7 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("case", every(CASES, ["text"]))
+@pytest.mark.parametrize("case", every(CASES))
 def test_a_whole_run(case, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     data, model, train = CASES[case]

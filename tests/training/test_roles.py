@@ -9,7 +9,7 @@ import optax
 import pytest
 import tiny
 from oracles import quick_jit
-from tiers import every, schemes, showing
+from tiers import every, schemes, showing, stream_traits
 
 from resnorm_jax import TransformerEncoder, arrangements, norms
 from resnorm_jax.config import OptimizerConfig
@@ -157,7 +157,7 @@ NORMS = showing(norms.rows(), lambda row: [row.module, *(p.name for p in row.par
 @pytest.mark.parametrize(
     "name",
     [
-        *every(arrangements.names(), schemes()),
+        *every(arrangements.names(), schemes(stream_traits)),
         *every([f"norm={n}" for n in norms.names()], [f"norm={row.name}" for row in NORMS]),
     ],
 )

@@ -194,6 +194,7 @@ class Stack(nn.Module):
         return nn.Dense(3)(h.sum(1) / jnp.maximum(mask.sum(1, keepdims=True), 1))
 
 
+@pytest.mark.table
 def test_a_scanned_stack_keeps_a_state_by_layer():
     data = tiny.dataset()
     found = []
@@ -272,7 +273,7 @@ def test_evaluation_uses_the_running_statistics():
     np.testing.assert_allclose(together, jax.nn.log_softmax(logits), rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("select", every(["last", "best"], ["best"]))
+@pytest.mark.parametrize("select", every(["last", "best"]))
 def test_resume_is_bit_equal(tmp_path, select, monkeypatch):
     data = tiny.dataset()
 
@@ -307,7 +308,7 @@ def test_resume_is_bit_equal(tmp_path, select, monkeypatch):
     assert np.abs(whole.variables["batch_stats"]["norm"]["mean"]).max() > 1e-3
 
 
-@pytest.mark.parametrize("select", every(["last", "best"], ["last"]))
+@pytest.mark.parametrize("select", every(["last", "best"]))
 def test_commands_score_a_run_by_its_running_statistics(tmp_path, select, monkeypatch, capsys):
     for module in (experiment_module, trained):
         monkeypatch.setattr(

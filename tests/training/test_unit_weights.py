@@ -36,6 +36,7 @@ def test_unit_kernels_after_some_steps(tmp_path):
         np.testing.assert_allclose(one, 1.0, rtol=1e-5)
 
 
+@pytest.mark.table
 def test_a_run_starts_from_unit_kernels(tmp_path, monkeypatch):
     seen = []
 

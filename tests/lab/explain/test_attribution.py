@@ -172,6 +172,7 @@ def test_parts_add_up_under_every_pooling(pooling, method):
             assert part[place] != 0
 
 
+@pytest.mark.table
 def test_a_stream_that_only_scales_as_a_sum_is_not_taken_for_one():
     """Twice the writes give twice the stream, yet two writes together are not their sum."""
     case, seen = case_and_seen("pre_ln", stream="orthogonal_sum")

@@ -76,6 +76,7 @@ def test_a_pruned_score_is_that_of_weights_pruned_by_hand(pruned, tiny_run):
     assert point["size_kept"] == pytest.approx(1 - zeros / report["parameters"])
 
 
+@pytest.mark.table
 def test_layers_are_chosen_on_rows_that_are_not_scored(tiny_run):
     dataset = prepare_data(load_trained(tiny_run).config)
     name, rows = choosing_rows(dataset, 50, 0)
@@ -99,6 +100,7 @@ def test_the_page_needs_no_network_and_nothing_is_overwritten(pruned, tiny_run, 
     assert (folder / "prune.json").read_bytes() == before
 
 
+@pytest.mark.table
 @pytest.mark.parametrize(
     ("flag", "message"),
     [

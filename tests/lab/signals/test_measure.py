@@ -226,13 +226,13 @@ def check(name, only=ALL):
     assert all(np.isfinite(v) for v in summary(found).values())
 
 
-@pytest.mark.parametrize("name", every(SOME, ["mix_ln"]))
+@pytest.mark.parametrize("name", every(SOME))
 def test_arrangements_of_every_make(name):
     """Their streams; all statistics of all arrangements take some minutes."""
     check(name, [row.name for row in STATISTICS.rows() if row.needs == "forward"])
 
 
-@pytest.mark.parametrize("name", every(["sandwich_order", "mhc"], ["mhc"]))
+@pytest.mark.parametrize("name", every(["sandwich_order", "mhc"]))
 def test_gradients_of_segments_and_of_many_streams(name):
     check(name, CHEAP)
 

@@ -19,6 +19,7 @@ LEVELS = np.arange(5)
 FORWARD = [row.name for row in STATISTICS.rows() if row.needs == "forward"]
 
 
+@pytest.mark.table
 def test_the_command_prints_and_writes(tmp_path, capsys):
     output = tmp_path / "out"
     arguments = [TINY, "--arrangements=pre_ln,peri_ln", f"--only={','.join(FORWARD)}"]

@@ -148,6 +148,7 @@ def test_warm_up_rises_to_the_peak_and_stays():
     np.testing.assert_allclose(trained.warm(2.0, 0, 3), [2, 2, 2])
 
 
+@pytest.mark.table
 def test_runs_are_the_trainers_own_steps_seed_by_seed(tiny_task):
     model = trained.classifier("post_ln", "layer", TINY)
     rates = [trained.warm(1e-2, 2, 3), trained.warm(3e-2, 0, 3)]
