@@ -1,8 +1,13 @@
-"""Eight fake CPU devices, and compiled programs shared between processes."""
+"""Eight fake CPU devices, compiled programs shared between processes, and tiers of tests."""
 
+import hashlib
 import os
 import tempfile
+import time
+from collections import Counter
 from pathlib import Path
+
+import pytest
 
 os.environ["JAX_PLATFORMS"] = os.environ.get("RESNORM_TEST_PLATFORM", "cpu")
 os.environ["XLA_FLAGS"] = (
@@ -11,6 +16,78 @@ os.environ["XLA_FLAGS"] = (
 cache = Path(tempfile.gettempdir()) / f"resnorm_jax-test-cache-{os.getuid()}"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
+
+TIERS = ("table", "slow")  # beside what is run by default; see tiers.py
+NO_TIME = "no time left for this tier"
+START = time.monotonic()
+left_out = Counter()  # tests by tier
+
+
+def tier_of(item) -> str:
+    """The tier of a test; empty for what is run by default."""
+    return next((tier for tier in reversed(TIERS) if item.get_closest_marker(tier)), "")
+
+
+def pytest_configure(config):
+    """Compile in less time where no full matrix was asked for; the other tiers see the usual code."""
+    if "not table" in config.option.markexpr:
+        os.environ["XLA_FLAGS"] += (
+            " --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+        )
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--seconds",
+        type=float,
+        metavar="S",
+        help="start no test of the tiers table and slow later than this",
+    )
+
+
+def pytest_collection_modifyitems(config, items):
+    """With --seconds: default tests first, slow ones last, the table's in a fixed mixed order."""
+
+    def place(item):
+        tier = tier_of(item)
+        mixed = hashlib.md5(item.nodeid.encode()).digest() if tier == "table" else b""
+        return ("", *TIERS).index(tier), mixed
+
+    if config.option.seconds is not None:
+        items.sort(key=place)
+
+
+def pytest_deselected(items):
+    left_out.update(tier_of(item) for item in items)
+
+
+def pytest_runtest_setup(item):
+    seconds = item.config.option.seconds
+    if seconds is not None and tier_of(item) and time.monotonic() - START > seconds:
+        pytest.skip(NO_TIME)
+
+
+def pytest_sessionfinish(session):
+    """A worker tells the process that prints; all workers have the same tests."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["left_out"] = dict(left_out)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node, error):
+    left_out.update(Counter(getattr(node, "workeroutput", {}).get("left_out", {})) - left_out)
+
+
+def pytest_terminal_summary(terminalreporter):
+    """What was not run, and the command that runs it."""
+    for tier in TIERS:
+        if left_out[tier]:
+            terminalreporter.write_line(f"left out: {left_out[tier]} tests; run: pytest -m {tier}")
+    skipped = terminalreporter.stats.get("skipped", [])
+    late = sum(NO_TIME in str(report.longrepr) for report in skipped)
+    if terminalreporter.config.option.seconds is not None:
+        ran = sum(len(terminalreporter.stats.get(k, [])) for k in ("passed", "failed"))
+        terminalreporter.write_line(f"in the time given: {ran} tests run, {late} not started")
 
 
 def pytest_runtest_teardown(item, nextitem):

@@ -21,11 +21,12 @@ def x64():
     return enable_x64()
 
 
-def quick_jit(function):
+def quick_jit(function, **options):
     """`jax.jit` that compiles in half the time, for programs that run once."""
     import jax
 
-    return jax.jit(function, compiler_options={"xla_backend_optimization_level": 0})
+    quick = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+    return jax.jit(function, compiler_options=quick, **options)
 
 
 # --- Norms. Every `axis` may be a number or a tuple; scale and bias broadcast to x. ---

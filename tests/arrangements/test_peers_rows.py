@@ -431,6 +431,7 @@ def torchscale_sub_ln():
     return call, "sub_ln", options, params
 
 
+@pytest.mark.table
 @pytest.mark.parametrize("name", PEERS)
 def test_a_layer_is_the_peers(name):
     pytest.importorskip("transformers")

@@ -54,6 +54,7 @@ def numbers(document):
         yield document
 
 
+@pytest.mark.table
 def test_quick_run_writes_every_number_and_ratios_of_medians(tmp_path, capsys):
     path = tmp_path / "bench.json"
     assert main(["--quick", "--output", str(path)]) == 0
@@ -93,6 +94,7 @@ def test_quick_run_writes_every_number_and_ratios_of_medians(tmp_path, capsys):
     assert memory["compile"]["ratio"] == pytest.approx(rows[-1]["total"] / rows[0]["total"])
 
 
+@pytest.mark.table
 def test_bfloat16_norms_alone_in_the_default_file(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(["--quick", "--only", "norm", "--dtype", "bfloat16"]) == 0
@@ -107,6 +109,7 @@ def test_unknown_section_is_a_usage_error(capsys):
     assert "accuracy" in capsys.readouterr().err
 
 
+@pytest.mark.table
 def test_flax_peer_is_the_same_function_with_the_same_parameters(params, logits):
     batch, model = random_batch(SIZE), flax_model(SIZE)
     mapped = from_ours(params, SIZE.depth)
@@ -117,6 +120,7 @@ def test_flax_peer_is_the_same_function_with_the_same_parameters(params, logits)
     np.testing.assert_allclose(theirs, logits, atol=1e-5)
 
 
+@pytest.mark.table
 def test_torch_peer_is_the_same_function_with_the_same_parameters(params, logits):
     torch = pytest.importorskip("torch")
     batch, model = random_batch(SIZE), torch_peer.classifier(SIZE, params).train()
@@ -125,6 +129,7 @@ def test_torch_peer_is_the_same_function_with_the_same_parameters(params, logits
     np.testing.assert_allclose(theirs, logits, atol=1e-5)
 
 
+@pytest.mark.table
 def test_jax_peers_have_the_same_gradient(params):
     batch = random_batch(SIZE)
     steps = jax_steps(SIZE, np.float32, params)
@@ -141,6 +146,7 @@ def test_without_torch_its_column_says_what_to_install(monkeypatch):
     assert set(row["times"]) == {"ours", "flax", "flax two-pass"}
 
 
+@pytest.mark.table
 def test_our_layer_norm_is_nowhere_less_accurate():
     rows = accuracy()
     assert {(r["dtype"], r["mean"]) for r in rows} == set(product(DTYPES, MEANS))
@@ -168,6 +174,7 @@ def test_rounds_visit_everyone_once_and_ratios_pair_ours_with_peers():
     ]
 
 
+@pytest.mark.table
 def test_digits_trains_each_norm_and_says_who_failed(tmp_path, capsys, monkeypatch):
     broken = dataclasses.replace(
         norms.get("rms"), name="broken", module=lambda **options: 1 / 0, aliases=()
@@ -206,6 +213,7 @@ def test_digits_recipe_is_one_for_all_and_never_sees_test_rows_while_choosing():
     assert one.train.score == "test"
 
 
+@pytest.mark.table
 def test_vowels_trains_arrangements_at_each_depth_over_seeds(tmp_path, capsys, monkeypatch):
     shallow = dataclasses.replace(RECIPES["vowels"], depths=(1, 2))
     monkeypatch.setitem(RECIPES, "vowels", shallow)
@@ -226,6 +234,7 @@ def test_a_name_of_another_menu_is_told(capsys):
     assert "--names: unknown value 'adds'; did you mean 'add'" in capsys.readouterr().err
 
 
+@pytest.mark.table
 def test_depth_measures_every_policy(tmp_path, capsys):
     path = tmp_path / "depth.json"
     assert main(["--only=depth", "--quick", f"--output={path}"]) == 0
@@ -244,6 +253,7 @@ def test_names_without_a_table_is_a_usage_error(capsys):
     assert "digits" in capsys.readouterr().err
 
 
+@pytest.mark.table
 def test_an_interrupted_table_goes_on_and_other_results_are_kept(tmp_path, capsys, monkeypatch):
     path = tmp_path / "digits.json"
     command = ["--only=digits", "--quick", f"--output={path}"]

@@ -24,6 +24,7 @@ def grid(tmp_path_factory):
     return folder
 
 
+@pytest.mark.table
 def test_a_deep_stack_without_skip_or_norm_will_not_train(grid, tmp_path, capsys):
     out = tmp_path / "out"
     names = "--arrangements=none,pre_ln,post_ln"

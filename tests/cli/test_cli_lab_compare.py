@@ -41,6 +41,7 @@ def dataset():
     return prepare_data(config())
 
 
+@pytest.mark.table
 @pytest.mark.parametrize(
     "model",
     [
@@ -65,6 +66,7 @@ def test_a_run_of_the_grid_is_the_trainers_run(model, dataset, tmp_path):
     np.testing.assert_allclose(hits.mean(), want["accuracy"], rtol=1e-12)
 
 
+@pytest.mark.table
 def test_a_grid_goes_on_where_it_was_stopped(dataset, tmp_path, monkeypatch):
     grid = make_grid(config(seeds=2), dataset, ("pre_ln", "rezero"), (1,), (1e-3, 1e-2), 3)
     quiet, folder = Console(file=io.StringIO()), tmp_path / "grid"

@@ -197,6 +197,7 @@ def kill_when(process: subprocess.Popen, log: Path, rows: int) -> None:
     process.wait()
 
 
+@pytest.mark.table
 def test_killed_and_started_again_a_run_ends_with_the_same_bits(tmp_path):
     whole = start(tmp_path / "whole")
     text, _ = whole.communicate(timeout=600)

@@ -3,6 +3,7 @@
 import zlib
 from dataclasses import replace
 from functools import cache, partial
+from itertools import product
 
 import flax.linen as nn
 import jax
@@ -12,6 +13,7 @@ import oracles
 import pytest
 import scheme_oracles
 from oracles import assert_trees_close, quick_jit, worst, x64
+from tiers import every, one_and_many, schemes
 
 from resnorm_jax import (
     ResidualBlock,
@@ -100,7 +102,7 @@ def heads_of(name):
 # --- Against the papers' equations ---
 
 
-@every_arrangement
+@pytest.mark.parametrize("name", every(arrangements.names(), schemes()))
 def test_outputs_and_all_gradients_are_those_of_the_paper(name):
     model = encoder(name, heads=heads_of(name))
     params = random_params(model, np.float64)
@@ -131,6 +133,7 @@ def test_outputs_and_all_gradients_are_those_of_the_paper(name):
 ONE_OUTPUT = ({"variance_preserving", "sandwich_ln"},)
 
 
+@pytest.mark.table
 def test_arrangements_differ_from_one_another():
     """Or the comparison above could not tell them apart."""
 
@@ -203,7 +206,7 @@ def manual_loop(row, depth, params, x, mask, **options):
     return centred / jnp.sqrt((centred**2).mean(-1, keepdims=True) + 1e-6) * p["scale"] + p["bias"]
 
 
-@pytest.mark.parametrize("name", ["pre_ln", "sloped", "mix_ln"])
+@pytest.mark.parametrize("name", every(["pre_ln", "sloped", "mix_ln"], ["sloped", "mix_ln"]))
 def test_scanned_unrolled_and_looped_agree(name):
     depth, varies = 4 if name == "mix_ln" else 3, name == "sloped"
     row = sloped() if varies else name
@@ -218,7 +221,7 @@ def test_scanned_unrolled_and_looped_agree(name):
 
     assert_same(run(Loop(), params, x), scanned)
     if varies:  # the same parameters without the constants give something else
-        plain = encoder(depth=depth).apply({"params": params}, x, VALID)
+        plain = quick_jit(encoder(depth=depth).apply)({"params": params}, x, VALID)
         assert worst(plain[VALID], scanned[0][VALID]) > 1e-2
 
 
@@ -240,7 +243,9 @@ def test_user_arrangements_are_registered_by_name():
         assert "sloped_for_a_test" in arrangements.names()
         model = encoder("sloped_for_a_test")
         params = random_params(model)
-        by_name, by_row = (m.apply({"params": params}, inputs()) for m in (model, encoder(row)))
+        by_name, by_row = (
+            quick_jit(m.apply)({"params": params}, inputs()) for m in (model, encoder(row))
+        )
         np.testing.assert_array_equal(by_name, by_row)
         with pytest.raises(ValueError, match="registered already"):
             arrangements.register(row)
@@ -261,6 +266,7 @@ def is_program(value):
     return hasattr(value, "eqns") or hasattr(value, "jaxpr")
 
 
+@pytest.mark.table
 def test_rematerialization_changes_the_program_and_no_number():
     x = inputs()
     model = encoder(depth=3)
@@ -282,6 +288,7 @@ def test_rematerialization_changes_the_program_and_no_number():
 # --- Padding ---
 
 
+@pytest.mark.table
 def test_padding_changes_no_valid_output_and_no_gradient():
     model = encoder("sandwich_ln")
     params, x = random_params(model), inputs()
@@ -293,6 +300,7 @@ def test_padding_changes_no_valid_output_and_no_gradient():
     assert_same((out[:, :L], grads, dx[:, :L]), expected, 1e-5)
 
 
+@pytest.mark.table
 def test_nan_in_padding_changes_nothing_at_all():
     """Even when the loss touches padded positions; the other arrangements are seen above."""
     model = encoder()
@@ -304,7 +312,7 @@ def test_nan_in_padding_changes_nothing_at_all():
         np.testing.assert_array_equal(got, want)
     assert not np.asarray(found[2])[~VALID].any()
     layer = TransformerEncoderLayer(heads=H, mlp_width=F)
-    single = layer.apply({"params": layer_parameters(params, 1)}, dirty, VALID)
+    single = quick_jit(layer.apply)({"params": layer_parameters(params, 1)}, dirty, VALID)
     assert np.isfinite(single).all()
     # A row without any valid position.
     nothing = np.array([[True] * L, [False] * L])
@@ -327,7 +335,7 @@ def test_intermediates_add_up():
     ]
     assert set(named) == {"stream_in", *keys}
     assert {v.shape for v in named.values()} == {(N, B, L, D)}
-    assert worst(out, model.apply({"params": params}, x, VALID)) < 1e-6
+    assert worst(out, quick_jit(model.apply)({"params": params}, x, VALID)) < 1e-6
     clean = np.where(VALID[..., None], x, 0)
     np.testing.assert_array_equal(named["stream_in"][0], clean)
     np.testing.assert_array_equal(named["stream_in"][1], named["feed_forward/stream"][0])
@@ -347,7 +355,7 @@ def test_intermediates_add_up():
 # --- Initialization ---
 
 
-@pytest.mark.parametrize("name", ["rezero", "res_post_norm"])
+@pytest.mark.parametrize("name", every(["rezero", "res_post_norm"], ["rezero"]))
 def test_some_arrangements_are_the_identity_at_first(name):
     model = encoder(name)
     x = inputs()
@@ -359,7 +367,7 @@ def test_some_arrangements_are_the_identity_at_first(name):
     assert np.abs(named[f"attention/{inner}"]).max() > 0.1
 
 
-@pytest.mark.parametrize("name", ["deepnorm", "pre_ln"])
+@pytest.mark.parametrize("name", every(["deepnorm", "pre_ln"], ["deepnorm"]))
 def test_kernels_have_xaviers_deviation_times_the_papers_gain(name):
     width, mlp, depth = 64, 128, 6
     model = TransformerEncoder(depth=depth, heads=4, mlp_width=mlp, arrangement=name)
@@ -392,10 +400,10 @@ def test_gains_that_vary_with_depth_reach_each_layer():
 def test_deterministic_needs_no_rng_and_training_does():
     model = encoder(dropout=0.5, attention_dropout=0.5, drop_path=0.5)
     params = random_params(model)
-    plain = encoder().apply({"params": params}, inputs())
-    np.testing.assert_array_equal(model.apply({"params": params}, inputs()), plain)
+    plain = quick_jit(encoder().apply)({"params": params}, inputs())
+    np.testing.assert_array_equal(quick_jit(model.apply)({"params": params}, inputs()), plain)
     with pytest.raises(Exception, match="dropout"):
-        model.apply({"params": params}, inputs(), deterministic=False)
+        jax.eval_shape(partial(model.apply, deterministic=False), {"params": params}, inputs())
 
 
 def test_layers_draw_different_masks():
@@ -443,20 +451,19 @@ def test_drop_path_rises_linearly_with_depth():
 # --- Dtypes ---
 
 
-@pytest.mark.parametrize("given", [jnp.float32, jnp.bfloat16])
-@pytest.mark.parametrize("dtype", [None, jnp.float32, jnp.bfloat16])
-@every_arrangement
-def test_any_dtype_runs_under_scan(name, dtype, given):
-    model = encoder(name, dtype=dtype)
-    x = jax.ShapeDtypeStruct((B, L, D), given)
-    (out, named), _ = jax.eval_shape(
-        partial(model.init_with_output, return_intermediates=True), jax.random.key(0), x
-    )
+@pytest.mark.parametrize("name", every(arrangements.names(), one_and_many()))
+def test_any_dtype_runs_under_scan(name):
     ends_in_norm = arrangements.get(name).final_norm is not None
-    assert out.dtype == (dtype if dtype is not None and ends_in_norm else given)
-    streams = [value for key, value in named.items() if key.endswith("/stream")]
-    assert streams
-    assert all(value.dtype == given for value in streams)  # the stream keeps its dtype
+    for dtype, given in product([None, jnp.float32, jnp.bfloat16], [jnp.float32, jnp.bfloat16]):
+        model = encoder(name, dtype=dtype)
+        x = jax.ShapeDtypeStruct((B, L, D), given)
+        (out, named), _ = jax.eval_shape(
+            partial(model.init_with_output, return_intermediates=True), jax.random.key(0), x
+        )
+        assert out.dtype == (dtype if dtype is not None and ends_in_norm else given), (dtype, given)
+        streams = [value for key, value in named.items() if key.endswith("/stream")]
+        assert streams
+        assert all(value.dtype == given for value in streams), dtype  # the stream keeps its dtype
 
 
 # --- Residual blocks around any module ---
@@ -473,12 +480,13 @@ class Scaled(nn.Module):
 @every_arrangement
 def test_a_block_around_a_dense_layer(name):
     block = ResidualBlock(nn.Dense(D), arrangement=name, place=Place(N, 1, 1, 2 * N))
+    apply = quick_jit(block.apply, static_argnames="deterministic")
     x = inputs()
     model_params = jax.eval_shape(block.init, jax.random.key(0), x)["params"]
     rng = np.random.default_rng(0)
     p = jax.tree.map(lambda a: rng.normal(size=a.shape).astype(np.float32), model_params)
     dense = p["branch"]
-    out = block.apply({"params": p}, x)
+    out = apply({"params": p}, x)
     wide = {k: oracles.tree_map(lambda a: np.asarray(a, float), v) for k, v in p.items()}
     scheme = scheme_oracles.SCHEMES[name]
     at = scheme_oracles.Spot(
@@ -486,7 +494,7 @@ def test_a_block_around_a_dense_layer(name):
     )
     expected = scheme.view(scheme.sublayer(scheme.open(x.astype(float)), at))
     assert worst(out, expected) < 1e-6
-    np.testing.assert_array_equal(out, block.apply({"params": p}, x, deterministic=False))
+    np.testing.assert_array_equal(out, apply({"params": p}, x, deterministic=False))
 
 
 def test_a_block_passes_on_what_its_branch_takes():
@@ -507,7 +515,7 @@ def test_a_branch_of_another_shape_is_refused():
 # --- Every arrangement, every way ---
 
 
-@every_arrangement
+@pytest.mark.parametrize("name", every(arrangements.names(), one_and_many()[1:]))
 def test_8_devices_unrolled_and_computed_again_agree_with_one_scan(name):
     """One program against another that differs in all three: outputs and summed gradients."""
     rng = np.random.default_rng(3)

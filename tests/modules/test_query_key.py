@@ -3,11 +3,11 @@
 from dataclasses import replace
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import oracles
 import pytest
 from oracles import quick_jit, worst
+from tiers import every
 
 from resnorm_jax import FeedForward, MultiHeadAttention, TransformerEncoder, norms
 from resnorm_jax.arrangements import Arrangement, Inside, NormSlot
@@ -75,7 +75,13 @@ def feed_forward(inside, *args):
 def test_logits_are_the_sources(name):
     module = attention(Inside(query_key=name), norm="rms")
     params = random_params(module, x())
-    found, pullback = jax.vjp(lambda p: module.apply({"params": p}, x()), params)
+
+    @quick_jit
+    def run(params, cotangent):
+        out, pullback = jax.vjp(lambda p: module.apply({"params": p}, x()), params)
+        return out, *pullback(cotangent)
+
+    found, grads = run(params, x(3))
     p = jax.tree.map(lambda a: a.astype(np.float64), params)
     q, k, v = (
         np.einsum("bld,dhk->blhk", x().astype(float), p[r]["kernel"]) + p[r]["bias"]
@@ -88,7 +94,6 @@ def test_logits_are_the_sources(name):
     heads = np.einsum("bhts,bshk->bthk", weights, v)
     expected = np.einsum("blhk,hkd->bld", heads, p["out"]["kernel"]) + p["out"]["bias"]
     assert worst(found, expected) <= 2e-6
-    (grads,) = pullback(jnp.asarray(x(3)))
     own = {key: g for key, g in grads.items() if key not in ("query", "key", "value", "out")}
     assert all(np.abs(g).max() > 1e-5 for g in jax.tree.leaves(own))  # learned
 
@@ -99,28 +104,33 @@ def test_first_values_of_the_family():
               "unit_scaled": ("scale", np.ones((H, K)))}  # fmt: skip
     for name, (parameter, value) in firsts.items():
         module = attention(Inside(query_key=name))
-        params = module.init(jax.random.key(0), x())["params"]
+        params = quick_jit(module.init)(jax.random.key(0), x())["params"]
         np.testing.assert_allclose(params[f"query_key_{parameter}"], value, rtol=1e-6)
+
+
+ALL_INSIDE = Inside(query_key="full", value_norm=NormSlot(), heads_norm=NormSlot(), head_scale=True)
 
 
 @pytest.mark.parametrize(
     "inside",
-    [
-        Inside(value_norm=NormSlot()),
-        Inside(heads_norm=NormSlot()),
-        Inside(head_scale=True),
-        Inside(shaped=True),
-        Inside(query_key="full", value_norm=NormSlot(), heads_norm=NormSlot(), head_scale=True),
-    ],
-    ids=["value", "heads", "scale", "shaped", "all"],
-)  # fmt: skip
+    every(
+        [
+            Inside(value_norm=NormSlot()),
+            Inside(heads_norm=NormSlot()),
+            Inside(head_scale=True),
+            Inside(shaped=True),
+            ALL_INSIDE,
+        ],
+        [Inside(shaped=True), ALL_INSIDE],
+    ),
+)
 def test_norms_inside_attention(inside):
     module = attention(inside)
     mask = np.tril(np.ones((L, L), bool))[None, None]
     params = random_params(module, x())
     p = jax.tree.map(lambda a: a.astype(np.float64), params)
     expected = oracles.multi_head_attention(p, x().astype(float), mask)
-    assert worst(module.apply({"params": params}, x(), mask), expected) <= 2e-6
+    assert worst(quick_jit(module.apply)({"params": params}, x(), mask), expected) <= 2e-6
     kept = {role: p[role] for role in ("query", "key", "value", "out")}
     assert worst(oracles.multi_head_attention(kept, x().astype(float), mask), expected) > 1e-2
 
@@ -129,10 +139,8 @@ def test_norm_inside_the_feed_forward_network():
     module = feed_forward(Inside(mlp_norm=NormSlot()))
     params = random_params(module, x())
     p = jax.tree.map(lambda a: a.astype(np.float64), params)
-    assert (
-        worst(module.apply({"params": params}, x()), oracles.feed_forward(p, x().astype(float)))
-        <= 2e-6
-    )
+    found = quick_jit(module.apply)({"params": params}, x())
+    assert worst(found, oracles.feed_forward(p, x().astype(float))) <= 2e-6
 
 
 def test_unit_factors_of_the_feed_forward_network():
@@ -144,8 +152,8 @@ def test_unit_factors_of_the_feed_forward_network():
     v = (z @ p["fc1"]["kernel"] + p["fc1"]["bias"]) * p["fc1_scale"] * D**0.5
     u = (z @ p["gate"]["kernel"] + p["gate"]["bias"]) * p["gate_scale"]
     expected = (u * v / (1 + np.exp(-v))) @ p["fc2"]["kernel"] + p["fc2"]["bias"]
-    assert worst(module.apply({"params": params}, x()), expected) <= 2e-6
-    first = module.init(jax.random.key(0), x())["params"]
+    assert worst(quick_jit(module.apply)({"params": params}, x()), expected) <= 2e-6
+    first = quick_jit(module.init)(jax.random.key(0), x())["params"]
     assert (first["fc1_scale"] == 1).all()
 
 
@@ -159,33 +167,37 @@ def shapes_of(model):
             for p, a in jax.tree_util.tree_leaves_with_path(tree)}  # fmt: skip
 
 
+SLOTS = ("embedding_norm", "norm_before", "final_norm", "query_key_norm", "value_norm",
+         "heads_norm", "mlp_norm")  # fmt: skip
+
+
 def test_every_slot_takes_a_norm_of_its_own():
-    slots = ("embedding_norm", "norm_before", "final_norm", "query_key_norm", "value_norm",
-             "heads_norm", "mlp_norm")  # fmt: skip
-    plain = encoder(query_key="head")
-    params = {}
-    for slot in slots:
-        model = replace(plain, norms={slot: "dyt"})
+    for slot in SLOTS:
+        model = replace(encoder(query_key="head"), norms={slot: "dyt"})
         found = shapes_of(model)
         new = {path for path in found if path.endswith("/alpha")}
         names = {"query_key_norm": ("query_norm", "key_norm")}.get(slot, (slot,))
         assert new, slot
         assert all(path.split("/")[-2] in names for path in new), (slot, new)
-        variables = quick_jit(model.init)(jax.random.key(0), x())
-        params[slot] = quick_jit(model.apply)(variables, x())
-    assert all(np.isfinite(out).all() for out in params.values())
+
+
+@pytest.mark.parametrize("slot", every(SLOTS, SLOTS[-1:]))
+def test_a_norm_of_its_own_is_finite(slot):
+    model = replace(encoder(query_key="head"), norms={slot: "dyt"})
+    variables = quick_jit(model.init)(jax.random.key(0), x())
+    assert np.isfinite(quick_jit(model.apply)(variables, x())).all()
 
 
 def test_dyts_first_constants_by_site():
     """jiachenzhu/DyT, LLaMA 7B: attention 0.8, feed-forward 0.2, final 0.2, no bias; by hand."""
-    params = encoder(norms=norms.DYT_LLAMA).init(jax.random.key(0), x())["params"]
+    params = quick_jit(encoder(norms=norms.DYT_LLAMA).init)(jax.random.key(0), x())["params"]
     for block, alpha in (("attention", 0.8), ("feed_forward", 0.2)):
         found = params["layers"][block]["norm_before"]
         assert set(found) == {"alpha", "scale"}
         np.testing.assert_allclose(found["alpha"], np.full(4, alpha), rtol=1e-6)
     np.testing.assert_allclose(params["final_norm"]["alpha"], 0.2, rtol=1e-6)
     for name in ("dyt", "derf"):  # the papers' vision models: one constant everywhere
-        made = encoder(norm=name).init(jax.random.key(0), x())["params"]
+        made = quick_jit(encoder(norm=name).init)(jax.random.key(0), x())["params"]
         layers = made["layers"]
         sites = [made["final_norm"], layers["attention"]["norm_before"]]
         assert all((site["alpha"] == 0.5).all() for site in sites)
@@ -210,8 +222,8 @@ def test_norms_that_change_with_depth_are_those_of_the_layers_alone():
         for i in (0, 1)
     ))  # fmt: skip
     without = {"layers": joined, "final_norm": {"scale": params["final_norm"]["scale"]}}
-    differs = rms_only.apply({"params": without}, x())
-    assert worst(model.apply({"params": params}, x()), differs) > 1e-2
+    differs = quick_jit(rms_only.apply)({"params": without}, x())
+    assert worst(quick_jit(model.apply)({"params": params}, x()), differs) > 1e-2
 
 
 @pytest.mark.parametrize(
@@ -240,7 +252,7 @@ def test_what_is_not_read_is_told(options, message):
         use()
 
 
-@pytest.mark.parametrize("remat", ["full", "dots"])
+@pytest.mark.parametrize("remat", every(["full", "dots"], ["full"]))
 def test_blocks_of_layers_computed_again_change_no_number(remat):
     model = encoder(dropout=0.0)
     params = random_params(model, x())

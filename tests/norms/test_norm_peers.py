@@ -221,6 +221,7 @@ def gradient_size(ours, inputs, parameters, key, expected, weights):
     return sum(float(jnp.abs(t * w).sum()) for t, w in zip(terms, weights, strict=True))
 
 
+@pytest.mark.table
 @pytest.mark.parametrize("name", PEERS)
 def test_values_and_gradients_are_the_peers(name):
     peer = PEERS[name]
@@ -254,6 +255,7 @@ def test_values_and_gradients_are_the_peers(name):
         assert size > 1e-2
 
 
+@pytest.mark.table
 def test_voxtrals_factor():
     """The model multiplies what its RMS norm returned by one plus a network of the condition."""
     cls = load(
@@ -272,6 +274,7 @@ def test_voxtrals_factor():
     assert worst(norms.adaptive_rms_norm(x, scale.numpy()), expected) <= TOLERANCE
 
 
+@pytest.mark.table
 @pytest.mark.parametrize("first", [2.0, 6.0], ids=["free", "clamped"])
 def test_swins_attention(first):
     """Swin V2's cosine attention from ordinary attention of our queries and keys.

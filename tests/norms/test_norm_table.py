@@ -12,6 +12,7 @@ import pytest
 from flax.traverse_util import flatten_dict, unflatten_dict
 from norm_oracles import ORACLES
 from oracles import quick_jit, worst, x64
+from tiers import every, showing
 
 import resnorm_jax as rn
 from resnorm_jax import testing
@@ -21,7 +22,7 @@ from resnorm_jax.training.roles import decay_mask
 # Norms with statistics over rows have a file of their own: test_batch_norms.py.
 NAMES = tuple(row.name for row in rn.norms.rows() if not row.across_rows)
 FLOAT32 = 5e-7  # of the largest element: a few roundings of 2^-24 = 6e-8
-WIDTHS = (1, 2, 7, 64, 1000)
+WIDTHS = ((7, 64), (1, 2, 1000))  # by default the first ones
 GRADIENT_WIDTHS = (2, 64)
 # Two elements in standard units are -1 and 1, whatever they are, up to epsilon: at width 2 the
 # gradient is made of epsilon, and needs a large one.
@@ -34,6 +35,17 @@ NOT_HOMOGENEOUS = ("rms_gated",)
 SECOND = ("layer", "layer_std", "rms", "rms_outside", "scale", "l2", "derf", "cubsign", "saturlog",
           "rms_gated", "seed")  # fmt: skip
 every_norm = pytest.mark.parametrize("name", NAMES)
+# Norms that have between them every set of parameters, with an epsilon and without.
+KINDS = showing(NAMES, lambda name: [(ORACLES[name].epsilon is None, *ORACLES[name].parameters)])
+each_kind = pytest.mark.parametrize("name", every(NAMES, KINDS))
+
+
+def of_each_kind(names):
+    """These norms as parameters; by default the first of each set of parameters."""
+    traits = lambda name: [tuple(ORACLES[name].parameters)]  # noqa: E731
+    return pytest.mark.parametrize("name", every(names, showing(names, traits)))
+
+
 # The scale of an adaptive norm is the last half of a bias.
 with_scale = [n for n in NAMES if {"scale", "modulation/bias"} & set(ORACLES[n].parameters)]
 
@@ -87,8 +99,11 @@ def apply(module, parameters, x):
     return module.apply({"params": unflatten_dict(parameters, sep="/")}, x)
 
 
+each_width = pytest.mark.parametrize("widths", every(WIDTHS, WIDTHS[:1]))
+
+
 @functools.cache
-def results(name):
+def results(name, widths):
     """Value at every width, and value and cotangents where gradients are compared: one program."""
 
     def gradients(width, x, parameters, weights):
@@ -100,9 +115,9 @@ def results(name):
     @quick_jit
     def run(cases):
         values = {w: apply(build(name), p, x) for w, (x, p, _) in cases.items()}
-        return values, {w: gradients(w, *cases[w]) for w in GRADIENT_WIDTHS}
+        return values, {w: gradients(w, *cases[w]) for w in GRADIENT_WIDTHS if w in widths}
 
-    return run({w: case(name, w) for w in WIDTHS})
+    return run({w: case(name, w) for w in widths})
 
 
 # --- Coverage ---
@@ -130,16 +145,17 @@ def test_the_line_for_people_names_what_the_oracle_has(name):
 # --- Values ---
 
 
+@each_width
 @every_norm
-def test_float32_is_within_a_few_roundings(name):
-    for width, found in results(name)[0].items():
+def test_float32_is_within_a_few_roundings(name, widths):
+    for width, found in results(name, widths)[0].items():
         x, parameters, _ = case(name, width)
         assert found.dtype == jnp.float32
         assert worst(found, ORACLES[name](*wide((x, parameters)))) <= FLOAT32, width
 
 
 @pytest.mark.parametrize("dtype", [None, jnp.bfloat16], ids=["dtype=None", "dtype=bfloat16"])
-@every_norm
+@pytest.mark.parametrize("name", every(NAMES, [*KINDS, "rms_cast_first"]))
 def test_bfloat16_is_one_rounding(name, dtype):
     """Two for ``rms_cast_first``: of the normalized row, and of its product with the scale."""
     x, parameters, _ = case(name, 64)
@@ -159,26 +175,27 @@ def test_bfloat16_is_one_rounding(name, dtype):
         assert np.any(error > 0.51 * unit * np.abs(expected))  # two, and not one
 
 
-def test_other_dtypes():
-    for name in NAMES:
-        x, parameters, _ = case(name, 7)
-        expected = ORACLES[name](*wide((x, parameters)))
-        half = apply(build(name, dtype=jnp.bfloat16), parameters, x)
-        assert half.dtype == jnp.bfloat16, name
-        assert worst(half, expected) <= 2**-8, name
-        single = apply(build(name, dtype=jnp.float32), parameters, jnp.asarray(x, jnp.bfloat16))
-        assert single.dtype == jnp.float32, name
-        rounded = np.asarray(jnp.asarray(x, jnp.bfloat16)).astype(float)
-        assert worst(single, ORACLES[name](rounded, wide(parameters))) <= FLOAT32, name
+@each_kind
+def test_other_dtypes(name):
+    x, parameters, _ = case(name, 7)
+    expected = ORACLES[name](*wide((x, parameters)))
+    half = apply(build(name, dtype=jnp.bfloat16), parameters, x)
+    assert half.dtype == jnp.bfloat16
+    assert worst(half, expected) <= 2**-8
+    single = apply(build(name, dtype=jnp.float32), parameters, jnp.asarray(x, jnp.bfloat16))
+    assert single.dtype == jnp.float32
+    rounded = np.asarray(jnp.asarray(x, jnp.bfloat16)).astype(float)
+    assert worst(single, ORACLES[name](rounded, wide(parameters))) <= FLOAT32
 
 
-@pytest.mark.parametrize("name", [n for n in NAMES if ORACLES[n].epsilon is not None])
+@of_each_kind([n for n in NAMES if ORACLES[n].epsilon is not None])
 def test_epsilon_stands_where_the_equation_says(name):
     x, parameters, _ = case(name, 7)
     small = x * np.float32(0.1)
     for epsilon in (0.3, 1e-4):
         expected = ORACLES[name](*wide((small, parameters)), epsilon)
-        found = apply(build(name, epsilon=epsilon), parameters, small)
+        module = build(name, epsilon=epsilon)
+        found = quick_jit(lambda x, m=module: apply(m, parameters, x))(small)
         assert worst(found, expected) <= FLOAT32
     assert worst(apply(build(name), parameters, small), expected) > 1e-7 or name == "scale"
     if name == "scale":  # epsilon is the least length
@@ -202,10 +219,11 @@ def gradient_size(name, key, expected, x, parameters, weights):
     return np.abs(ORACLES[name](x.astype(complex), moved).imag / step * weights).sum()
 
 
+@each_width
 @every_norm
-def test_gradients_of_the_input_and_of_each_parameter(name):
+def test_gradients_of_the_input_and_of_each_parameter(name, widths):
     oracle = ORACLES[name]
-    for width, (_, found) in results(name)[1].items():
+    for width, (_, found) in results(name, widths)[1].items():
         x, parameters, weights = wide(case(name, width))
         for kink in norm_oracles.KINKS.get(name, ()):
             assert np.abs(distance(kink, x, parameters)).min() > 0.05
@@ -219,7 +237,7 @@ def test_gradients_of_the_input_and_of_each_parameter(name):
             assert error <= FLOAT32 * size, (width, key, error / size)
 
 
-@pytest.mark.parametrize("name", SECOND)
+@of_each_kind(SECOND)
 def test_second_derivatives_are_those_of_the_gradient(name):
     x, parameters, weights = case(name, 4, rows=2)
     module = build(name)
@@ -230,19 +248,19 @@ def test_second_derivatives_are_those_of_the_gradient(name):
 
     with x64():
         parameters = jax.tree.map(lambda p: jnp.asarray(p, jnp.float64), parameters)
-    testing.assert_gradients(gradient, x, directions=1)
+    testing.assert_gradients(jax.jit(gradient), x, directions=1)
 
 
-@every_norm
+@each_kind
 def test_awkward_rows_are_finite_to_second_order(name):
     """`exproot` has an infinite slope at 0; it is defined as 0 there, which makes it finite too."""
     _, parameters, _ = case(name, 6)
     if "shift" in parameters:
         parameters["shift"] = np.float32(0)  # so that phi is taken at 0
-    testing.assert_safe_rows(lambda x: apply(build(name), parameters, x), 6)
+    testing.assert_safe_rows(jax.jit(lambda x: apply(build(name), parameters, x)), 6)
 
 
-@pytest.mark.parametrize("name", [n for n in NAMES if "alpha" in ORACLES[n].parameters])
+@of_each_kind([n for n in NAMES if "alpha" in ORACLES[n].parameters])
 def test_pointwise_norms_at_0_and_far_out(name):
     """The slope at 0, which a careless odd function loses; the bound, where squares overflow."""
     _, parameters, _ = case(name, 3)
@@ -260,23 +278,24 @@ def test_pointwise_norms_at_0_and_far_out(name):
     assert worst(norm(far), oracle(*wide((far, parameters)))) <= FLOAT32
 
 
-@every_norm
+@each_kind
 def test_a_zero_row_gives_the_bias_or_phi_of_the_shift(name):
     _, parameters, _ = case(name, 6)
     zeros = np.zeros((1, 6))
     expected = ORACLES[name](zeros, wide(parameters))
-    found = apply(build(name), parameters, jnp.asarray(zeros, jnp.float32))
+    found = quick_jit(lambda x: apply(build(name), parameters, x))(zeros.astype(np.float32))
     np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
 # --- Parameters ---
 
 
-@every_norm
+@each_kind
 def test_initial_parameters_are_as_the_equation_says(name):
     for width in (1, 7):
         x = case(name, width)[0]
-        found = flatten_dict(build(name).init(jax.random.key(0), x).get("params", {}), sep="/")
+        made = quick_jit(build(name).init)(jax.random.key(0), x)
+        found = flatten_dict(made.get("params", {}), sep="/")
         oracle = ORACLES[name].parameters
         assert set(found) == set(oracle)
         for key, leaf in found.items():
@@ -293,16 +312,17 @@ def test_parameters_take_the_dtype_asked_for(name):
     assert all(leaf.dtype == jnp.bfloat16 for leaf in jax.tree.leaves(variables))
 
 
-@pytest.mark.parametrize("name", with_scale)
+@of_each_kind(with_scale)
 def test_a_first_scale_of_0_leaves_nothing_but_the_bias(name):
     module = build(name, scale_init=0.0)
     x = case(name, 7)[0]
-    parameters = flatten_dict(module.init(jax.random.key(0), x)["params"], sep="/")
-    out = apply(module, parameters, x)
+    made = quick_jit(module.init)(jax.random.key(0), x)
+    parameters = flatten_dict(made["params"], sep="/")
+    out = quick_jit(functools.partial(apply, module))(parameters, x)
     assert not np.asarray(out).any()
     if "bias" in parameters:
         parameters["bias"] = jnp.linspace(-1, 1, 7)
-        out = apply(module, parameters, x)
+        out = quick_jit(functools.partial(apply, module))(parameters, x)
         np.testing.assert_array_equal(out, np.broadcast_to(parameters["bias"], x.shape))
 
 
@@ -326,7 +346,7 @@ def test_what_decays(name):
     assert decay_mask({"n": {"kernel": 1}}) == {"n": {"kernel": True}}  # the mask can tell
 
 
-@every_norm
+@each_kind
 def test_no_warnings(name):
     x, parameters, _ = case(name, 7)
     with warnings.catch_warnings():
@@ -339,22 +359,22 @@ def test_no_warnings(name):
 
 def at_first(name, x):
     module = build(name)
-    return module.apply(module.init(jax.random.key(0), x), x)
+    return quick_jit(lambda x: module.apply(module.init(jax.random.key(0), x), x))(x)
 
 
 @pytest.mark.parametrize(
     ("name", "relative"),
     [
         ("rms_zero_centred", "rms"),
-        ("rms_input_scaled", "rms"),
-        ("rms_cast_first", "rms"),
-        ("rms_plain", "rms"),
-        ("layer_zero_centred", "layer"),
-        ("layer_no_bias", "layer"),
-        ("layer_plain", "layer"),
+        pytest.param("rms_input_scaled", "rms", marks=pytest.mark.table),
+        pytest.param("rms_cast_first", "rms", marks=pytest.mark.table),
+        pytest.param("rms_plain", "rms", marks=pytest.mark.table),
+        pytest.param("layer_zero_centred", "layer", marks=pytest.mark.table),
+        pytest.param("layer_no_bias", "layer", marks=pytest.mark.table),
+        pytest.param("layer_plain", "layer", marks=pytest.mark.table),
         ("seed", "rms"),
         ("ada_layer", "layer"),
-        ("ada_rms", "rms"),
+        pytest.param("ada_rms", "rms", marks=pytest.mark.table),
     ],
 )
 def test_equal_at_first(name, relative):
@@ -392,7 +412,7 @@ def test_dyt_is_linear_for_a_small_alpha():
     assert worst(found, expected) <= 1e-6
 
 
-@every_norm
+@each_kind
 def test_symmetries(name):
     """What subtracts the mean ignores a shift, what divides by a length ignores a factor."""
     x = jnp.asarray(case(name, 16)[0])
@@ -490,7 +510,7 @@ PEERS = {
 }
 
 
-@pytest.mark.parametrize("name", PEERS)
+@pytest.mark.parametrize("name", every(PEERS, ["layer", "rms"]))
 def test_equal_to_torch(name):
     torch = pytest.importorskip("torch")
     x, parameters, weights = case(name, 16)

@@ -8,6 +8,7 @@ import norm_oracles as oracle
 import numpy as np
 import pytest
 from oracles import quick_jit, worst, x64
+from tiers import every
 
 from resnorm_jax import layer_norm, rms_norm, testing
 from resnorm_jax.ops import norms
@@ -98,20 +99,25 @@ FUNCTIONS = {
     ),
 }
 every_function = pytest.mark.parametrize("name", FUNCTIONS)
+# One of each kind: the others are made of the same calls.
+KINDS = ("gated, gate first, 2 groups", "seed, 4 heads", "adaptive layer")
+each_kind = pytest.mark.parametrize("name", every(FUNCTIONS, KINDS))
 
 
 @every_function
 def test_values_are_the_oracles_with_a_large_mean_and_length_1_too(name):
     function, expected = FUNCTIONS[name]
-    for x in (random(3, 1, 8), random(2, 5, 8, seed=4) + 1e3, random(1, 2, 8) * 1e-4):
-        x = x.astype(np.float32)
-        assert worst(function(x), expected(*wide(x))) <= 2 * FLOAT32
+    rows = random(3, 1, 8), random(2, 5, 8, seed=4) + 1e3, random(1, 2, 8) * 1e-4
+    rows = [x.astype(np.float32) for x in rows]
+    for x, found in zip(rows, quick_jit(lambda xs: [*map(function, xs)])(rows), strict=True):
+        assert worst(found, expected(*wide(x))) <= 2 * FLOAT32
 
 
-@every_function
+@each_kind
 def test_dtypes_are_kept_and_bfloat16_is_one_rounding(name):
     function, expected = FUNCTIONS[name]
     dtypes = (jnp.float32, jnp.bfloat16, jnp.float16)
+    function = jax.jit(function)
     testing.assert_preserves_shape_and_dtype(function, (2, 3, 8), dtypes)
     x = jnp.asarray(random(2, 3, 8), jnp.bfloat16)
     found, exact = np.asarray(function(x)).astype(np.float64), expected(*wide(x))
@@ -123,31 +129,33 @@ def test_float64_stays_float64(name):
     function, expected = FUNCTIONS[name]
     with x64():
         x = jnp.asarray(random(2, 3, 8), jnp.float64)
-        found = function(x)
+        found = quick_jit(function)(x)
         assert found.dtype == jnp.float64
         assert worst(found, expected(*wide(x))) <= 1e-12
 
 
-@every_function
+@each_kind
 def test_gradients_in_forward_and_reverse_mode(name):
-    testing.assert_gradients(FUNCTIONS[name][0], random(2, 3, 8), directions=1)
+    testing.assert_gradients(jax.jit(FUNCTIONS[name][0]), random(2, 3, 8), directions=1)
 
 
-# One of each kind: the others are made of the same calls.
-@pytest.mark.parametrize("name", ["gated, gate first, 2 groups", "seed, 4 heads", "adaptive layer"])
+@pytest.mark.parametrize("name", every(KINDS, KINDS[:1]))
 def test_transformations_agree(name):
     testing.assert_transforms_agree(FUNCTIONS[name][0], jnp.asarray(random(2, 3, 8)))
 
 
-@every_function
+@each_kind
 def test_awkward_rows_are_finite_to_second_order(name):
     function = FUNCTIONS[name][0]
-    testing.assert_safe_rows(lambda x: function(x[:, None])[:, 0], 8)
+    testing.assert_safe_rows(jax.jit(lambda x: function(x[:, None])[:, 0]), 8)
 
 
 def test_parameters_have_gradients_too():
     x, gate = random(2, 3, 8), random(2, 3, 8, seed=5)
-    check = partial(testing.assert_gradients, directions=1)
+
+    def check(function, *parameters):
+        testing.assert_gradients(jax.jit(function), *parameters, directions=1)
+
     check(lambda p, z: norms.gated_rms_norm(x.astype(p.dtype), z, p, norm_first=False), P, gate)
     check(lambda *p: norms.seed_norm(x.astype(p[0].dtype), *p, heads=2), P, Q, R)
     check(

@@ -1,11 +1,13 @@
 """Every kind of data goes through a whole run: images, text, tokens; and half precision."""
 
 import json
+from functools import partial
 
 import jax
 import numpy as np
 import pytest
 from rich.console import Console
+from tiers import every
 
 from resnorm_jax.config import experiment, from_dict
 from resnorm_jax.training.experiment import run_experiment
@@ -22,7 +24,7 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", every(CASES))
 def test_a_whole_run(case, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     data, model, train = CASES[case]
@@ -62,7 +64,7 @@ def test_half_precision_computes_in_half_precision():
     }
     model = build_model(config, meta)
     x = np.ones((2, 8, 8), np.float32)
-    variables = model.init(jax.random.key(0), x)
-    logits, named = model.apply(variables, x, return_intermediates=True)
+    run = partial(model.init_with_output, return_intermediates=True)
+    (logits, named), _ = jax.eval_shape(run, jax.random.key(0), x)
     assert logits.dtype == np.float32
     assert {str(v.dtype) for k, v in named.items() if k != "pooled"} == {"bfloat16"}

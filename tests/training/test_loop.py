@@ -90,6 +90,7 @@ def test_resume_is_bit_equal(tmp_path):
     assert [s for s in steps if s % 3 == 0][-1] == 18
 
 
+@pytest.mark.table
 def test_the_best_checkpoint_is_scored_when_asked(tmp_path):
     made = tiny.config(select="best", evaluate_every=2, optimizer={"learning_rate": 0.3})
     outcome, run = train(made, tmp_path)
@@ -99,6 +100,7 @@ def test_the_best_checkpoint_is_scored_when_asked(tmp_path):
     assert len({r["accuracy"] for r in rows}) > 1
 
 
+@pytest.mark.table
 def test_averaged_parameters_are_those_of_the_definition(tmp_path):
     data = tiny.dataset()
     parallel, state, _, _ = tiny.parts(tiny.config(ema=0.8), data)

@@ -11,6 +11,7 @@ import optax
 import pytest
 import tiny
 from rich.console import Console
+from tiers import every
 
 import resnorm_jax as rn
 from resnorm_jax.build import DEVICE_AXIS
@@ -96,7 +97,10 @@ def assert_close(found, expected):
         np.testing.assert_allclose(found[key], expected[key], rtol=2e-5, atol=2e-6)
 
 
-@pytest.mark.parametrize(("devices", "accumulate"), [(1, 1), (8, 1), (1, 4), (2, 4)])
+@pytest.mark.parametrize(
+    ("devices", "accumulate"),
+    [(2, 4), *(pytest.param(*n, marks=pytest.mark.table) for n in ((1, 1), (8, 1), (1, 4)))],
+)
 def test_running_statistics_are_those_of_the_real_rows(devices, accumulate):
     data = tiny.dataset()
     parallel, state, _, _ = parts(data, devices, accumulate=accumulate)
@@ -115,6 +119,7 @@ def test_running_statistics_are_those_of_the_real_rows(devices, accumulate):
     check_replicated(state)
 
 
+@pytest.mark.table
 def test_loss_curve_does_not_depend_on_the_number_of_devices():
     data = tiny.dataset()
 
@@ -143,6 +148,7 @@ class PowerModel(nn.Module):
         return nn.Dense(3)(h.sum(1) / jnp.maximum(mask.sum(1, keepdims=True), 1))
 
 
+@pytest.mark.table
 def test_what_is_overwritten_with_its_gradient_is_carried_on_any_number_of_devices():
     data = tiny.dataset()
     found = []
@@ -190,6 +196,7 @@ class Stack(nn.Module):
         return nn.Dense(3)(h.sum(1) / jnp.maximum(mask.sum(1, keepdims=True), 1))
 
 
+@pytest.mark.table
 def test_a_scanned_stack_keeps_a_state_by_layer():
     data = tiny.dataset()
     found = []
@@ -268,7 +275,7 @@ def test_evaluation_uses_the_running_statistics():
     np.testing.assert_allclose(together, jax.nn.log_softmax(logits), rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("select", ["last", "best"])
+@pytest.mark.parametrize("select", every(["last", "best"]))
 def test_resume_is_bit_equal(tmp_path, select, monkeypatch):
     data = tiny.dataset()
 
@@ -303,7 +310,7 @@ def test_resume_is_bit_equal(tmp_path, select, monkeypatch):
     assert np.abs(whole.variables["batch_stats"]["norm"]["mean"]).max() > 1e-3
 
 
-@pytest.mark.parametrize("select", ["last", "best"])
+@pytest.mark.parametrize("select", every(["last", "best"]))
 def test_commands_score_a_run_by_its_running_statistics(tmp_path, select, monkeypatch, capsys):
     for module in (experiment_module, saved_run):
         monkeypatch.setattr(

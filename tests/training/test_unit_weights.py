@@ -26,6 +26,7 @@ def made(**fields):
     return tiny.config(model=model, optimizer=OPTIMIZER, checkpoint_every=100, **fields)
 
 
+@pytest.mark.table
 def test_unit_kernels_after_some_steps(tmp_path):
     run, state = tiny.run(made(), tiny.dataset().replace(valid=None), tmp_path, devices=2, steps=3)
     before = [np.asarray(leaf) for leaf in lengths(state.params)]
@@ -35,6 +36,7 @@ def test_unit_kernels_after_some_steps(tmp_path):
         np.testing.assert_allclose(one, 1.0, rtol=1e-5)
 
 
+@pytest.mark.table
 def test_a_run_starts_from_unit_kernels(tmp_path, monkeypatch):
     seen = []
 

@@ -152,7 +152,13 @@ def test_integrated_parts_are_the_integral_by_hand():
 
 @pytest.mark.parametrize(
     ("pooling", "method"),
-    [("cls", DIRECT), ("last", DIRECT), ("max", INTEGRATED), ("statistics", INTEGRATED)],
+    [
+        ("cls", DIRECT),
+        *(
+            pytest.param(*case, marks=pytest.mark.table)
+            for case in (("last", DIRECT), ("max", INTEGRATED), ("statistics", INTEGRATED))
+        ),
+    ],
 )
 def test_parts_add_up_under_every_pooling(pooling, method):
     case, seen = case_and_seen("pre_ln", pooling=pooling)
@@ -166,6 +172,7 @@ def test_parts_add_up_under_every_pooling(pooling, method):
             assert part[place] != 0
 
 
+@pytest.mark.table
 def test_a_stream_that_only_scales_as_a_sum_is_not_taken_for_one():
     """Twice the writes give twice the stream, yet two writes together are not their sum."""
     case, seen = case_and_seen("pre_ln", stream="orthogonal_sum")
@@ -174,6 +181,7 @@ def test_a_stream_that_only_scales_as_a_sum_is_not_taken_for_one():
     assert found.complete
 
 
+@pytest.mark.table
 def test_a_norm_that_is_not_linear_is_not_taken_for_one():
     case, seen = case_and_seen("pre_ln", norm="dyt")
     found = attribute(case, seen, 0)
@@ -181,6 +189,7 @@ def test_a_norm_that_is_not_linear_is_not_taken_for_one():
     assert found.complete
 
 
+@pytest.mark.table
 def test_side_by_side_branches_and_segments_have_their_places():
     case, seen = case_and_seen("mix_ln")
     found = attribute(case, seen, 0)

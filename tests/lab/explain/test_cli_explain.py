@@ -32,6 +32,7 @@ def explained(tiny_run, inputs, tmp_path_factory):
     return path
 
 
+@pytest.mark.table
 def test_the_report_says_what_the_model_predicts(explained, tiny_run, inputs):
     found = json.loads(explained.with_suffix(".json").read_text())
     trained = load_trained(tiny_run)
@@ -56,6 +57,7 @@ def test_the_report_says_what_the_model_predicts(explained, tiny_run, inputs):
         assert sum(part["by_position"]) == pytest.approx(part["contribution"], abs=1e-6)
 
 
+@pytest.mark.table
 def test_the_page_needs_no_network(explained):
     text = explained.read_text()
     assert "http" not in text.split("</style>")[1]
@@ -64,6 +66,7 @@ def test_the_page_needs_no_network(explained):
         assert shown in text
 
 
+@pytest.mark.table
 def test_predictions_are_written_as_before(tiny_run, inputs, tmp_path):
     plain, beside = tmp_path / "a.csv", tmp_path / "b.csv"
     common = ["predict", str(tiny_run), str(inputs)]
@@ -73,6 +76,7 @@ def test_predictions_are_written_as_before(tiny_run, inputs, tmp_path):
     assert json.loads((tmp_path / "c.json").read_text())["row"] == 0
 
 
+@pytest.mark.table
 def test_mistakes_are_one_line_and_nothing_is_written(
     tiny_run, inputs, explained, tmp_path, capsys
 ):
@@ -108,6 +112,7 @@ def untrained(tiny_run, meta, **model) -> Trained:
     return replace(trained, config=config, meta=meta, variables=variables)
 
 
+@pytest.mark.table
 def test_tokens_are_shown_as_text(tiny_run):
     words = ["<pad>", "<b>", "x & y", "z"]
     meta = {"kind": "tokens", "vocabulary": words, "max_length": 6, "shape": []}
@@ -125,6 +130,7 @@ def test_tokens_are_shown_as_text(tiny_run):
     assert "class token itself" in text
 
 
+@pytest.mark.table
 def test_images_are_shown_by_patches(tiny_run):
     meta = {"kind": "images", "shape": [6, 8, 1], "max_length": 6}
     trained = untrained(tiny_run, meta, depth=1, patch=2)

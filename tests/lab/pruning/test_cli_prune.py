@@ -18,6 +18,7 @@ def pruned(tiny_run, tmp_path_factory):
     return folder, json.loads((folder / "prune.json").read_text())
 
 
+@pytest.mark.table
 def test_the_report_holds_every_method_and_the_trivial_rule(pruned, tiny_run):
     _, report = pruned
     scored = json.loads((tiny_run / "report.json").read_text())
@@ -40,6 +41,7 @@ def test_the_report_holds_every_method_and_the_trivial_rule(pruned, tiny_run):
     assert abs(rounded["log_loss"] - report["whole"]["log_loss"]) < 0.05
 
 
+@pytest.mark.table
 def test_a_pruned_score_is_that_of_weights_pruned_by_hand(pruned, tiny_run):
     _, report = pruned
     trained = load_trained(tiny_run)
@@ -74,6 +76,7 @@ def test_a_pruned_score_is_that_of_weights_pruned_by_hand(pruned, tiny_run):
     assert point["size_kept"] == pytest.approx(1 - zeros / report["parameters"])
 
 
+@pytest.mark.table
 def test_layers_are_chosen_on_rows_that_are_not_scored(tiny_run):
     dataset = prepare_data(load_trained(tiny_run).config)
     name, rows = choosing_rows(dataset, 50, 0)
@@ -83,6 +86,7 @@ def test_layers_are_chosen_on_rows_that_are_not_scored(tiny_run):
     assert (name, len(rows)) == ("training", len(dataset.train))
 
 
+@pytest.mark.table
 def test_the_page_needs_no_network_and_nothing_is_overwritten(pruned, tiny_run, capsys):
     folder = pruned[0]
     page = (folder / "prune.html").read_text()
@@ -96,6 +100,7 @@ def test_the_page_needs_no_network_and_nothing_is_overwritten(pruned, tiny_run, 
     assert (folder / "prune.json").read_bytes() == before
 
 
+@pytest.mark.table
 @pytest.mark.parametrize(
     ("flag", "message"),
     [

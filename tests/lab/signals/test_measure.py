@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from tiers import every
 
 from resnorm_jax import FeatureEmbedding, SequenceClassifier, TransformerEncoder, arrangements
 from resnorm_jax.lab.signals import ALL, CHEAP, JacobianOptions, measure, summary
@@ -225,13 +226,13 @@ def check(name, only=ALL):
     assert all(np.isfinite(v) for v in summary(found).values())
 
 
-@pytest.mark.parametrize("name", SOME)
+@pytest.mark.parametrize("name", every(SOME))
 def test_arrangements_of_every_make(name):
     """Their streams; all statistics of all arrangements take some minutes."""
     check(name, [row.name for row in STATISTICS.rows() if row.needs == "forward"])
 
 
-@pytest.mark.parametrize("name", ["sandwich_order", "mhc"])
+@pytest.mark.parametrize("name", every(["sandwich_order", "mhc"]))
 def test_gradients_of_segments_and_of_many_streams(name):
     check(name, CHEAP)
 

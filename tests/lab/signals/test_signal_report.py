@@ -19,6 +19,7 @@ LEVELS = np.arange(5)
 FORWARD = [row.name for row in STATISTICS.rows() if row.needs == "forward"]
 
 
+@pytest.mark.table
 def test_the_command_prints_and_writes(tmp_path, capsys):
     output = tmp_path / "out"
     arguments = [TINY, "--arrangements=pre_ln,peri_ln", f"--only={','.join(FORWARD)}"]
@@ -42,6 +43,7 @@ def test_the_command_prints_and_writes(tmp_path, capsys):
     assert "http" not in page
 
 
+@pytest.mark.table
 def test_a_checkpoint_is_measured(tmp_path, capsys):
     run = tmp_path / "run"
     assert train.main(["train.py", f"{TINY},epochs=1", f"--workdir={run}"]) == 0

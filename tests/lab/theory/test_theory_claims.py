@@ -155,6 +155,7 @@ def test_warm_up_rises_to_the_peak_and_stays():
     np.testing.assert_allclose(short_training.warm(2.0, 0, 3), [2, 2, 2])
 
 
+@pytest.mark.table
 def test_runs_are_the_trainers_own_steps_seed_by_seed(tiny_task):
     model = short_training.classifier("post_ln", "layer", TINY)
     rates = [short_training.warm(1e-2, 2, 3), short_training.warm(3e-2, 0, 3)]
@@ -184,6 +185,7 @@ def test_runs_are_the_trainers_own_steps_seed_by_seed(tiny_task):
         assert runs.train_loss[run] == pytest.approx(-logs[np.arange(12), y].mean(), rel=1e-3)
 
 
+@pytest.mark.table
 def test_what_prepares_a_model_is_what_is_trained(tiny_task):
     model = short_training.classifier("t_fixup", "layer", TINY)
     still = [np.zeros(1)]
@@ -197,6 +199,7 @@ def test_what_prepares_a_model_is_what_is_trained(tiny_task):
             np.testing.assert_allclose(share * a, b, rtol=1e-5)
 
 
+@pytest.mark.table
 def test_batch_norm_keeps_its_statistics(tiny_task):
     model = short_training.classifier("post_ln", "batch", TINY)
     runs = short_training.train_runs(model, TINY, [short_training.warm(1e-2, 0, 3)], [0])

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tiers import every
 
 from resnorm_jax import arrangements
 from resnorm_jax.lab.theory import (
@@ -111,7 +112,7 @@ def toy_kernels(params):
     return [np.asarray(kernels_by_layer(params, p), np.float64).reshape(-1, 4, 4) for p in paths]
 
 
-@pytest.mark.parametrize("name", ["post_ln", "pre_ln"])
+@pytest.mark.parametrize("name", every(["post_ln", "pre_ln"]))
 def test_stream_sizes_of_the_toy(name):
     found = xiong.stream_sizes(name, 3, key(), TOY)
     first, second = jax.random.split(key(), 2)
@@ -124,7 +125,7 @@ def test_stream_sizes_of_the_toy(name):
         np.testing.assert_allclose(found["before"], before, rtol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["post_ln", "pre_ln"])
+@pytest.mark.parametrize("name", every(["post_ln", "pre_ln"]))
 def test_last_gradient_of_the_toy_by_finite_differences(name):
     keys = jax.random.split(key(1), 4)
     x = TOY.inputs(keys[0])
@@ -157,6 +158,7 @@ def differences(function, at):
 # --- Rank collapse ---
 
 
+@pytest.mark.table
 def test_collapse_by_finite_differences_in_float64():
     row, depth = probe.normal_init("pre_ln"), 2
     found = noci.collapse(row, depth, key(2), SMALL)
@@ -209,6 +211,7 @@ def test_distance_to_rank_one_is_that_of_numpy(monkeypatch):
 # --- DeepNet ---
 
 
+@pytest.mark.table
 def test_one_step_is_small_where_the_rate_is_and_its_ratio_is_of_norms():
     row = deepnet.DEEPNORM
     setup = replace(SMALL, norm="layer_plain")
@@ -230,6 +233,7 @@ def test_one_step_is_small_where_the_rate_is_and_its_ratio_is_of_norms():
 # --- ReZero ---
 
 
+@pytest.mark.table
 def test_jacobian_by_finite_differences_and_its_spectrum():
     row, setup = rezero.ROWS["ReZero"], Setup(width=4, heads=2, mlp_width=8, tokens=2, batch=1)
     matrix = np.asarray(rezero.jacobian(row, 0.3, 2, key(5), setup), np.float64)
@@ -274,7 +278,7 @@ def test_parameters_as_torch_draws_them():
     assert 0.9 * bound < np.abs(query).max() <= bound + 1e-6
 
 
-@pytest.mark.parametrize("name", list(rezero_training.LAYERS))
+@pytest.mark.parametrize("name", every(rezero_training.LAYERS, ["ReZero"]))
 def test_deep_logits_layer_by_layer(name):
     p = rezero_training.deep_parameters(key(10), 6, 3, depth=4, width=5)
     p = {**p, "gate": jnp.linspace(0.1, 0.4, 4)}
@@ -303,6 +307,7 @@ def test_adagrad_divides_by_the_root_of_the_sum_of_squares():
 # --- The stream's growth, removal of layers, mixings ---
 
 
+@pytest.mark.table
 def test_growth_is_of_the_stream_and_the_feed_forward_branch():
     row = probe.normal_init("layer_norm_scaling")
     found = curse_of_depth.growth(row, key(11), SMALL, depth=3)
@@ -316,6 +321,7 @@ def test_growth_is_of_the_stream_and_the_feed_forward_branch():
     np.testing.assert_allclose(found["branch"], (branch**2).mean((1, 2, 3)) / squares, rtol=1e-3)
 
 
+@pytest.mark.table
 def test_a_removed_layer_is_as_one_that_was_never_there():
     row = arrangements.get("pre_ln")
     encoder = SMALL.encoder(row, 3).clone(use_bias=True)
