@@ -54,7 +54,7 @@ def _evaluate(chosen: argparse.Namespace) -> None:
 
 def _rows(trained: "Trained", path: Path | None) -> tuple["Examples", dict[str, float]]:
     """Return the rows to score, and what trivial rules score on them."""
-    from resnorm_jax.data import read_inputs
+    from resnorm_jax.data.inputs import read_inputs
     from resnorm_jax.training.run_data import baselines, prepare_data
 
     if path is None:

@@ -45,7 +45,7 @@ def _predict(chosen: argparse.Namespace, suffix: str) -> None:
     # Imported here: --help and mistakes should not wait for jax.
     from rich.console import Console
 
-    from resnorm_jax.data import read_inputs
+    from resnorm_jax.data.inputs import read_inputs
     from resnorm_jax.reporting.files import write_bytes
     from resnorm_jax.reporting.tables import runtime_line
     from resnorm_jax.training.saved_run import load_trained

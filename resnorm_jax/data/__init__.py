@@ -1,7 +1,6 @@
 """Data in NumPy: sources by name, preprocessing, and batches of few shapes."""
 
 from resnorm_jax.data.dataset import Dataset, Examples
-from resnorm_jax.data.inputs import read_inputs
 from resnorm_jax.data.pipeline import TrainBatches, eval_batches, iterate, length_buckets
 from resnorm_jax.data.preprocess import (
     describe,
@@ -9,7 +8,8 @@ from resnorm_jax.data.preprocess import (
     scale_channels,
     split_validation,
 )
-from resnorm_jax.data.sources import SOURCES, Source, load_dataset, register_source
+from resnorm_jax.data.source import Source
+from resnorm_jax.data.sources import SOURCES, load_dataset, register_source
 
 __all__ = [
     "SOURCES",
@@ -23,7 +23,6 @@ __all__ = [
     "length_buckets",
     "load_dataset",
     "majority_accuracy",
-    "read_inputs",
     "register_source",
     "scale_channels",
     "split_validation",

@@ -8,6 +8,7 @@ import numpy as np
 from resnorm_jax.data.checks import check_file
 from resnorm_jax.data.dataset import Dataset, Examples, Kind
 from resnorm_jax.data.npz_format import read_npz
+from resnorm_jax.data.source import Source
 from resnorm_jax.data.splits import stratified_split
 from resnorm_jax.errors import UserError
 from resnorm_jax.schema import FRACTION, option
@@ -73,3 +74,11 @@ def load_arrays(options: ArraysOptions) -> Dataset:
         train, test = train.take(kept), train.take(held)
     vocabulary = ("<pad>", *(str(i) for i in range(1, size))) if size else ()
     return Dataset(path.stem, kind, train, test, classes, vocabulary=vocabulary)
+
+
+SOURCE = Source(
+    "arrays",
+    "your .npz file: features, tokens or images with labels",
+    ArraysOptions,
+    load_arrays,
+)

@@ -10,6 +10,7 @@ import numpy as np
 
 from resnorm_jax.data.checks import import_extra
 from resnorm_jax.data.dataset import Dataset, Examples, Kind
+from resnorm_jax.data.source import Source
 from resnorm_jax.data.splits import stratified_split
 from resnorm_jax.schema import FRACTION, SEED, option
 
@@ -52,3 +53,13 @@ def load_digits(options: DigitsOptions) -> Dataset:
         test=every.take(held),
         classes=tuple(str(i) for i in range(10)),
     )
+
+
+SOURCE = Source(
+    "digits",
+    "1,797 handwritten digits of 8x8 pixels, as rows, pixels or images",
+    DigitsOptions,
+    load_digits,
+    "digits",
+    "Alpaydin and Kaynak 1998, UCI, doi 10.24432/C50P49; as bundled with scikit-learn",
+)

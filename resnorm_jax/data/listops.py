@@ -17,6 +17,7 @@ import numpy as np
 from resnorm_jax.data.dataset import Dataset, Examples
 from resnorm_jax.data.listops_cache import cached
 from resnorm_jax.data.listops_grammar import FIRST_OPERATOR, ROOT_GUESS, VOCABULARY, draw
+from resnorm_jax.data.source import Source
 from resnorm_jax.errors import UserError
 from resnorm_jax.schema import SEED, between, option
 
@@ -152,3 +153,14 @@ def load_listops(options: ListOpsOptions) -> Dataset:
         vocabulary=VOCABULARY,
         rules={"root operator": root_rule(train, test)},
     )
+
+
+SOURCE = Source(
+    "listops",
+    "ListOps expressions, generated as in the Long Range Arena",
+    ListOpsOptions,
+    load_listops,
+    None,
+    "Tay et al. 2020, arXiv:2011.04006 (github.com/google-research/long-range-arena); "
+    "Nangia and Bowman 2018, arXiv:1804.06028",
+)

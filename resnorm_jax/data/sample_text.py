@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from resnorm_jax.data.dataset import Dataset
 from resnorm_jax.data.rows import Rows
+from resnorm_jax.data.source import Source
 from resnorm_jax.data.text import text_dataset
 from resnorm_jax.schema import SEED, between, option
 
@@ -57,3 +58,11 @@ def load_sample_text(options: SampleTextOptions) -> Dataset:
         "label_column": "label",
     }
     return text_dataset("sample sentences", train, test, encoding, 1000)
+
+
+SOURCE = Source(
+    "sample_text",
+    "made-up sentiment sentences, for smoke runs only",
+    SampleTextOptions,
+    load_sample_text,
+)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from resnorm_jax.data.checks import check_file, missing_extra
 from resnorm_jax.data.dataset import Dataset
+from resnorm_jax.data.source import Source
 from resnorm_jax.data.ts_format import declared_classes, read_header, read_ts
 from resnorm_jax.errors import UserError, nearest
 from resnorm_jax.schema import option
@@ -101,3 +102,14 @@ def load_series(options: SeriesOptions) -> Dataset:
         test=test.examples("features", classes, known_from),
         classes=classes,
     )
+
+
+SOURCE = Source(
+    "series",
+    "time series: UEA/UCR sets bundled with aeon, or local .ts files",
+    SeriesOptions,
+    load_series,
+    "series",
+    "Bagnall et al. 2018, arXiv:1811.00075; Dau et al. 2018, arXiv:1810.07758; "
+    "files as bundled with aeon (github.com/aeon-toolkit/aeon)",
+)

@@ -6,6 +6,7 @@ from pathlib import Path
 from resnorm_jax.data.checks import check_file
 from resnorm_jax.data.dataset import Dataset, Examples
 from resnorm_jax.data.rows import Rows
+from resnorm_jax.data.source import Source
 from resnorm_jax.data.splits import stratified_split
 from resnorm_jax.data.text_files import Columns, read_csv, read_json
 from resnorm_jax.data.tokenization import TOKENIZERS, build_vocabulary, encode
@@ -108,3 +109,12 @@ def load_text(options: TextOptions) -> Dataset:
     train, test = _splits(options)
     stem = options.train.replace("\\", "/").rsplit("/", 1)[-1].rsplit(".", 1)[0]
     return text_dataset(stem, train, test, encoding, options.vocabulary)
+
+
+SOURCE = Source(
+    "text",
+    "your .csv or .jsonl file: texts with labels",
+    TextOptions,
+    load_text,
+    "text",
+)

@@ -29,7 +29,7 @@ class Trained:
 
     Attributes:
       config: of the run.
-      meta: of its data; `resnorm_jax.data.read_inputs` takes it.
+      meta: of its data; `resnorm_jax.data.inputs.read_inputs` takes it.
       variables: ``params``, and what the model keeps beside them.
       step: updates behind them.
       kind: ``"best"`` or ``"last"``.

@@ -13,10 +13,10 @@ from resnorm_jax.data import (
     describe,
     load_dataset,
     majority_accuracy,
-    read_inputs,
     scale_channels,
     split_validation,
 )
+from resnorm_jax.data.inputs import read_inputs
 from resnorm_jax.data.series import bundled_folder
 from resnorm_jax.data.splits import held_counts
 from resnorm_jax.errors import UserError

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from resnorm_jax.data import SOURCES, Dataset, Examples, Source, load_dataset, register_source
+from resnorm_jax.data.sources import check_plain
 from resnorm_jax.errors import UserError
 
 
@@ -38,6 +39,7 @@ def test_builtin_table_is_complete():
         assert source.name == name
         assert source.summary
         assert source.options()  # every option has a default
+        check_plain(source)
     assert "smoke" in SOURCES["sample_text"].summary
 
 
