@@ -201,6 +201,7 @@ def test_deep_delta_starts_with_rate_one_and_value_two():
 # --- Variance ---
 
 
+@pytest.mark.table
 @pytest.mark.parametrize("depth", every([4, 64, 512], [4]))
 def test_variance_preserving_keeps_the_mean_square_at_one(depth):
     model, seeds, width = encoder("variance_preserving", depth), 4, 64

@@ -3,7 +3,9 @@
 import itertools
 from dataclasses import replace
 
+import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import pytest
 
 import resnorm_jax as rn
@@ -101,6 +103,15 @@ def test_a_row_that_changes_with_depth_makes_segments():
     assert norms_by_layer(plan, "norm_on_stream") == ["layer"] * 2 + [None] * 3
     assert norms_by_layer(plan) == [None] * 2 + ["layer"] * 3
     assert plan.segments[1].layers[0].place == Place(5, 3, 5, 10)
+
+
+def test_a_layer_alone_is_what_the_row_is_at_its_place():
+    for layer, slot in ((2, "norm_on_stream"), (3, "norm_before")):
+        alone = rn.TransformerEncoderLayer(heads=2, arrangement="mix_ln", place=Place(8, layer))
+        assert getattr(alone.row, slot) == NormSlot()
+        block = rn.ResidualBlock(nn.Dense(4), arrangement="mix_ln", place=alone.place)
+        made = jax.eval_shape(block.init, jax.random.key(0), jnp.ones((1, 2, 4)))["params"]
+        assert set(made) == {"branch", slot}
 
 
 def test_sublayers_are_counted_when_orders_differ():

@@ -252,6 +252,7 @@ def test_what_is_not_read_is_told(options, message):
         use()
 
 
+@pytest.mark.table
 @pytest.mark.parametrize("remat", every(["full", "dots"], ["full"]))
 def test_blocks_of_layers_computed_again_change_no_number(remat):
     model = encoder(dropout=0.0)
