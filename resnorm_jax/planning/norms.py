@@ -1,7 +1,7 @@
 """Which norm stands in which slot, in each layer."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from resnorm_jax.errors import ChoiceError, nearest
@@ -24,11 +24,13 @@ class SlotNorms:
       norms: slot to norm, with ``"default"`` for all slots not named; ``"attention/norm_before"`` is
         that slot of the sublayer of that name alone.
       epsilon: None for each norm's own.
+      read: keys of ``norms`` that a slot has read; noted here.
       block: the sublayer that asks.
     """
 
     norms: Norms
     epsilon: float | None = None
+    read: set[str] = field(default_factory=set, compare=False)
     block: str = ""
 
     def within(self, block: str) -> "SlotNorms":
@@ -39,8 +41,11 @@ class SlotNorms:
         """Return the norm of a slot as the module ``name``, or None where no norm stands."""
         if slot is None:
             return None
-        own = self.norms.get(f"{self.block}/{key}") or self.norms.get(key)
-        spec = find(key if own else "norm", slot.norm or own or self.norms[DEFAULT])
+        keys = (f"{self.block}/{key}", key, DEFAULT)
+        own = next(k for k in keys if k in self.norms)
+        if slot.norm is None:
+            self.read.add(own)
+        spec = find(_field(own), slot.norm or self.norms[own])
         epsilon = None if slot.norm else self.epsilon
         spec.check(epsilon, slot.scale_init)
         return PlannedNorm(name or key, spec, epsilon, slot.scale_init)

@@ -81,7 +81,7 @@ def plan(
     2.0
     """
     given = {"default": norm, **(norms or {})}
-    row = choose(arrangement, given, stream, query_key)
+    row, read = choose(arrangement, given, stream, query_key), {"default"}
     check_remat(remat, remat_every)
     function = _named(ACTIVATIONS, "activation", activation)
     layers = _rows_by_layer(row, depth, stack or Place(), cross_attention)
@@ -96,17 +96,16 @@ def plan(
     for number, run in enumerate(runs):
         name = "layers" if len(runs) == 1 else f"layers_{number}"
         (_, like), slots = run[0]
-        table = SlotNorms(slots, norm_epsilon)
+        table = SlotNorms(slots, norm_epsilon, read)
         sublayers = plan_sublayers(like, table)
-        planned = tuple(
+        like_ones = tuple(
             LayerPlan(place, sublayers, layer_numbers(like, place, drop_path))
             for (place, _), _ in run
         )
-        check_blocks(len(planned), remat_every)
-        segments.append(Segment(name, planned))
-    first, last = (SlotNorms(chosen[n], norm_epsilon) for n in (0, -1))
-    check_read(row, [like for _, like in layers], given)
-    return Plan(
+        check_blocks(len(like_ones), remat_every)
+        segments.append(Segment(name, like_ones))
+    first, last = (SlotNorms(chosen[n], norm_epsilon, read) for n in (0, -1))
+    planned = Plan(
         row=row,
         depth=depth,
         segments=tuple(segments),
@@ -119,6 +118,8 @@ def plan(
         activation=function,
         use_bias=use_bias,
     )
+    _check_read(row, [like for _, like in layers], given, read)
+    return planned
 
 
 def choose(
@@ -134,8 +135,7 @@ def choose(
     inside = row.inside
     if query_key is not None:
         inside = replace(inside, query_key=_named(QUERY_KEY, "query_key", query_key).name)
-    slots = {name.rpartition("/")[2] for name in norms}
-    added = {slot: NORM for slot in FREE_SLOTS if slot in slots}
+    added = {slot: NORM for slot in FREE_SLOTS if slot in norms}
     if added.pop("embedding_norm", None):
         row = replace(row, embedding_norm=row.embedding_norm or NORM)
     kept = {slot: getattr(inside, slot) or new for slot, new in added.items()}
@@ -299,28 +299,20 @@ def sublayer_numbers(row: Arrangement, place: Place, group: Group = ()) -> Subla
     )
 
 
-def check_read(row: Arrangement, rows: Sequence[Arrangement], norms: Mapping[str, Any]) -> None:
-    """Raise ChoiceError for a norm in a slot that no layer has, or of a sublayer that is not there."""
+def _check_read(
+    row: Arrangement, rows: Sequence[Arrangement], norms: Mapping[str, Any], read: set[str]
+) -> None:
+    """Raise ChoiceError for a norm that nothing read, or one of a sublayer that is not there."""
     groups = {group for row in rows for group in row.order}
     names = {b.name for group in groups for b in group} | {group_name(group) for group in groups}
     for key in norms:
-        block, _, _ = key.rpartition("/")
+        block = key.rpartition("/")[0]
         if block and block not in names:
             raise ChoiceError(f"norms: {key!r}: no sublayer {block!r}; {nearest(block, names)}")
-    each = [like.at(g) for like in rows for g in like.order]
-    for slot in ("norm_before", "norm_after", "norm_on_stream"):
-        if slot in norms and not any(getattr(like, slot) for like in each):
-            raise ChoiceError(f"{slot}: not read: arrangement {row.name!r} has no norm there")
-    if "final_norm" in norms and not any(like.final_norm for like in each):
-        raise ChoiceError(f"final_norm: not read: arrangement {row.name!r} has no norm there")
-    insides = [like.inside for like in rows]
-    takes = {
-        "query_key_norm": any(QUERY_KEY.get(i.query_key).norms for i in insides),
-        "parallel_norm": any(i.parallel_norm for i in insides),
-    }
-    for slot, read in takes.items():
-        if slot in norms and not read:
-            raise ChoiceError(f"{slot}: not read: no norm stands there")
+        if key not in read:
+            raise ChoiceError(
+                f"{key}: not read: arrangement {row.name!r} has no norm there, or one of its own"
+            )
 
 
 def group_name(group: Group) -> str:

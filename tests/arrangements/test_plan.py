@@ -69,8 +69,16 @@ def test_slots_have_norms_of_their_own():
             {"norms": {"norm_after": "rms"}},
             "^norm_after: not read: arrangement 'pre_ln' has no norm",
         ),
-        ({"norms": {"query_key_norm": "rms"}}, "^query_key_norm: not read: no norm stands there"),
-        ({"norms": {"parallel_norm": "rms"}}, "^parallel_norm: not read: no norm stands there"),
+        (
+            {"norms": {"query_key_norm": "rms"}},
+            "^query_key_norm: not read: arrangement",
+        ),
+        (
+            {"norms": {"parallel_norm": "rms"}},
+            "^parallel_norm: not read: arrangement",
+        ),
+        ({"norms": {"attention/mlp_norm": "rms"}}, "^attention/mlp_norm: not read: arrangement"),
+        ({"norms": {"attention/value_norm": "rms"}}, "^attention/value_norm: not read"),
         ({"norm": "lajer"}, "^norm: unknown name 'lajer'; did you mean 'layer'"),
         ({"norms": {"norm_before": "lajer*2+rms"}}, "^norm_before: unknown name 'lajer'"),
         ({"norm": "dyt", "norm_epsilon": 1e-3}, "^norm_epsilon: norm 'dyt' has no epsilon"),
@@ -90,6 +98,19 @@ def test_what_does_not_fit_is_told(options, message):
 def test_a_fixed_scale_needs_a_norm_with_one():
     with pytest.raises(ChoiceError, match=r"^norm: 'l2' has no scale, which the arrangement sets"):
         rn.plan("res_post_norm", 2, norm="l2")
+
+
+def test_a_norm_that_the_scheme_fixes_is_not_the_models_to_choose():
+    with pytest.raises(
+        ChoiceError, match=r"^norm_after: not read: arrangement 'ngpt' has .* its own"
+    ):
+        rn.plan("ngpt", 2, norms={"norm_after": "rms"})
+    assert rn.plan("ngpt", 2, norm="rms").final_norm is None
+    # All sublayers have a norm of their own there: nobody reads the one for all.
+    both = dict.fromkeys(("attention/norm_before", "feed_forward/norm_before"), "rms")
+    assert rn.plan("pre_ln", 2, norms=both).layer(1).sublayers[0].norm_before.spec.name == "rms"
+    with pytest.raises(ChoiceError, match=r"^norm_before: not read"):
+        rn.plan("pre_ln", 2, norms={**both, "norm_before": "dyt"})
 
 
 def mixed(place):
