@@ -45,8 +45,15 @@ def pytest_addoption(parser):
     )
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config, items):
-    """With --seconds: default tests first, slow ones last, the table's in a fixed mixed order."""
+    """Doctests are of the table; with --seconds default tests are first, slow ones last.
+
+    The table's are then in a fixed mixed order, so that those that fit are of all kinds.
+    """
+    for item in items:
+        if isinstance(item, pytest.DoctestItem):
+            item.add_marker(pytest.mark.table)
 
     def place(item):
         tier = tier_of(item)

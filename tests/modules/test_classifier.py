@@ -178,6 +178,7 @@ def test_a_sequence_longer_than_learned_positions_is_refused():
     jax.eval_shape(model.init, jax.random.key(0), features())
 
 
+@pytest.mark.table
 def test_only_positions_tell_orders_apart():
     x = features()
     for positions, rotary in (("none", False), ("none", True), ("learned", False)):

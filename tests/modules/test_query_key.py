@@ -188,6 +188,7 @@ def test_a_norm_of_its_own_is_finite(slot):
     assert np.isfinite(quick_jit(model.apply)(variables, x())).all()
 
 
+@pytest.mark.table
 def test_dyts_first_constants_by_site():
     """jiachenzhu/DyT, LLaMA 7B: attention 0.8, feed-forward 0.2, final 0.2, no bias; by hand."""
     params = quick_jit(encoder(norms=norms.DYT_LLAMA).init)(jax.random.key(0), x())["params"]

@@ -274,7 +274,7 @@ def rows_with_mean(mean, width=512):
     return np.random.default_rng(3).normal(mean, 1, (64, width)).astype(np.float32)
 
 
-@pytest.mark.parametrize("mean", [0, 1e2, 1e3, 1e4])
+@pytest.mark.parametrize("mean", every([0, 1e2, 1e3, 1e4], [1e4]))
 def test_a_large_mean_costs_layer_norm_nothing(mean):
     x = rows_with_mean(mean)
     _, scale, bias = case("layer_norm", (1, 512))
@@ -581,13 +581,13 @@ def test_inverse_root_has_no_second_part_where_its_products_are_not_exact():
     np.testing.assert_array_equal(root, jax.lax.rsqrt(jnp.array([0, 1e-38, 3e38, jnp.inf])))
 
 
-@pytest.mark.parametrize("value", [0.0, 1.2345, 98765.4])
+@pytest.mark.parametrize("value", every([0.0, 1.2345, 98765.4], [98765.4]))
 def test_constant_rows_of_two_to_a_power_give_exactly_zero(value):
     out = jax.jit(layer_norm)(jnp.full((3, 64), value, jnp.float32))
     np.testing.assert_array_equal(out, 0)
 
 
-@pytest.mark.parametrize("mean", [1e2, 1e3, 1e4, 1e5])
+@pytest.mark.parametrize("mean", every([1e2, 1e3, 1e4, 1e5], [1e5]))
 def test_fault_0_3_a_large_mean_costs_no_digits(mean):
     """flax.linen's default, and jax.nn.standardize's, square the mean: E[x^2] - E[x]^2."""
     x = np.random.default_rng(0).normal(mean, 1, (16, 512)).astype(np.float32)

@@ -117,6 +117,7 @@ def test_direct_parts_are_those_of_a_frozen_norm_by_hand():
         assert total == pytest.approx(logits[chosen] - head(case, final["bias"])[chosen], rel=1e-4)
 
 
+@pytest.mark.table
 def test_integrated_parts_are_the_integral_by_hand():
     case, seen = case_and_seen("post_ln")
     start, writes, _ = forward(case, norm_first=False)

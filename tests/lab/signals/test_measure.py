@@ -85,6 +85,7 @@ def rms(rows):
     return np.sqrt(np.mean(np.concatenate(rows) ** 2))
 
 
+@pytest.mark.table
 def test_forward_statistics_count_only_valid_positions_of_real_rows(plain):
     model, variables, found = plain
     named, take = apart(model, variables, batch(padding=0))
@@ -122,6 +123,7 @@ def norm(*arrays):
     return np.sqrt(sum((np.asarray(a, np.float64) ** 2).sum() for a in arrays))
 
 
+@pytest.mark.table
 def test_gradients_and_updates_by_layer_and_group(plain):
     model, variables, found = plain
     given, params = batch(padding=0), variables["params"]
@@ -148,6 +150,7 @@ def test_gradients_and_updates_by_layer_and_group(plain):
     np.testing.assert_allclose(found.line("layer_update", "fc2"), expected, rtol=1e-4)
 
 
+@pytest.mark.table
 def test_the_change_by_one_step(plain):
     model, variables, found = plain
     given, params = batch(padding=0), variables["params"]
@@ -180,6 +183,7 @@ def dense_jacobian(model, variables, rows):
     return whole.reshape(len(kept), -1)[kept][:, kept]
 
 
+@pytest.mark.table
 def test_singular_values_are_those_of_the_dense_jacobian(plain):
     model, variables, found = plain
     matrix = dense_jacobian(model, variables, 3)
@@ -191,6 +195,7 @@ def test_singular_values_are_those_of_the_dense_jacobian(plain):
     assert "exact" in found.notes["jacobian"]
 
 
+@pytest.mark.table
 def test_without_the_matrix_they_are_the_same(plain):
     model, variables, found = plain
     names = ("jacobian_singular_values", "jacobian_mean_square")
@@ -204,6 +209,7 @@ def test_without_the_matrix_they_are_the_same(plain):
     assert set(free.values) == set(names)
 
 
+@pytest.mark.table
 def test_no_gate_open_is_an_isometry():
     model = classifier("rezero")
     names = ("jacobian_singular_values", "jacobian_mean_square")

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tiers import every
 
 from resnorm_jax.lab.signals import statistics
 from resnorm_jax.lab.signals.groups import LAYER_GROUPS, OUTER_GROUPS, _group
@@ -30,7 +31,7 @@ def positions(x, valid):
     return np.array([x[b, t] for b in range(len(valid)) for t in np.flatnonzero(valid[b])])
 
 
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("shape", every(SHAPES, SHAPES[1:2]))
 def test_power_and_root(shape):
     x, padded, valid = case(shape)
     expected = [np.mean(positions(layer, valid) ** 2) for layer in x]
@@ -50,7 +51,7 @@ def cosine(a, b):
     return a @ b / (np.linalg.norm(a) * np.linalg.norm(b))
 
 
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("shape", every(SHAPES, SHAPES[1:2]))
 def test_token_cosine(shape):
     x, padded, valid = case(shape, seed=3)
     each = [
@@ -162,6 +163,7 @@ def test_krylov_finds_the_largest_singular_values(problem):
     np.testing.assert_allclose(values, expected[:4], rtol=1e-4)
 
 
+@pytest.mark.table
 def test_random_signs_find_the_mean_square(problem):
     function, x, dense, valid = problem
     options = JacobianOptions(block=2, depth=4, probes=500)
@@ -172,7 +174,7 @@ def test_random_signs_find_the_mean_square(problem):
     assert float(error) < 0.05 * float(mean)
 
 
-@pytest.mark.parametrize("factor", [1.0, 3e-20, 3e20])
+@pytest.mark.parametrize("factor", every([1.0, 3e-20, 3e20], [3e-20]))
 def test_equal_singular_values_are_found_as_often_as_they_occur(factor):
     """The identity, where a single Krylov vector would find 1 once, and squares would overflow."""
     x = jnp.ones((7, 9))
@@ -185,6 +187,7 @@ def test_equal_singular_values_are_found_as_often_as_they_occur(factor):
         np.testing.assert_allclose(samples, 1, rtol=1e-6)
 
 
+@pytest.mark.table
 def test_a_function_that_does_not_move_has_no_singular_values():
     x = jnp.ones((7, 9))
     options = JacobianOptions(block=2, depth=2)

@@ -195,6 +195,7 @@ def test_branches_are_scaled_by_the_root_of_depth():
         assert row.skip_scale(place) == 1
 
 
+@pytest.mark.table
 def test_distance_to_rank_one_is_that_of_numpy(monkeypatch):
     monkeypatch.setattr(noci, "LAYERS", 2)
     row = noci.attention_only("residual_only")
@@ -252,6 +253,7 @@ def test_jacobian_by_finite_differences_and_its_spectrum():
     np.testing.assert_allclose((matrix**2).sum() / len(matrix), (values**2).mean())
 
 
+@pytest.mark.table
 def test_spectrum_of_a_closed_gate_is_one():
     found = rezero.spectrum(rezero.ROWS["ReZero"], None, 3, key(6))
     np.testing.assert_allclose(found["values"], np.ones(64), atol=1e-6)
@@ -357,6 +359,7 @@ def test_gains_are_those_of_the_product(monkeypatch):
     np.testing.assert_allclose(found["Sinkhorn"], np.ones(5), atol=2e-2)
 
 
+@pytest.mark.table
 def test_gradients_of_two_stacks_come_in_the_order_of_layers(monkeypatch):
     monkeypatch.setattr(mix_ln, "DEPTH", 4)
     row = probe.normal_init("mix_ln")
