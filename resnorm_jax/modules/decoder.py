@@ -149,18 +149,12 @@ def _given(
     causal = causal_mask(x.shape[1])
     if attention_mask is not None:
         causal = jnp.logical_and(causal, attention_mask)
-    memory_mask_4d = None
+    own, across = join_masks(mask, causal), None
     if memory is None:
         condition = x[:, 0] if condition is None else condition
     else:
         memory = zero_padding(memory, memory_mask)
         condition = masked_row_mean(memory, memory_mask, condition)
-        memory_mask_4d = join_masks(memory_mask)
-    return Given(
-        {"mask": mask, "condition": condition, "deterministic": deterministic},
-        join_masks(mask, causal),
-        memory,
-        memory_mask_4d,
-        keep,
-        keep and weights,
-    )
+        across = join_masks(memory_mask)
+    context = {"mask": mask, "condition": condition, "deterministic": deterministic}
+    return Given(context, own, memory, across, keep, keep and weights)
