@@ -264,6 +264,7 @@ def test_spectrum_of_a_closed_gate_is_one():
     assert open_gate["square"] > 1.001
 
 
+@pytest.mark.table
 def test_parameters_as_torch_draws_them():
     row = rezero.ROWS["ReZero"]
     encoder = rezero.SETUP.encoder(row, 8).clone(use_bias=True)
@@ -279,7 +280,7 @@ def test_parameters_as_torch_draws_them():
     assert 0.9 * bound < np.abs(query).max() <= bound + 1e-6
 
 
-@pytest.mark.parametrize("name", every(rezero_trained.LAYERS, ["ReZero"]))
+@pytest.mark.parametrize("name", every(rezero_trained.LAYERS))
 def test_deep_logits_layer_by_layer(name):
     p = rezero_trained.deep_parameters(key(10), 6, 3, depth=4, width=5)
     p = {**p, "gate": jnp.linspace(0.1, 0.4, 4)}
@@ -345,6 +346,7 @@ def test_deep_over_shallow():
     assert curse_of_depth.deep_over_shallow(-drop) == 0
 
 
+@pytest.mark.table
 def test_gains_are_those_of_the_product(monkeypatch):
     monkeypatch.setattr(more, "SUBLAYERS", 5)
     found = more.gains(key(14))
