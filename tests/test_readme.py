@@ -30,7 +30,7 @@ def _tables_as_before():
         table._rows, table._aliases = rows, aliases
 
 
-@pytest.mark.parametrize("index", every(range(len(BLOCKS)), [0]))
+@pytest.mark.parametrize("index", every(range(len(BLOCKS))))
 def test_python_blocks_run(index):
     space: dict = {}
     exec(compile(BLOCKS[index], f"README block {index}", "exec"), space)

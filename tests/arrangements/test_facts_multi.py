@@ -322,6 +322,7 @@ def test_hyper_connections_have_no_bounded_gain():
     assert np.linalg.norm(end) > 100 * N * np.linalg.norm(x)
 
 
+@pytest.mark.table
 def test_composite_gain_of_a_chain_of_mixing_matrices():
     """Largest sum of a row or column over 128 sublayers: 1.6 in mHC, 3000 in HC by the paper."""
     chains = {

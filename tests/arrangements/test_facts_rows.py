@@ -374,6 +374,7 @@ def test_ngpt_steps_five_hundredths_at_first_on_the_sphere():
     assert all(flag == (path[-1].key == "kernel") for path, flag in flags)
 
 
+@pytest.mark.table
 def test_unit_kernels_after_every_update_and_before_the_first():
     """2410.01131: along the stream's axis, whatever the optimizer does."""
     x = jax.random.normal(jax.random.key(0), (2, 4, WIDTH))

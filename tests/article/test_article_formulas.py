@@ -185,6 +185,7 @@ def test_a_network_layer_by_layer(switch):
     assert worst(quick_jit(net.apply)(params, jnp.float32(normal(3, 6))), x) <= 1e-5
 
 
+@pytest.mark.table
 def test_a_probe_reads_the_streams_gradient():
     """The gradient of what is added to block n's input is the chain rule's, by finite difference."""
     net = article.SwitchNetwork(3, article.SWITCHES[3], partial(article.ReluLayer, 4))

@@ -42,7 +42,7 @@ def block(request):
     registry._rows = kept
 
 
-@pytest.mark.parametrize("block", every(ROWS, ["arrangement"]), indirect=True)
+@pytest.mark.parametrize("block", every(ROWS), indirect=True)
 def test_a_row_of_a_readers_own_trains_by_name(block, tmp_path):
     menu, name, text = block
     making = [node for node in ast.parse(text).body if name in ast.unparse(node)]

@@ -81,6 +81,7 @@ def test_every_step_counts():
             assert error(damaged, centre(x), final_bias) > 1e-4, (part, leaf)
 
 
+@pytest.mark.table
 def test_the_stream_has_mean_zero_at_every_depth():
     _, converted, params, x, _ = pair({})
     new, _ = pre_rms_params(params)

@@ -165,6 +165,7 @@ def test_no_position_sees_a_later_one_and_each_sees_the_memory():
     assert (by_memory > 1e-6).all()
 
 
+@pytest.mark.table
 def test_padding_of_either_sequence_changes_nothing():
     decoder = model("sandwich_ln")
     x, memory = inputs(0, T), inputs(1, S)

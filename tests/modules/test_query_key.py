@@ -205,6 +205,7 @@ def test_dyts_first_constants_by_site():
         assert all((site.get("shift", 0.0) == np.float32(0)) for site in sites[:1])
 
 
+@pytest.mark.table
 def test_norms_that_change_with_depth_are_those_of_the_layers_alone():
     model = encoder(norm="layer*1+rms")
     shapes = shapes_of(model)

@@ -101,6 +101,7 @@ def test_values_and_gradients_are_those_of_the_oracle(name, shape):
     assert not np.asarray(found["x"])[~np.broadcast_to(mask, x.shape)].any()
 
 
+@pytest.mark.table
 @both
 def test_derivatives_in_both_modes(name):
     x, scale, bias, mask, _ = case((2, 8, 6))
@@ -136,6 +137,7 @@ def test_constant_and_wholly_masked_inputs_are_finite(name):
         assert all(np.isfinite(leaf).all() for leaf in found.values())
 
 
+@pytest.mark.table
 @both
 def test_bfloat16_is_one_rounding(name):
     x, scale, bias, mask, _ = case()
@@ -236,6 +238,7 @@ def test_the_result_has_the_dtype_of_the_input_unless_one_is_given():
 # --- torch ---
 
 
+@pytest.mark.table
 def test_equal_to_torch_up_to_the_running_variance_which_torch_takes_unbiased():
     torch = pytest.importorskip("torch")
     x, scale, bias, _, weights = case((4, 5, 6))

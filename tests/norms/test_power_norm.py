@@ -107,6 +107,7 @@ def test_every_step_is_the_oracles(devices):
     assert worst(out, np.where(mask[..., None], expected, 0)) <= 2e-6
 
 
+@pytest.mark.table
 def test_nothing_valid_moves_nothing():
     module = norm()
     variables, *_ = first(module)
@@ -117,6 +118,7 @@ def test_nothing_valid_moves_nothing():
     jax.tree.map(np.testing.assert_array_equal, dict(new), dict(variables))
 
 
+@pytest.mark.table
 def test_zero_rows_are_finite_and_bfloat16_stays():
     module = norm()
     variables, *_ = first(module)

@@ -132,6 +132,7 @@ def test_shape_and_dtype_faults(fault):
 # --- Symmetries ---
 
 
+@pytest.mark.table
 def test_shift():
     testing.assert_shift_invariant(layer_norm, X)
     testing.assert_shift_invariant(layer_norm, X, shift=8192.0, tolerance=1e-6)
@@ -193,6 +194,7 @@ def test_the_message_names_the_place():
 # --- Gradients ---
 
 
+@pytest.mark.table
 def test_gradients():
     testing.assert_gradients(layer_norm, X, SCALE, -SCALE)
 

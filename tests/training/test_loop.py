@@ -22,6 +22,7 @@ def train(made, workdir, steps=STEPS, data=None, devices=1):
     return train_seed(run, 0, state, steps), run
 
 
+@pytest.mark.table
 def test_programs_are_compiled_in_the_first_epoch_only(tmp_path):
     made = tiny.config(checkpoint_every=100)
     outcome, run = train(made, tmp_path, steps=15)
@@ -30,6 +31,7 @@ def test_programs_are_compiled_in_the_first_epoch_only(tmp_path):
     assert outcome.step == 15
 
 
+@pytest.mark.table
 def test_the_host_waits_only_where_numbers_are_read(tmp_path, monkeypatch):
     """Between two logged steps nothing is read off a device, and the read is one step late."""
     events = []
@@ -53,6 +55,7 @@ def test_the_host_waits_only_where_numbers_are_read(tmp_path, monkeypatch):
     assert reads == [5, 9, 12]  # after the step that follows a logged one; at the end at once
 
 
+@pytest.mark.table
 def test_resume_is_bit_equal(tmp_path):
     """Stopped at a checkpoint inside an epoch and gone on, a run has the same bits and log."""
     made = tiny.config(
@@ -113,6 +116,7 @@ def test_averaged_parameters_are_those_of_the_definition(tmp_path):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), average, state.ema)
 
 
+@pytest.mark.table
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_steps(tmp_path):
     data = tiny.dataset()
     x = data.train.x.copy()

@@ -114,8 +114,10 @@ def test_kernels_alone_decay_by_default():
 @pytest.mark.parametrize(
     ("decay", "decays"),
     [
-        ("kernel", ["kernel"]),
-        ("kernel, input_norm_scale", ["kernel", "input_norm_scale"]),
+        pytest.param("kernel", ["kernel"], marks=pytest.mark.table),
+        pytest.param(
+            "kernel, input_norm_scale", ["kernel", "input_norm_scale"], marks=pytest.mark.table
+        ),
         ("output_norm_scale+gate", ["output_norm_scale", "gate"]),
     ],
 )

@@ -119,7 +119,6 @@ def test_running_statistics_are_those_of_the_real_rows(devices, accumulate):
     check_replicated(state)
 
 
-@pytest.mark.table
 def test_loss_curve_does_not_depend_on_the_number_of_devices():
     data = tiny.dataset()
 
@@ -275,7 +274,7 @@ def test_evaluation_uses_the_running_statistics():
     np.testing.assert_allclose(together, jax.nn.log_softmax(logits), rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("select", every(["last", "best"]))
+@pytest.mark.parametrize("select", every(["last", "best"], ["best"]))
 def test_resume_is_bit_equal(tmp_path, select, monkeypatch):
     data = tiny.dataset()
 
@@ -348,6 +347,7 @@ def test_a_collection_that_the_trainer_does_not_know_is_an_error():
         create_state({"params": {}, "cache": {}}, optax.sgd(0.1), 0, None)
 
 
+@pytest.mark.table
 def test_whole_rows_of_images_may_be_masked():
     """Images have no mask of positions: the trainer masks whole rows that fill a batch."""
     model = rn.SequenceClassifier(

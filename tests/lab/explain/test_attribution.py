@@ -90,6 +90,7 @@ def head(case, pooled):
     return pooled @ own["kernel"] + own["bias"]
 
 
+@pytest.mark.table
 def test_direct_parts_are_those_of_a_frozen_norm_by_hand():
     case, seen = case_and_seen("pre_ln")
     start, writes, weights = forward(case, norm_first=True)

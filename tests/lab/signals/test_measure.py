@@ -56,6 +56,7 @@ def plain():
     return model, variables, found
 
 
+@pytest.mark.table
 def test_every_row_is_measured_in_its_shape(plain):
     _, _, found = plain
     assert tuple(found.values) == ALL
@@ -249,6 +250,7 @@ def test_every_arrangement(name):
     check(name)
 
 
+@pytest.mark.table
 def test_only_what_is_asked_for_is_computed(plain):
     model, variables, found = plain
     one = measure(model, variables, batch(), only=("stream_power",))

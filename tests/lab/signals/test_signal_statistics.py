@@ -150,11 +150,13 @@ def problem():
     return function, x, dense, valid
 
 
+@pytest.mark.table
 def test_the_matrix_is_jacfwds(problem):
     function, x, dense, _ = problem
     np.testing.assert_allclose(matrix(function, x), dense, atol=1e-6)
 
 
+@pytest.mark.table
 def test_krylov_finds_the_largest_singular_values(problem):
     function, x, dense, valid = problem
     options = JacobianOptions(block=4, depth=6)

@@ -265,6 +265,7 @@ def test_spectrum_of_a_closed_gate_is_one():
     assert open_gate["square"] > 1.001
 
 
+@pytest.mark.table
 def test_parameters_as_torch_draws_them():
     row = rezero.ROWS["ReZero"]
     encoder = rezero.SETUP.encoder(row, 8).clone(use_bias=True)
@@ -280,7 +281,7 @@ def test_parameters_as_torch_draws_them():
     assert 0.9 * bound < np.abs(query).max() <= bound + 1e-6
 
 
-@pytest.mark.parametrize("name", every(rezero_training.LAYERS, ["ReZero"]))
+@pytest.mark.parametrize("name", every(rezero_training.LAYERS))
 def test_deep_logits_layer_by_layer(name):
     p = rezero_training.deep_parameters(key(10), 6, 3, depth=4, width=5)
     p = {**p, "gate": jnp.linspace(0.1, 0.4, 4)}
@@ -346,6 +347,7 @@ def test_deep_over_shallow():
     assert curse_of_depth.deep_over_shallow(-drop) == 0
 
 
+@pytest.mark.table
 def test_gains_are_those_of_the_product(monkeypatch):
     monkeypatch.setattr(hyper_gain, "SUBLAYERS", 5)
     found = hyper_gain.gains(key(14))
