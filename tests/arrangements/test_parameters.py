@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import pytest
+from tiers import every, schemes, stream_traits
 
 import resnorm_jax as rn
 from resnorm_jax import arrangements, norms, streams
@@ -35,12 +36,13 @@ def encoder(arrangement="pre_ln", **fields):
     return rn.TransformerEncoder(depth=DEPTH, heads=HEADS, arrangement=arrangement, **fields)
 
 
-@pytest.mark.parametrize("name", arrangements.names())
+@pytest.mark.parametrize("name", every(arrangements.names(), schemes(stream_traits)))
 def test_parameters_of_every_arrangement(name):
     planned = check(encoder(name, mlp_width=12))
     assert all(p.first for p in planned if p.collection == "params"), planned
 
 
+@pytest.mark.table
 def test_parameters_of_every_norm_stream_and_row_of_query_key():
     for name in norms.names():
         check(encoder(norm=name))
