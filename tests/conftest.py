@@ -29,11 +29,17 @@ def tier_of(item) -> str:
 
 
 def pytest_configure(config):
-    """Compile in less time where no full matrix was asked for; the other tiers see the usual code."""
+    """Compile in less time where no full matrix was asked for; the other tiers see the usual code.
+
+    The package's doctests are of the table: looking for them imports all of it.
+    """
     if "not table" in config.option.markexpr:
         os.environ["XLA_FLAGS"] += (
             " --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
         )
+    elif config.args_source is pytest.Config.ArgsSource.TESTPATHS:
+        config.option.doctestmodules = True
+        config.args.append("resnorm_jax")
 
 
 def pytest_addoption(parser):
@@ -89,7 +95,10 @@ def pytest_terminal_summary(terminalreporter):
     """What was not run, and the command that runs it."""
     for tier in TIERS:
         if left_out[tier]:
-            terminalreporter.write_line(f"left out: {left_out[tier]} tests; run: pytest -m {tier}")
+            more = " and the doctests" if tier == "table" else ""
+            terminalreporter.write_line(
+                f"left out: {left_out[tier]} tests{more}; run: pytest -m {tier}"
+            )
     skipped = terminalreporter.stats.get("skipped", [])
     late = sum(NO_TIME in str(report.longrepr) for report in skipped)
     if terminalreporter.config.option.seconds is not None:
