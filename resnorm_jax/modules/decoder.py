@@ -57,7 +57,7 @@ class TransformerDecoderLayer(TransformerLayer):
         return self.run(x, given)
 
 
-class TransformerDecoder(TransformerStack):
+class TransformerDecoder(TransformerStack, kw_only=True):
     """A stack of `TransformerDecoderLayer`, then the arrangement's final norm if it has one.
 
     Attributes: as `TransformerEncoder`'s, and

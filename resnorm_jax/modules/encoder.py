@@ -63,7 +63,7 @@ class TransformerEncoderLayer(TransformerLayer):
         return self.run(x, Given(context, join_masks(mask, attention_mask)))
 
 
-class TransformerEncoder(TransformerStack):
+class TransformerEncoder(TransformerStack, kw_only=True):
     """A stack of `TransformerEncoderLayer`, then the arrangement's final norm if it has one.
 
     Parameters of like layers are stacked along a first axis under ``layers``, whether the loop is

@@ -1,6 +1,6 @@
 """One layer of a Transformer: its sublayers, each a residual block."""
 
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any
 
 import flax.linen as nn
@@ -255,6 +255,7 @@ class TransformerLayer(LayerFields):
     heads: int
     mlp_width: int | None = None
     arrangement: str | Arrangement = DEFAULT
+    _: KW_ONLY
     place: Place = Place()
 
     @property

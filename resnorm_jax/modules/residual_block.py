@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable
+from dataclasses import KW_ONLY
 from functools import partial
 from typing import Any
 
@@ -127,6 +128,7 @@ class ResidualBlock(NormFields):
 
     branch: nn.Module
     arrangement: str | Arrangement = DEFAULT
+    _: KW_ONLY
     place: Place = Place()
     dropout: float = 0.0
 

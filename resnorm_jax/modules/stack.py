@@ -1,6 +1,7 @@
 """A stack of layers: segments of like layers, each one compiled body scanned over its depth."""
 
 from collections.abc import Callable
+from dataclasses import KW_ONLY
 from functools import partial
 from typing import Any
 
@@ -31,6 +32,7 @@ class TransformerStack(LayerFields):
     heads: int
     mlp_width: int | None = None
     arrangement: str | Arrangement = DEFAULT
+    _: KW_ONLY
     unroll: int = 1
     remat: str = "none"
     remat_every: int = 1
