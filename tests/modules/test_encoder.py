@@ -565,3 +565,18 @@ def test_8_devices_unrolled_and_computed_again_agree_with_one_scan(name):
     # Rounding of two programs: up to 2.4e-6, by processor, where attention multiplies cosines by 10.
     assert worst(found[mask], np.asarray(out)[mask]) <= 5e-6
     assert_trees_close(found_grads, grads, 1e-5)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: ResidualBlock(nn.Dense(D), "post_ln", "rms"),
+        lambda: TransformerEncoderLayer(H, F, "post_ln", "rms"),
+        lambda: TransformerEncoder(N, H, F, "post_ln", "rms"),
+    ],
+)
+def test_fields_after_the_arrangement_are_given_by_keyword(make):
+    """No norm is taken for a place, and no number of a decoder's layers for one."""
+    with pytest.raises((TypeError, ValueError), match="positional argument|parent must be"):
+        made = make()
+        made.init(jax.random.key(0), inputs())
