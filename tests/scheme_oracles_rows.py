@@ -1,4 +1,4 @@
-"""Schemes of resnorm_jax/arrangements/catalog_rows.py, each as its paper writes it.
+"""Schemes of resnorm_jax/schemes/inside.py, by_depth.py and orders.py, each as its paper writes it.
 
 What stands inside the branches (norms of heads, of queries and keys, nGPT's factors) is in
 `oracles.multi_head_attention` and `oracles.feed_forward`, by the parameters that are there.
@@ -32,7 +32,7 @@ def hybrid_norm(x, at):
 
 def hybrid_norm_star(x, at):
     """Its first layer is Pre-LN."""
-    return pre_ln(x, at) if at.block and at.layer == 1 else hybrid_norm(x, at)
+    return pre_ln(x, at) if at.layer == 1 else hybrid_norm(x, at)
 
 
 def ngpt(h, at):
