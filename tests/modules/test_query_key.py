@@ -233,9 +233,9 @@ def test_norms_that_change_with_depth_are_those_of_the_layers_alone():
     [
         (
             {"norms": {"norm_after": "rms"}},
-            "config.model.norm_after: not read: arrangement 'pre_ln'",
+            "^norm_after: not read: arrangement 'pre_ln'",
         ),
-        ({"norms": {"query_key_norm": "rms"}}, "config.model.query_key_norm: not read"),
+        ({"norms": {"query_key_norm": "rms"}}, "^query_key_norm: not read"),
         (
             {"norms": {"nrom_before": "rms"}},
             "unknown slot 'nrom_before'; did you mean 'norm_before'",

@@ -328,7 +328,7 @@ def test_a_first_scale_of_0_leaves_nothing_but_the_bias(name):
 
 @pytest.mark.parametrize("name", [n for n in NAMES if n not in with_scale])
 def test_a_first_scale_for_a_norm_without_is_an_error(name):
-    with pytest.raises(UserError, match=f"config.model.norm: '{name}' has no scale"):
+    with pytest.raises(UserError, match=f"^norm: '{name}' has no scale"):
         build(name, scale_init=0.0)
 
 
