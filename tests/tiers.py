@@ -42,6 +42,14 @@ def stream_traits(row) -> set:
     return names | {("scheduled", stream.scheduled)}
 
 
+def inside_traits(row) -> set:
+    """What stands inside its branches, their order, and what its stream carries and ends with."""
+    plain = type(row)(name="plain", equation="", source="")
+    inside = vars(row.inside).items() - vars(plain.inside).items()
+    ends = {trait for trait in stream_traits(row) if trait[0] in ("open", "close")}
+    return ends | {("order", row.order), *inside}
+
+
 def scheme_traits(row) -> set:
     """Its stream's functions, its norm slots, what stands inside, and which scales it has."""
     plain = type(row)(name="plain", equation="", source="")

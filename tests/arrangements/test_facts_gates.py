@@ -63,6 +63,7 @@ def assert_identity(name, seen):
     return params
 
 
+@pytest.mark.table
 @pytest.mark.parametrize("name", every(["skip_init", "tanh_zero_gate"], ["skip_init"]))
 def test_zero_gates_make_the_identity(name):
     assert_identity(name, "branch_out")
@@ -74,6 +75,7 @@ def test_fixup_starts_as_the_identity():
     assert not np.asarray(layer["feed_forward"]["branch"]["fc2"]["kernel"]).any()
 
 
+@pytest.mark.table
 def test_fault_0_6_adaln_zero_is_zero_at_first():
     """A sigmoid of -2 is not a zero gate, and a factor alone is not a modulation."""
     params = assert_identity("adaln_zero", "branch_out")["layers"]
@@ -83,6 +85,7 @@ def test_fault_0_6_adaln_zero_is_zero_at_first():
     assert "read_norm" not in shapes  # a norm without parameters
 
 
+@pytest.mark.table
 def test_the_condition_moves_adaln_zero_row_by_row():
     x, condition = normal(2, 5, D), normal(2, 3, seed=1)
     model = encoder("adaln_zero")
@@ -165,6 +168,7 @@ def test_fault_0_6_layer_scale_starts_at_caits_values():
         np.testing.assert_allclose(found, np.full(3, value), rtol=1e-6)
 
 
+@pytest.mark.table
 def test_fault_0_8_the_gru_gates_bias_is_two_and_its_kernels_are_drawn():
     _, _, params = first("gtrxl", normal(1, 2, D))
     gate = jax.tree.map(np.asarray, params["layers"]["attention"])

@@ -48,6 +48,7 @@ def at_first(model, x):
 # --- At first ---
 
 
+@pytest.mark.table
 def test_denseformer_starts_as_a_pre_ln_transformer():
     """2402.02622, section 3: a one-hot at the current layer."""
     x = inputs()
@@ -59,6 +60,7 @@ def test_denseformer_starts_as_a_pre_ln_transformer():
     assert worst(out, plain) < 1e-6
 
 
+@pytest.mark.table
 def test_attention_residuals_start_as_the_mean_of_all_sources():
     """2603.15031: w = 0, hence each input is the mean of the embedding and all outputs so far."""
     depth, x = 4, inputs()
@@ -93,6 +95,7 @@ def test_blocks_are_eight_at_most_and_start_as_their_mean():
 # --- Deeper than the comparison with the papers ---
 
 
+@pytest.mark.table
 @pytest.mark.parametrize("name", every(LOOKING_BACK, ["block_attention_residuals"]))
 def test_nine_layers_are_the_papers(name):
     """Blocks of two layers, of which some are complete and one is not."""

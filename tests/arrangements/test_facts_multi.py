@@ -20,7 +20,8 @@ from resnorm_jax.training.optimizers import decay_mask
 
 B, L, D, N = 1, 3, 8, 4
 ROWS = tuple(row.stream for row in (*hyper.ROWS, *manifold.ROWS, *two_streams.ROWS))
-every_stream = pytest.mark.parametrize("stream", ROWS, ids=lambda row: row.name)
+FIRST = [rows[0].stream for rows in (hyper.ROWS, manifold.ROWS, two_streams.ROWS)]
+every_stream = pytest.mark.parametrize("stream", every(ROWS, FIRST, lambda row: row.name))
 
 
 def encoder(name, depth, **options):
@@ -168,6 +169,7 @@ def beside_pre_ln(name, depth, edit=lambda params: params):
     return program(name, depth)(own, x), program("pre_ln", depth)(plain, x)
 
 
+@pytest.mark.table
 @pytest.mark.parametrize("name", every(AS_PRE_LN, ["dynamic_frac_connections"]))
 def test_it_starts_as_pre_ln(name):
     """arXiv 2409.19606, section 2.3, and arXiv 2503.14125, section 4.3."""
@@ -198,6 +200,7 @@ def test_each_sublayer_reads_the_next_stream_at_first():
         np.testing.assert_array_equal(layers[block]["write_gate"], np.ones((3, N)))
 
 
+@pytest.mark.table
 @pytest.mark.parametrize("name", ["sinkhorn_streams", "permuted_streams"])
 def test_fault_0_7_mixing_starts_near_the_identity(name):
     """Biases of 0, as in transformers, would mix four streams evenly from the start."""
@@ -241,6 +244,7 @@ def test_fault_0_1_sinkhorn_of_the_right_axes(name):
     assert np.abs(found - MIXES[name](1)).max() > 0.1  # of these logits, not of any
 
 
+@pytest.mark.table
 def test_fault_0_1_gradients_reach_the_mixing_logits():
     weight = logits_of(2, (N, N))
     for project, shape in ((sinkhorn, (N, N)), (permutation_mix, (24,))):
@@ -280,6 +284,7 @@ SHIFTED = {
 }
 
 
+@pytest.mark.table
 @pytest.mark.parametrize("name", SHIFTED)
 def test_fault_0_2_the_mixing_matrix_is_applied(name):
     """With an empty branch what is written is R^T H, R the given permutation, not its transpose."""
@@ -402,6 +407,7 @@ def test_constants_by_hand():
     assert (hyper.RATE, hyper.ALPHA, manifold.ITERATIONS) == (4, 0.01, 20)
 
 
+@pytest.mark.table
 def test_lambdas_fall_from_the_first_layer_to_the_last():
     layers = initial("input_lambdas", 6)["layers"]
     np.testing.assert_allclose(layers["resid_gate"], [1.15, 1.13, 1.11, 1.09, 1.07, 1.05], 1e-6)

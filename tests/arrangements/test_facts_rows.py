@@ -167,6 +167,7 @@ def gained():
     return [row.name for row in arrangements.rows() if row.init.gains]
 
 
+@pytest.mark.table
 @pytest.mark.parametrize("name", every(gained(), gained()[:1]))
 def test_kernels_have_xaviers_deviation_times_the_papers_gain(name):
     """By role and by layer: 2 / (fan_in + fan_out) under the root, times the row's rule."""
@@ -199,6 +200,7 @@ def test_an_encoder_beside_a_decoder_has_its_own_gain():
     assert found == pytest.approx(1.8177 * np.sqrt(2 / 128), rel=0.02)
 
 
+@pytest.mark.table
 @pytest.mark.parametrize(
     ("name", "gain"),
     [
@@ -299,6 +301,7 @@ def test_fault_0_4_is_seen_in_the_gradients():
     assert not 0.8 <= first_to_last(wrong, 64) <= 1.25
 
 
+@pytest.mark.table
 def test_fault_0_5_deepnorms_alpha_scales_the_stream_and_beta_xaviers_normal():
     """Not ``x + alpha f``, and no uniform kernels of another deviation."""
     row = arrangements.get("deepnorm")
@@ -352,6 +355,7 @@ def test_normformer_has_all_its_three_parts_and_shaped_attention_is_the_identity
     np.testing.assert_array_equal(named["attention/stream"], named["attention/branch_out"])
 
 
+@pytest.mark.table
 def test_ngpt_steps_five_hundredths_at_first_on_the_sphere():
     model = encoder("ngpt", 3)
     x = 7 * jax.random.normal(jax.random.key(0), (2, 4, WIDTH))
@@ -416,6 +420,7 @@ def _at(tree, path):
 # --- Admin ---
 
 
+@pytest.mark.table
 @pytest.mark.parametrize("masked", every([False, True], [True]))
 def test_admins_profile(masked):
     """2004.08249: w_1 = 1; w_i^2 = Var(x_0) + the variances of all branches before."""

@@ -116,6 +116,7 @@ def test_l5_as_printed_mixes_the_rows_of_a_batch_where_ours_does_not():
     assert worst(together[0], apply(variables, normal(1, 4, 16)[0])) > 1e-2
 
 
+@pytest.mark.table
 def test_what_stands_at_padding_does_not_leak():
     model = article.Transformer(D, H, num_layers=2)
     valid, given = masks()

@@ -272,6 +272,7 @@ def test_number_of_parameters(pooling):
     assert sum(p.size for p in jax.tree.leaves(params)) == expected
 
 
+@pytest.mark.table
 def test_dropout_acts_before_the_encoder_and_before_the_head():
     model = classifier(dropout=0.5)
     x = features()

@@ -178,6 +178,7 @@ def test_padding_of_either_sequence_changes_nothing():
     assert worst(np.asarray(clean)[VALID], np.asarray(apply(x, memory))[VALID]) > 1e-2
 
 
+@pytest.mark.table
 @pytest.mark.parametrize("name", every(arrangements.names(), one_and_many()[1:]))
 def test_every_arrangement_decodes_alike_scanned_and_unrolled(name):
     decoder = model(name)

@@ -101,6 +101,7 @@ def test_equal_to_torch_with_both_masks(arrangement, activation):
             assert worst(found[path], gradient) <= 1e-5, path
 
 
+@pytest.mark.table
 def test_the_default_epsilon_is_not_torchs():
     """The comparison above can tell one epsilon from the other."""
     x = 1e-2 * np.random.default_rng(0).normal(size=(B, L, D)).astype(np.float32)

@@ -62,6 +62,7 @@ def test_weights_times_values_is_attention(length):
     np.testing.assert_allclose(out, np.einsum("bhts,bshk->bthk", expected, v), atol=2e-5)
 
 
+@pytest.mark.table
 def test_weights_of_half_precision_are_float32():
     module = MultiHeadAttention(heads=H, dtype=jnp.bfloat16)
     x = jnp.asarray(inputs())
@@ -78,6 +79,7 @@ def projected(params, branch_in, weights, rotary_values=None):
     return np.einsum("bthk,hkd->btd", y, p["out"]["kernel"]) + p["out"].get("bias", 0)
 
 
+@pytest.mark.table
 @pytest.mark.parametrize(
     "options",
     every(

@@ -181,6 +181,7 @@ def test_every_slot_takes_a_norm_of_its_own():
         assert all(path.split("/")[-2] in names for path in new), (slot, new)
 
 
+@pytest.mark.table
 @pytest.mark.parametrize("slot", every(SLOTS, SLOTS[-1:]))
 def test_a_norm_of_its_own_is_finite(slot):
     model = replace(encoder(query_key="head"), norms={slot: "dyt"})

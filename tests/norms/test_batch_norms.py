@@ -380,6 +380,7 @@ def test_every_row_across_rows_is_tested():
         assert row.state
 
 
+@pytest.mark.table
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
 def test_rows_are_called_with_a_mask_of_positions(row):
     x, scale, bias, mask, _ = case()

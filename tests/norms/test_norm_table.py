@@ -22,8 +22,8 @@ from resnorm_jax.training.roles import decay_mask
 # Norms with statistics over rows have a file of their own: test_batch_norms.py.
 NAMES = tuple(row.name for row in rn.norms.rows() if not row.across_rows)
 FLOAT32 = 5e-7  # of the largest element: a few roundings of 2^-24 = 6e-8
-WIDTHS = ((7, 64), (1, 2, 1000))  # by default the first ones
-GRADIENT_WIDTHS = (2, 64)
+WIDTHS = ((7,), (1, 2, 64, 1000))  # by default the first ones
+GRADIENT_WIDTHS = (2, 7, 64)
 # Two elements in standard units are -1 and 1, whatever they are, up to epsilon: at width 2 the
 # gradient is made of epsilon, and needs a large one.
 WIDTH_2_EPSILON = 1.0
@@ -251,7 +251,7 @@ def test_second_derivatives_are_those_of_the_gradient(name):
     testing.assert_gradients(jax.jit(gradient), x, directions=1)
 
 
-@each_kind
+@pytest.mark.parametrize("name", every(NAMES, KINDS[:3]))
 def test_awkward_rows_are_finite_to_second_order(name):
     """`exproot` has an infinite slope at 0; it is defined as 0 there, which makes it finite too."""
     _, parameters, _ = case(name, 6)

@@ -76,6 +76,7 @@ def first(module):
     return {**start, "params": {"scale": scale, "bias": bias}}, oracle, scale, bias
 
 
+@pytest.mark.table
 @pytest.mark.parametrize("devices", every([1, 4], [4]))
 def test_every_step_is_the_oracles(devices):
     """Through the warm-up and beyond; on four devices with unequal numbers of valid positions."""

@@ -144,6 +144,7 @@ def test_transformations_agree(name):
     testing.assert_transforms_agree(FUNCTIONS[name][0], jnp.asarray(random(2, 3, 8)))
 
 
+@pytest.mark.table
 @each_kind
 def test_awkward_rows_are_finite_to_second_order(name):
     function = FUNCTIONS[name][0]

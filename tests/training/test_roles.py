@@ -45,6 +45,7 @@ EXPECTED = {
 }
 
 
+@pytest.mark.table
 @pytest.mark.parametrize(
     "arrangement", every(["pre_ln", "sandwich_ln", "post_ln", "rezero"], ["sandwich_ln"])
 )
@@ -110,6 +111,7 @@ def test_kernels_alone_decay_by_default():
     assert OptimizerConfig().decay == "kernel"
 
 
+@pytest.mark.table
 @pytest.mark.parametrize("algorithm", every(["adamw", "lion", "sgd"], ["adamw"]))
 @pytest.mark.parametrize(
     ("decay", "decays"),

@@ -119,6 +119,7 @@ def test_running_statistics_are_those_of_the_real_rows(devices, accumulate):
     check_replicated(state)
 
 
+@pytest.mark.table
 def test_loss_curve_does_not_depend_on_the_number_of_devices():
     data = tiny.dataset()
 
@@ -228,6 +229,7 @@ def test_what_fills_a_batch_changes_nothing():
     jax.tree.map(np.testing.assert_array_equal, *found)
 
 
+@pytest.mark.table
 def test_statistics_that_devices_do_not_share_are_found():
     data = tiny.dataset()
     parallel, state, _, _ = parts(data, 2, Model(axis_name=None))
@@ -236,6 +238,7 @@ def test_statistics_that_devices_do_not_share_are_found():
         check_replicated(state)
 
 
+@pytest.mark.table
 def test_the_schedule_is_the_number_of_updates_done():
     data = tiny.dataset()
     parallel, state, _, _ = parts(data, 2, accumulate=2, ema=0.9)
@@ -261,6 +264,7 @@ def copy(state):
     return jax.tree.map(jnp.copy, state)
 
 
+@pytest.mark.table
 def test_evaluation_uses_the_running_statistics():
     data = tiny.dataset()
     parallel, state, _, _ = parts(data)

@@ -103,6 +103,7 @@ def check_files(folder):
     return numbers, page
 
 
+@pytest.mark.table
 def test_page_and_numbers_of_made_up_findings(tmp_path):
     rows = report.write(tmp_path, made_up(), {"seconds": 1.0})
     assert {row["id"]: row["kind"] for row in rows} == {claim.id: "good" for claim in CLAIMS}

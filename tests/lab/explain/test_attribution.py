@@ -152,6 +152,7 @@ def test_integrated_parts_are_the_integral_by_hand():
     assert abs(found.residual) < 1e-4
 
 
+@pytest.mark.table
 @pytest.mark.parametrize(
     ("pooling", "method"),
     [

@@ -176,6 +176,7 @@ def test_random_signs_find_the_mean_square(problem):
     assert float(error) < 0.05 * float(mean)
 
 
+@pytest.mark.table
 @pytest.mark.parametrize("factor", every([1.0, 3e-20, 3e20], [3e-20]))
 def test_equal_singular_values_are_found_as_often_as_they_occur(factor):
     """The identity, where a single Krylov vector would find 1 once, and squares would overflow."""
