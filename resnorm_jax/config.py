@@ -117,6 +117,11 @@ class TrainConfig:
         None, "steps; once an epoch, but at most 50 times a run", POSITIVE
     )
     checkpoint_every: int = option(200, "steps", POSITIVE)
+    keep: int = option(2, "newest checkpoints that stay", POSITIVE)
+    keep_every: int | None = option(
+        None, "steps; checkpoints at multiples of it stay for good", POSITIVE
+    )
+    keep_best: int = option(1, "best checkpoints that stay, with select=best", POSITIVE)
     buckets: int = option(3, "padded lengths, hence compiled shapes", POSITIVE)
     scale: bool = option(
         True, "features: zero mean and unit variance by channel, from training rows"

@@ -23,6 +23,20 @@ class DivergedError(RuntimeError):
     """The loss is not a finite number any more."""
 
 
+class Preempted(BaseException):
+    """A signal asked a run to end. Not an Exception: nothing but a command's end may catch it.
+
+    Attributes:
+      number: of the signal.
+      saved: what was saved before, for people: ``"seed 0 saved at step 20"``; "" where there was
+        nothing to save.
+    """
+
+    def __init__(self, number: int, saved: str = "") -> None:
+        super().__init__(number, saved)
+        self.number, self.saved = number, saved
+
+
 def nearest(name: str, choices: Iterable[str]) -> str:
     """Return a hint naming the choice nearest to ``name``, or listing all when none is near."""
     known = sorted(choices)

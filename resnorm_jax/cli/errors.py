@@ -1,16 +1,18 @@
 """How commands end: a person's mistake is one line and exit status 2, without a traceback."""
 
 import os
+import signal
 import sys
 from collections.abc import Callable
 
-from resnorm_jax.errors import DivergedError, UserError
+from resnorm_jax.errors import DivergedError, Preempted, UserError
 
 
 def guarded(command: Callable[[], int | None]) -> int:
     """Run a command; return its exit status.
 
-    0 done, 1 the training diverged, 2 a person's mistake, 130 interrupted.
+    0 done, 1 the training diverged, 2 a person's mistake, 128 and the signal's number after a signal:
+    130 for Ctrl-C, 143 for SIGTERM.
     """
     try:
         return command() or 0
@@ -20,6 +22,10 @@ def guarded(command: Callable[[], int | None]) -> int:
     except DivergedError as error:
         print(f"diverged: {error}", file=sys.stderr)
         return 1
+    except Preempted as stop:
+        name, saved = signal.Signals(stop.number).name, stop.saved or "nothing was left to save"
+        print(f"{name}: {saved}; the same command goes on from there", file=sys.stderr)
+        return 128 + stop.number
     except BrokenPipeError:  # whoever read the output, such as head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

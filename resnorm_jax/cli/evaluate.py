@@ -55,10 +55,10 @@ def _evaluate(chosen: argparse.Namespace) -> None:
 def _rows(trained: "Trained", path: Path | None) -> tuple["Examples", dict[str, float]]:
     """Return the rows to score, and what trivial rules score on them."""
     from resnorm_jax.data.inputs import read_inputs
-    from resnorm_jax.training.run_data import baselines, prepare_data
+    from resnorm_jax.training.run_data import baselines
 
     if path is None:
-        dataset = prepare_data(trained.config)
+        dataset = trained.dataset()
         return dataset.test, baselines(dataset, "test")
     examples = read_inputs(path, trained.meta)
     if (examples.y < 0).any():

@@ -15,7 +15,7 @@ from resnorm_jax.reporting import html
 from resnorm_jax.reporting.files import write_json
 from resnorm_jax.reporting.progress import Progress
 from resnorm_jax.reporting.tables import runtime_line
-from resnorm_jax.training.run_data import baselines, prepare_data
+from resnorm_jax.training.run_data import baselines
 from resnorm_jax.training.saved_run import load_trained
 
 KEEP = "1,0.9,0.8,0.7,0.6,0.5,0.4,0.3,0.2,0.1"
@@ -95,7 +95,7 @@ def shares(text: str) -> list[float]:
 def measure(chosen: Any, plan: Plan, console: Console) -> dict[str, Any]:
     """Return the report: every score, and what it was scored on."""
     trained = load_trained(chosen.run, chosen.seed, chosen.checkpoint)
-    dataset = prepare_data(trained.config)
+    dataset = trained.dataset()
     kind, rows = choosing_rows(dataset, chosen.rows, trained.config.seed)
     subject = Subject(trained, rows, dataset.test)
     with Progress("prune", plan.evaluations(subject.depth), console=console) as progress:

@@ -2,12 +2,11 @@
 
 Orbax restores a flipped bit without a word and does not fall back to an older step. So each
 checkpoint is one directory, made under another name and renamed when whole, with a manifest of every
-file's size and SHA-256. Restoring goes from the newest to the oldest that is sound; a damaged one is
-set aside, loudly.
+file's size and SHA-256, and of itself. Restoring goes from the newest to the oldest that is sound; a
+damaged one is set aside, loudly.
 """
 
 import hashlib
-import json
 import os
 import re
 import shutil
@@ -20,9 +19,22 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from resnorm_jax.reporting.files import write_json
+from resnorm_jax.errors import UserError
+from resnorm_jax.reporting.files import (
+    DamagedFileError,
+    cannot_write,
+    read_sealed,
+    sync_directory,
+    write_sealed,
+    writing,
+)
 
 MANIFEST = "manifest.json"
+FORMAT = 1  # of the saved state; a state of another format is refused
+UNSEALED = frozenset(
+    {"step", "note", "files"}
+)  # manifests of version 0.2, without format and digest
+Note = dict[str, Any]
 _NAME = re.compile(r"step_(\d{9})")
 
 
@@ -31,16 +43,26 @@ class DamagedCheckpointError(RuntimeError):
 
 
 class CheckpointStore:
-    """Checkpoints of one run in a directory; the newest ``keep`` stay.
+    """Checkpoints of one run in a directory; some of them stay.
 
     Args:
       directory: created on the first save.
-      keep: how many to keep.
+      keep: how many to keep: the newest, or by ``rank``.
       warn: called with a line when a damaged checkpoint is set aside.
+      every: those at multiples of so many steps stay for good; None for no such.
+      rank: note to what those that stay are largest in; None for the step.
     """
 
-    def __init__(self, directory: Path, keep: int = 2, warn: Callable[[str], None] = print) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        keep: int = 2,
+        warn: Callable[[str], None] = print,
+        every: int | None = None,
+        rank: Callable[[Note], Any] | None = None,
+    ) -> None:
         self.directory, self.keep, self.warn = Path(directory), keep, warn
+        self.every, self.rank = every, rank
 
     def steps(self) -> list[int]:
         """Return the steps of finished checkpoints, ascending."""
@@ -49,25 +71,85 @@ class CheckpointStore:
         found = (_NAME.fullmatch(p.name) for p in self.directory.iterdir())
         return sorted(int(m.group(1)) for m in found if m)
 
-    def save(self, step: int, tree: Any, note: dict[str, Any]) -> None:
-        """Write a checkpoint of a pytree of arrays, with a JSON note, and drop the oldest."""
+    def ranked(self) -> list[int]:
+        """Return the steps of finished checkpoints, the best last; of equal ones the earlier.
+
+        Raises:
+          DamagedCheckpointError: a manifest that has to be looked into is damaged.
+        """
+        steps, rank = self.steps(), self.rank
+        if rank is None:
+            return steps
+        return sorted(steps, key=lambda step: (rank(self.note(step)), -step))
+
+    def save(self, step: int, tree: Any, note: Note) -> None:
+        """Write a checkpoint of a pytree of arrays, with a JSON note, and drop those not kept.
+
+        Raises:
+          UserError: it cannot be written. The others are as they were.
+        """
         final = self._path(step)
         if final.exists():
             return
         partial = final.with_suffix(".partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
+        with writing(final):
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
         host = jax.tree.map(np.asarray, flax.serialization.to_state_dict(tree))
-        with ocp.StandardCheckpointer() as checkpointer:
-            checkpointer.save((partial / "state").resolve(), host)
-        write_json(partial / MANIFEST, {"step": step, "note": note, "files": _digests(partial)})
-        os.replace(partial, final)
-        for old in self.steps()[: -self.keep]:
-            shutil.rmtree(self._path(old))
+        self._write_arrays(partial / "state", host)
+        with writing(final):
+            files = _digests(partial)
+            write_sealed(
+                partial / MANIFEST, {"format": FORMAT, "step": step, "note": note, "files": files}
+            )
+            os.replace(partial, final)
+            sync_directory(self.directory)
+            self._drop()
 
-    def note(self, step: int) -> dict[str, Any]:
-        """Return the note of a checkpoint."""
-        return json.loads((self._path(step) / MANIFEST).read_text())["note"]
+    def _write_arrays(self, path: Path, host: Any) -> None:
+        try:
+            with ocp.StandardCheckpointer() as checkpointer:
+                checkpointer.save(path.resolve(), host)
+        except Exception as error:  # whatever a file system refuses, Orbax has an error of its own
+            lines = str(error).strip().splitlines() or [type(error).__name__]
+            full = [line for line in lines if "space" in line or "large" in line]
+            raise cannot_write(path.parent, (full or lines)[0][:200]) from error
+
+    def _drop(self) -> None:
+        for old in self.ranked()[: -self.keep]:
+            if self.every is None or old % self.every:
+                shutil.rmtree(self._path(old))
+
+    def note(self, step: int) -> Note:
+        """Return the note of a checkpoint.
+
+        Raises:
+          DamagedCheckpointError: its manifest is not as it was written.
+        """
+        return self._manifest(step)["note"]
+
+    def _manifest(self, step: int) -> dict[str, Any]:
+        path = self._path(step)
+        try:
+            manifest = read_sealed(path / MANIFEST, UNSEALED)
+        except (OSError, DamagedFileError) as error:
+            raise DamagedCheckpointError(f"{path}: no readable {MANIFEST} ({error})") from error
+        if manifest["step"] != step:
+            raise DamagedCheckpointError(f"{path}: its {MANIFEST} is of step {manifest['step']}")
+        if manifest.get("format", FORMAT) != FORMAT:
+            raise UserError(
+                f"{path}: the state is of format {manifest['format']}, this version of resnorm_jax "
+                f"reads {FORMAT}; use the version that the run was started with"
+            )
+        return manifest
+
+    def check(self, step: int) -> None:
+        """Raise DamagedCheckpointError unless all files of a checkpoint are those that were saved."""
+        path, manifest = self._path(step), self._manifest(step)
+        found, files = _digests(path), manifest["files"]
+        differ = sorted(n for n in {*found, *files} if found.get(n) != files.get(n))
+        if differ:
+            raise DamagedCheckpointError(f"{path}: {differ[0]} is not what was saved")
 
     def restore(self, step: int, like: Any) -> Any:
         """Return the pytree saved at ``step``, in the structure of ``like``.
@@ -75,22 +157,10 @@ class CheckpointStore:
         Raises:
           DamagedCheckpointError: if a file is missing, added or changed.
         """
-        path = self._path(step)
-        try:
-            manifest = json.loads((path / MANIFEST).read_text())
-        except (OSError, ValueError) as error:
-            raise DamagedCheckpointError(f"{path}: no readable {MANIFEST}") from error
-        found = _digests(path)
-        if found != manifest["files"]:
-            differ = sorted(
-                name
-                for name in {*found, *manifest["files"]}
-                if found.get(name) != manifest["files"].get(name)
-            )
-            raise DamagedCheckpointError(f"{path}: {differ[0]} is not what was saved")
+        self.check(step)
         target = jax.tree.map(np.asarray, flax.serialization.to_state_dict(like))
         with ocp.StandardCheckpointer() as checkpointer:
-            host = checkpointer.restore((path / "state").resolve(), target)
+            host = checkpointer.restore((self._path(step) / "state").resolve(), target)
         return flax.serialization.from_state_dict(like, host)
 
     def restore_latest(self, like: Any) -> tuple[int, Any] | None:
@@ -99,10 +169,15 @@ class CheckpointStore:
             try:
                 return step, self.restore(step, like)
             except DamagedCheckpointError as error:
-                path = self._path(step)
-                os.replace(path, path.with_suffix(".damaged"))
+                self._set_aside(step)
                 self.warn(f"damaged checkpoint set aside: {error}")
         return None
+
+    def _set_aside(self, step: int) -> None:
+        path = self._path(step)
+        names = (path.with_suffix(f".damaged{number or ''}") for number in range(1000))
+        with writing(path):
+            os.replace(path, next(name for name in names if not name.exists()))
 
     def _path(self, step: int) -> Path:
         return self.directory / f"step_{step:09d}"
@@ -122,11 +197,14 @@ def params_sha256(params: Any) -> str:
 
 
 def _digests(directory: Path) -> dict[str, dict[str, Any]]:
-    files = (p for p in sorted(directory.rglob("*")) if p.is_file() and p.name != MANIFEST)
-    return {
-        p.relative_to(directory).as_posix(): {
-            "bytes": p.stat().st_size,
-            "sha256": hashlib.sha256(p.read_bytes()).hexdigest(),
-        }
-        for p in files
-    }
+    """Return size and digest of every file; a link counts as what it is, and is never followed."""
+    out: dict[str, dict[str, Any]] = {}
+    for p in sorted(directory.rglob("*")):
+        name = p.relative_to(directory).as_posix()
+        if p.is_symlink():
+            out[name] = {"link": os.readlink(p)}
+        elif p.is_file() and name != MANIFEST:
+            with p.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            out[name] = {"bytes": p.stat().st_size, "sha256": digest}
+    return out

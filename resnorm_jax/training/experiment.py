@@ -16,12 +16,14 @@ from resnorm_jax.reporting.tables import model_summary, runtime_line
 from resnorm_jax.training.checkpoint import params_sha256
 from resnorm_jax.training.devices import DataParallel, choose_devices
 from resnorm_jax.training.evaluation import evaluate
+from resnorm_jax.training.identity import change_line, identify
 from resnorm_jax.training.initial import first_variables
 from resnorm_jax.training.loop import Outcome, Run, train_seed
 from resnorm_jax.training.optimizers import make_optimizer
+from resnorm_jax.training.preemption import Signals
 from resnorm_jax.training.report import make_report, write_report
-from resnorm_jax.training.run_data import data_line, prepare_data, scored_rows, total_steps
-from resnorm_jax.training.run_directory import open_run
+from resnorm_jax.training.run_data import data_line, read_data, scaled, scored_rows, total_steps
+from resnorm_jax.training.run_directory import check_steps, claimed, open_run
 from resnorm_jax.training.step import StepOptions, create_state
 
 
@@ -43,27 +45,37 @@ def run_experiment(
       UserError: for a mistake in the config, the data or the work directory. Nothing is
         overwritten.
       DivergedError: when a loss is not finite.
+      Preempted: after SIGTERM or SIGINT; what was to be saved is saved.
     """
     console.print(runtime_line(), highlight=False)
     check_names(config.model)
+    devices = choose_devices(config.devices, config.train.batch_size, config.train.accumulate)
+    with claimed(workdir), Signals() as signals:
+        return _run(config, workdir, console, parallel, devices, signals)
+
+
+def _run(config, workdir, console, parallel, devices, signals) -> dict[str, Any]:
+    """`run_experiment`, in a directory that this process holds."""
     train = config.train
-    devices = choose_devices(config.devices, train.batch_size, train.accumulate)
-    dataset = prepare_data(config)
-    meta = describe(dataset)
-    model = build_model(config, meta)
+    raw = read_data(config)
+    dataset = scaled(raw, config)
+    model = build_model(config, describe(dataset))
     buckets = length_buckets(dataset.train.lengths, train.buckets)
     steps = total_steps(config, dataset, buckets)
     optimizer, schedule = make_optimizer(config.optimizer, steps)
     first = partial(first_variables, config, model, dataset, buckets)
     # Before anything is written: a norm that does not fit its slot is found when it is made.
     jax.eval_shape(lambda: first(config.seed))
-    open_run(workdir, config, meta, devices)
+    check_steps(workdir, steps)
+    identity = open_run(workdir, identify(config, raw, dataset, devices))
+    for change in identity.changes:
+        console.print(change_line(change), highlight=False)
 
     options = StepOptions(
         model.apply, optimizer, train.label_smoothing, train.accumulate, train.ema, train.log_every
     )
     runner, log = parallel(options, devices), MetricsLog(workdir / "metrics.jsonl")
-    run = Run(train, dataset, runner, schedule, buckets, workdir, log, console)
+    run = Run(train, dataset, runner, schedule, buckets, workdir, log, console, signals)
     console.print(data_line(dataset), highlight=False)
     scores = []
     for seed in range(config.seed, config.seed + config.seeds):
@@ -72,7 +84,7 @@ def run_experiment(
             model_summary(variables["params"], console)
         state = create_state(variables, optimizer, seed, train.ema)
         scores.append(_scores(run, seed, train_seed(run, seed, state, steps)))
-    report = make_report(config, dataset, scores, runner.programs)
+    report = make_report(config, dataset, scores, runner.programs, identity.changes)
     write_report(report, workdir, log, console)
     return report
 

@@ -13,15 +13,15 @@ from rich.console import Console
 
 from resnorm_jax.config import TrainConfig
 from resnorm_jax.data import Dataset, TrainBatches, iterate
-from resnorm_jax.errors import DivergedError
+from resnorm_jax.errors import DivergedError, Preempted
 from resnorm_jax.reporting.files import MetricsLog
 from resnorm_jax.reporting.progress import Progress
 from resnorm_jax.reporting.tensorboard import Scalars
-from resnorm_jax.training.checkpoint import CheckpointStore
 from resnorm_jax.training.devices import DataParallel, check_replicated
 from resnorm_jax.training.evaluation import evaluate
 from resnorm_jax.training.model_state import packed, unpacked
-from resnorm_jax.training.run_directory import seed_directory
+from resnorm_jax.training.preemption import Signals
+from resnorm_jax.training.saving import Saver, Stores, merit
 from resnorm_jax.training.step import TrainState, scored_variables
 
 
@@ -37,6 +37,7 @@ class Run:
     workdir: Path
     log: MetricsLog
     console: Console
+    signals: Signals = field(default_factory=Signals)
 
 
 @dataclass
@@ -68,18 +69,19 @@ def train_seed(run: Run, seed: int, state: TrainState, total_steps: int) -> Outc
     Raises:
       DivergedError: when the loss is not finite; names the steps.
     """
-    last = CheckpointStore(seed_directory(run.workdir, seed, "last"), 2, run.console.print)
-    best = CheckpointStore(seed_directory(run.workdir, seed, "best"), 1, run.console.print)
-    start, seconds = 0, 0.0
-    restored = last.restore_latest(state)
+    stores = Stores.of(run.workdir, seed, run.train, run.console.print)
+    start, note = 0, {}
+    restored = stores.last.restore_latest(state)
     if restored is not None:
         start, state = restored
-        seconds = last.note(start)["seconds"]
+        note = stores.last.note(start)
         if start < total_steps:
             run.console.print(f"seed {seed}: resumed at step {start}")
-    run.log.truncate(seed, start)
+    if run.train.select == "best":
+        stores.check_best(start, note)
+    _rewind(run.log, seed, start, note)
     state = run.parallel.replicate(state)
-    began = time.monotonic()
+    seconds, began = note.get("seconds", 0.0), time.monotonic()
 
     batches = TrainBatches(run.dataset.train, run.train.batch_size, run.buckets, seed)
     every = evaluate_every(run.train, batches.steps_per_epoch, total_steps)
@@ -87,8 +89,29 @@ def train_seed(run: Run, seed: int, state: TrainState, total_steps: int) -> Outc
     with (
         Progress(f"seed {seed}", total_steps, start=start, console=run.console) as progress,
         Scalars(run.workdir / "tensorboard" / f"seed_{seed}", start if restored else None) as board,
+        Saver() as saver,
+        run.signals.held(),
     ):
         reporter = _Reporter(run, seed, progress, board, batches.steps_per_epoch)
+
+        def save(done: int, **more: Any) -> None:
+            saver.wait()  # the best of earlier steps is known then
+            check_replicated(state)
+            spent = seconds + time.monotonic() - began
+            told = {"seconds": spent, "log": run.log.mark(seed), "best": stores.best.ranked()}
+            saver.save(stores.last, done, state, told | more)
+
+        def validate(done: int) -> None:
+            """Also where a signal ends it: the step is saved, and validated when the run goes on."""
+            try:
+                _validate(run, seed, done, state, reporter, stores.best, saver)
+            except Preempted as stop:
+                save(done, validate=True)
+                saver.wait()
+                raise _stopped(stop.number, seed, done) from None
+
+        if note.get("validate"):
+            validate(start)
         for index, batch in iterate(batches, start, total_steps):
             state, sums = run.parallel.train(state, batch)
             done = index + 1
@@ -103,14 +126,28 @@ def train_seed(run: Run, seed: int, state: TrainState, total_steps: int) -> Outc
                 examples = 0
             if run.dataset.valid is not None and (done % every == 0 or ends):
                 reporter.collect()
-                _validate(run, seed, done, state, reporter, best)
-            if done % run.train.checkpoint_every == 0 or ends:
+                validate(done)
+            stop = run.signals.received
+            if done % run.train.checkpoint_every == 0 or ends or stop:
                 reporter.collect()
-                check_replicated(state)
-                spent = seconds + time.monotonic() - began
-                last.save(done, state, {"seconds": spent})
+                save(done)
+            if stop:
+                saver.wait()
+                raise _stopped(stop, seed, done)
         speed = progress.examples_per_second
-    return _outcome(run, state, best, last, seconds, speed, total_steps)
+    return _outcome(run, state, stores, speed, total_steps)
+
+
+def _rewind(log: MetricsLog, seed: int, start: int, note: Mapping[str, Any]) -> None:
+    """Have the log as it was when the checkpoint was saved."""
+    if "log" in note:
+        log.rewind(seed, note["log"])
+    else:
+        log.truncate(seed, start)
+
+
+def _stopped(number: int, seed: int, step: int) -> Preempted:
+    return Preempted(number, f"seed {seed} saved at step {step}")
 
 
 def evaluate_every(train: TrainConfig, steps_per_epoch: int, total_steps: int) -> int:
@@ -165,30 +202,29 @@ class _Reporter:
         self.board.write(row)
 
 
-def _validate(run: Run, seed: int, step: int, state: TrainState, reporter, best) -> None:
+def _validate(run: Run, seed: int, step: int, state: TrainState, reporter, best, saver) -> None:
     assert run.dataset.valid is not None
     variables = scored_variables(state)
     found = evaluate(
         run.parallel, variables, run.dataset.valid, run.dataset.classes, run.train.batch_size,
-        run.buckets,
+        run.buckets, run.signals.check,
     )  # fmt: skip
     numbers = {"loss": found["log_loss"], **{k: found[k] for k in ("accuracy", "macro_f1")}}
     reporter.write(step, "valid", **numbers)
-    known = best.steps()
-    if run.train.select == "best" and (not known or _better(numbers, best.note(known[-1]))):
-        best.save(step, packed(variables), numbers)
+    saver.wait()
+    known = best.ranked()
+    if run.train.select == "best" and (
+        len(known) < best.keep or merit(numbers) > merit(best.note(known[0]))
+    ):
+        saver.save(best, step, packed(variables), numbers)
 
 
-def _better(new: Mapping[str, float], old: Mapping[str, float]) -> bool:
-    return (new["accuracy"], -new["loss"]) > (old["accuracy"], -old["loss"])
-
-
-def _outcome(run, state, best, last, seconds, speed, total_steps) -> Outcome:
-    seconds = last.note(last.steps()[-1])["seconds"]
+def _outcome(run: Run, state: TrainState, stores: Stores, speed, total_steps: int) -> Outcome:
+    note = stores.last.note(stores.last.steps()[-1])
     variables = scored_variables(state)
-    if run.train.select == "best":
-        found = best.restore_latest(packed(variables))
-        if found is not None:
-            step, tree = found
-            return Outcome(unpacked(tree, variables), step, seconds, speed, best.note(step))
-    return Outcome(variables, total_steps, seconds, speed)
+    if run.train.select == "last":
+        return Outcome(variables, total_steps, note["seconds"], speed)
+    stores.check_best(total_steps, note)
+    step = stores.best.ranked()[-1]
+    tree = stores.best.restore(step, packed(variables))
+    return Outcome(unpacked(tree, variables), step, note["seconds"], speed, stores.best.note(step))

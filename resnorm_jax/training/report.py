@@ -1,6 +1,6 @@
 """What a run leaves behind when it is done: ``report.json``, figures, tables."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +24,16 @@ FILES = {
 
 
 def make_report(
-    config: Config, dataset: Dataset, scores: list[dict[str, Any]], programs: int
+    config: Config,
+    dataset: Dataset,
+    scores: list[dict[str, Any]],
+    programs: int,
+    changes: Sequence[Mapping[str, Any]],
 ) -> dict[str, Any]:
-    """Return the report: the mean scores at the top, every seed below, trivial rules beside."""
+    """Return the report: the mean scores at the top, every seed below, trivial rules beside.
+
+    ``changes`` are those of `resnorm_jax.training.identity.Identity`: what was not the same all along.
+    """
     split = config.train.score
     summary = summarize_seeds(scores)
     trivial = baselines(dataset, split)
@@ -45,6 +52,7 @@ def make_report(
         "params_sha256": hashes[0] if len(hashes) == 1 else hashes,
         "classes": list(dataset.classes),
         "seeds": scores,
+        "changes": list(changes),
     }
 
 

@@ -16,7 +16,17 @@ from resnorm_jax.errors import UserError
 
 
 def prepare_data(config: Config) -> Dataset:
-    """Load the data, hold out validation rows, and scale channels by the training rows."""
+    """Return the data as they are trained on: `read_data`, then `scaled`."""
+    return scaled(read_data(config), config)
+
+
+def scaled(dataset: Dataset, config: Config) -> Dataset:
+    """Scale channels by the training rows, if the config says so."""
+    return scale_channels(dataset) if config.train.scale else dataset
+
+
+def read_data(config: Config) -> Dataset:
+    """Load the data, and hold out validation rows."""
     options = dict(config.data)
     dataset = load_dataset(options.pop("source"), options)
     if config.train.validation and dataset.valid is None:
@@ -27,7 +37,7 @@ def prepare_data(config: Config) -> Dataset:
             f"config.train.{field}: {getattr(config.train, field)!r} needs validation rows; "
             "set train.validation=0.2"
         )
-    return scale_channels(dataset) if config.train.scale else dataset
+    return dataset
 
 
 def scored_rows(dataset: Dataset, split: str) -> Examples:

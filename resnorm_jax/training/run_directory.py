@@ -1,97 +1,181 @@
-"""The run directory: what is in it, and whose it is."""
+"""The run directory: what is in it, whose it is, and that one process at a time writes into it."""
 
-import json
-from dataclasses import asdict
-from importlib import metadata
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from resnorm_jax.config import Config, from_dict
 from resnorm_jax.errors import UserError
-from resnorm_jax.reporting.files import write_json
+from resnorm_jax.reporting.files import TEMPORARY, DamagedFileError, read_sealed, write_sealed
+from resnorm_jax.training.identity import Identity, going_on, plain
+from resnorm_jax.training.lock import NAME as LOCK
+from resnorm_jax.training.lock import locked
 
 CONFIG = "config.json"
-PACKAGES = ("resnorm_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
+UNSEALED = frozenset({"config", "data", "runtime"})  # files of version 0.2, without a digest
+KEYS = frozenset({"config", "data", "content", "runtime", "changes"})
+DATA_KEYS = frozenset({
+    "name", "kind", "classes", "vocabulary", "scaling", "shape", "max_length", "encoding", "source",
+})  # fmt: skip
+_LEFT_OVER = re.compile(re.escape(TEMPORARY).replace(r"\{\}", ".+"))
 
 
-def versions() -> dict[str, str]:
-    """Return the versions of the packages that decide a run's numbers."""
-    return {name: metadata.version(name) for name in PACKAGES}
+@contextmanager
+def claimed(workdir: Path) -> Iterator[None]:
+    """Hold a run directory, new or a run's, for one process.
 
-
-def open_run(workdir: Path, config: Config, meta: dict[str, Any], devices: list[Any]) -> None:
-    """Claim a directory for a run, or check that it holds this very run.
-
-    Args:
-      workdir: new, empty, or the directory of a run with the same config.
-      config: of the run.
-      meta: of the data, needed to prepare inputs for prediction.
-      devices: that the run uses.
+    What a killed process had half written is removed. A directory made here goes again if nothing was
+    written into it.
 
     Raises:
-      UserError: if the directory holds something else. Nothing is written then.
+      UserError: it holds something else, another process holds it, or it cannot be written into.
     """
-    path = workdir / CONFIG
-    if path.exists():
-        _check_same(path, config)
-        return
-    if workdir.exists() and (not workdir.is_dir() or any(workdir.iterdir())):
-        raise UserError(f"--workdir: {workdir} holds other files; name a new directory")
-    workdir.mkdir(parents=True, exist_ok=True)
-    runtime = {"backend": devices[0].platform, "kind": devices[0].device_kind}
-    write_json(
-        path,
-        {
-            "config": asdict(config),
-            "data": meta,
-            "runtime": {**runtime, "devices": len(devices), "versions": versions()},
-        },
-    )
-
-
-def read_run(workdir: Path) -> tuple[Config, dict[str, Any]]:
-    """Return the config and the data's metadata of a finished or running run.
-
-    Raises:
-      UserError: if there is no run in the directory.
-    """
-    path = workdir / CONFIG
+    _check_free(workdir)
     try:
-        stored = json.loads(path.read_text())
-        return from_dict(stored["config"]), stored["data"]
-    except FileNotFoundError:
-        raise UserError(f"{workdir}: not a run directory: it has no {CONFIG}") from None
-    except (ValueError, KeyError) as error:
-        if isinstance(error, UserError):
+        made = [p for p in (workdir, *workdir.parents) if not p.exists()]
+        workdir.mkdir(parents=True, exist_ok=True)
+        with locked(workdir):
+            _check_free(workdir)  # now that nobody else can write
+            _clean(workdir)
+            try:
+                yield
+            finally:
+                if _names(workdir) <= {LOCK}:
+                    _unmake(workdir, made)
+    except OSError as error:
+        if error.filename is None or not str(error.filename).startswith(str(workdir)):
             raise
-        raise UserError(f"{path}: cannot be read as a run's config ({error})") from None
-
-
-def _check_same(path: Path, config: Config) -> None:
-    try:
-        stored = _flat(json.loads(path.read_text())["config"])
-    except (ValueError, KeyError) as error:
-        raise UserError(f"{path}: cannot be read as a run's config ({error})") from None
-    wanted = _flat(json.loads(json.dumps(asdict(config))))
-    differ = [k for k in sorted({*stored, *wanted}) if stored.get(k) != wanted.get(k)]
-    if differ:
-        key = differ[0]
-
-        def shown(values: dict[str, Any]) -> str:
-            return repr(values[key]) if key in values else "not set"
-
-        more = f" (and {len(differ) - 1} more)" if len(differ) > 1 else ""
         raise UserError(
-            f"--workdir: {path.parent} holds another run: its config.{key} is {shown(stored)}, "
-            f"this one's {shown(wanted)}{more}; name a new directory"
+            f"--workdir: {workdir} cannot be used ({error.strerror}: {_short(error.filename)}); name a "
+            "directory that can be written into"
+        ) from error
+
+
+def _unmake(workdir: Path, made: list[Path]) -> None:
+    with suppress(OSError):  # somebody else has begun to use it
+        (workdir / LOCK).unlink(missing_ok=True)
+        for path in made:
+            path.rmdir()
+
+
+def _check_free(workdir: Path) -> None:
+    """Raise a UserError if there is something that is no run directory."""
+    try:
+        is_link, exists, names = workdir.is_symlink(), workdir.exists(), _names(workdir)
+    except OSError as error:
+        raise UserError(
+            f"--workdir: {_short(workdir)} cannot be used ({error.strerror}); name another directory"
+        ) from error
+    if is_link and not exists:
+        raise UserError(f"--workdir: {workdir} is a link to nowhere; name a new directory")
+    if exists and not workdir.is_dir():
+        raise UserError(f"--workdir: {workdir} is a file; name a new directory")
+    ours = {name for name in names if name == LOCK or _LEFT_OVER.fullmatch(name)}
+    if CONFIG not in names and names - ours:
+        raise UserError(
+            f"--workdir: {workdir} holds other files, such as {_short(min(names - ours))}; name a new "
+            "directory"
         )
 
 
-def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    out: dict[str, Any] = {}
-    for key, value in tree.items():
-        out |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return out
+def _names(workdir: Path) -> set[str]:
+    return set(os.listdir(workdir)) if workdir.is_dir() else set()
+
+
+def _short(name: Any) -> str:
+    text = str(name)
+    return text if len(text) <= 100 else f"{text[:60]}... ({len(text)} characters)"
+
+
+def _clean(workdir: Path) -> None:
+    """Remove what killed processes were writing."""
+    for path in workdir.iterdir():
+        if _LEFT_OVER.fullmatch(path.name) and path.is_file():
+            path.unlink()
+
+
+def open_run(workdir: Path, now: Identity) -> Identity:
+    """Write what a run is into its new directory, or check that the directory holds this very run.
+
+    Args:
+      workdir: held by this process.
+      now: what was asked for.
+
+    Returns:
+      What the run is, with all that changed since it began.
+
+    Raises:
+      UserError: the directory holds another run (what differs is named), or its config is damaged.
+        Nothing is written then.
+    """
+    path = workdir / CONFIG
+    if path.exists():
+        config, stored = read_run(workdir)  # with the defaults of fields that are new since then
+        stored = replace(stored, config=plain(asdict(config)))
+        now = going_on(stored, now, steps_done(workdir), workdir)
+        if now == stored:
+            return now
+    write_sealed(path, asdict(now))
+    return now
+
+
+def read_run(workdir: Path) -> tuple[Config, Identity]:
+    """Return the config, checked, and what else a run is, finished or running.
+
+    Raises:
+      UserError: if there is no run in the directory, or its config is damaged.
+    """
+    path = workdir / CONFIG
+    stored = _read(path)
+    try:
+        return from_dict(stored.config), stored
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+    except (AttributeError, TypeError, ValueError) as error:  # of a file without a digest
+        raise UserError(f"{path}: damaged ({error}); train in a new directory") from None
+
+
+def _read(path: Path) -> Identity:
+    try:
+        values = read_sealed(path, UNSEALED)
+    except (FileNotFoundError, NotADirectoryError):
+        raise UserError(f"{path.parent}: not a run directory: it has no {CONFIG}") from None
+    except DamagedFileError as error:
+        raise UserError(
+            f"{path}: damaged ({error}); restore it from a copy, or train in a new directory"
+        ) from None
+    whole = UNSEALED <= {*values} <= KEYS and all(isinstance(values[k], dict) for k in UNSEALED)
+    if not whole or not {*values["data"]} >= DATA_KEYS:
+        held = ", ".join(sorted(values))[:80] or "nothing"
+        raise UserError(f"{path}: not a run's config: it holds {held}; name the directory of a run")
+    changes = tuple(values.pop("changes", ()))
+    return Identity(**{"content": None, **values}, changes=changes)
+
+
+def steps_done(workdir: Path) -> dict[str, int]:
+    """Return the newest checkpoint's step of each seed that has one."""
+    found = {}
+    for path in sorted((workdir / "checkpoints").glob("seed_*")):
+        steps = [
+            int(m[1]) for p in path.glob("last/*") if (m := re.fullmatch(r"step_(\d+)", p.name))
+        ]
+        if steps:
+            found[path.name] = max(steps)
+    return found
+
+
+def check_steps(workdir: Path, total: int) -> None:
+    """Raise a UserError if a seed has done more steps than the config asks for."""
+    for name, done in steps_done(workdir).items():
+        if done > total:
+            raise UserError(
+                f"config.train: {total} steps in all, but {name} in {workdir} has done {done}; give "
+                f"train.steps={done} or more, or name a new directory"
+            )
 
 
 def seed_directory(workdir: Path, seed: int, kind: str) -> Path:

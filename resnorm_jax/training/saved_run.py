@@ -10,16 +10,20 @@ import optax
 
 from resnorm_jax.build import build_model
 from resnorm_jax.config import Config
-from resnorm_jax.data import Examples
+from resnorm_jax.data import Dataset, Examples
+from resnorm_jax.data.fingerprint import fingerprint
 from resnorm_jax.errors import UserError
 from resnorm_jax.modules.positions import POSITIONS
-from resnorm_jax.training.checkpoint import CheckpointStore, DamagedCheckpointError
+from resnorm_jax.training.checkpoint import DamagedCheckpointError
 from resnorm_jax.training.devices import DataParallel, choose_devices
 from resnorm_jax.training.evaluation import predict
+from resnorm_jax.training.identity import Identity, check_content
 from resnorm_jax.training.initial import variables_like
 from resnorm_jax.training.model_state import packed, unpacked
 from resnorm_jax.training.optimizers import make_optimizer
-from resnorm_jax.training.run_directory import read_run, seed_directory
+from resnorm_jax.training.run_data import read_data, scaled
+from resnorm_jax.training.run_directory import read_run
+from resnorm_jax.training.saving import Stores
 from resnorm_jax.training.step import StepOptions, create_state, scored_variables
 
 
@@ -28,24 +32,42 @@ class Trained:
     """A run's model with the variables of one seed.
 
     Attributes:
+      workdir: the run directory.
       config: of the run.
-      meta: of its data; `resnorm_jax.data.inputs.read_inputs` takes it.
+      identity: what else the run is; its ``content`` identifies the data.
       variables: ``params``, and what the model keeps beside them.
       step: updates behind them.
       kind: ``"best"`` or ``"last"``.
     """
 
+    workdir: Path
     config: Config
-    meta: dict[str, Any]
+    identity: Identity
     variables: dict[str, Any]
     step: int
     kind: str
     parallel: DataParallel
 
     @property
+    def meta(self) -> dict[str, Any]:
+        """What prepares inputs; `resnorm_jax.data.inputs.read_inputs` takes it."""
+        return self.identity.data
+
+    @property
     def params(self) -> Any:
         """The parameters of ``variables``."""
         return self.variables["params"]
+
+    def dataset(self) -> Dataset:
+        """Return the data that the run was trained on, prepared as they were.
+
+        Raises:
+          UserError: they are not the same any more: what differs is named.
+        """
+        raw = read_data(self.config)
+        fix = "restore them; a file of other rows is given as --input=FILE to resnorm evaluate"
+        check_content(self.identity.content, fingerprint(raw), str(self.workdir), fix)
+        return scaled(raw, self.config)
 
     def log_probs(self, examples: Examples) -> np.ndarray:
         """Return log-probabilities ``[N, K]`` of rows prepared as the training rows were.
@@ -81,7 +103,8 @@ def load_trained(workdir: Path, seed: int | None = None, kind: str | None = None
     Raises:
       UserError: if there is no run, or no sound checkpoint of that seed.
     """
-    config, meta = read_run(workdir)
+    config, identity = read_run(workdir)
+    meta = identity.data
     seed = config.seed if seed is None else seed
     kind = kind or config.train.select
     model = build_model(config, meta)
@@ -91,16 +114,20 @@ def load_trained(workdir: Path, seed: int | None = None, kind: str | None = None
     )
     like = jax.tree.map(lambda s: np.zeros(s.shape, s.dtype), like)
     wanted = scored_variables(like)
-    store = CheckpointStore(seed_directory(workdir, seed, kind))
+    stores = Stores.of(workdir, seed, config.train, print)
+    store = stores.best if kind == "best" else stores.last
     if not store.steps():
         seeds = sorted(p.name for p in (workdir / "checkpoints").glob("seed_*"))
         raise UserError(f"{workdir}: no {kind} checkpoint of seed {seed}; it holds {seeds}")
-    step = store.steps()[-1]
     try:
+        if kind == "best" and stores.last.steps():
+            newest = stores.last.steps()[-1]
+            stores.check_best(newest, stores.last.note(newest))
+        step = store.ranked()[-1]
         found = store.restore(step, packed(wanted) if kind == "best" else like)
     except DamagedCheckpointError as error:
         raise UserError(f"damaged checkpoint: {error}; run the training command again") from None
     devices = choose_devices(1, config.train.batch_size, 1)
     parallel = DataParallel(StepOptions(model.apply, optax.identity()), devices)
     variables = unpacked(found, wanted) if kind == "best" else scored_variables(found)
-    return Trained(config, meta, variables, step, kind, parallel)
+    return Trained(workdir, config, identity, variables, step, kind, parallel)

@@ -51,7 +51,7 @@ def test_failed_write_keeps_the_old_file(tmp_path, monkeypatch):
         raise OSError("disk")
 
     monkeypatch.setattr(os, "replace", killed)
-    with pytest.raises(OSError, match="disk"):
+    with pytest.raises(UserError, match=r"report\.json: cannot be written \(disk\)"):
         write_json(path, {"new": 2})
     assert json.loads(path.read_text()) == {"old": 1}
     assert list(tmp_path.iterdir()) == [path]

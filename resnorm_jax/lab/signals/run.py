@@ -9,7 +9,7 @@ import optax
 
 from resnorm_jax.build import build_model
 from resnorm_jax.config import Config
-from resnorm_jax.data import TrainBatches, describe, length_buckets
+from resnorm_jax.data import Dataset, TrainBatches, describe, length_buckets
 from resnorm_jax.data.pipeline import Batch
 from resnorm_jax.errors import UserError
 from resnorm_jax.lab.signals.jacobian import JacobianOptions
@@ -47,7 +47,10 @@ def subjects(config: Config, arrangements: Iterable[str] = ()) -> list[Subject]:
     Raises:
       UserError: for a mistake in the config or its data.
     """
-    dataset = prepare_data(config)
+    return _subjects(config, prepare_data(config), arrangements)
+
+
+def _subjects(config: Config, dataset: Dataset, arrangements: Iterable[str] = ()) -> list[Subject]:
     meta, buckets = describe(dataset), length_buckets(dataset.train.lengths, config.train.buckets)
     batch = TrainBatches(dataset.train, config.train.batch_size, buckets, config.seed).batch_at(0)
 
@@ -69,7 +72,7 @@ def trained_subject(workdir: Path, seed: int | None = None, kind: str | None = N
       UserError: if there is no run, or no sound checkpoint of it.
     """
     trained = load_trained(workdir, seed, kind)
-    (subject,) = subjects(trained.config)
+    (subject,) = _subjects(trained.config, trained.dataset())
     at = f"{trained.kind} checkpoint, step {trained.step}"
     return replace(subject, variables=lambda model: trained.variables, at=at)
 

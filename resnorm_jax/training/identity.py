@@ -1,0 +1,152 @@
+"""What a run is: its config, its data by content, and what it runs on. What of it may change."""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from resnorm_jax.config import Config
+from resnorm_jax.data import Dataset, describe
+from resnorm_jax.data.fingerprint import fingerprint
+from resnorm_jax.errors import UserError
+
+PACKAGES = ("resnorm_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
+# Fields that a run may go on with changed. The change is recorded and stands in the report.
+MAY_CHANGE = frozenset({
+    "devices", "seeds", "train.epochs", "train.steps", "train.log_every", "train.evaluate_every",
+    "train.checkpoint_every", "train.keep", "train.keep_every", "train.keep_best",
+    "train.watchdog", "model.remat", "model.remat_every", "model.unroll",
+})  # fmt: skip
+ANOTHER = "name a new directory"
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What ``config.json`` says of a run.
+
+    Attributes:
+      config: nested, of plain values.
+      data: what prepares inputs for prediction; see `resnorm_jax.data.describe`.
+      content: of the data before scaling; see `resnorm_jax.data.fingerprint`. None in the file of a
+        version that did not look.
+      runtime: backend, kind and number of devices, versions of packages.
+      changes: of what may change, since the run began: ``what``, ``before``, ``after``, and ``steps``
+        that each seed had done by then.
+    """
+
+    config: dict[str, Any]
+    data: dict[str, Any]
+    content: dict[str, Any] | None
+    runtime: dict[str, Any]
+    changes: tuple[dict[str, Any], ...] = ()
+
+
+def identify(config: Config, raw: Dataset, dataset: Dataset, devices: list[Any]) -> Identity:
+    """Return what a run is, before it has done anything.
+
+    Args:
+      config: of the run.
+      raw: the data before scaling, which rounds differently on different machines.
+      dataset: the same data as they are trained on.
+      devices: that the run uses.
+    """
+    runtime = {"backend": devices[0].platform, "kind": devices[0].device_kind}
+    versions = {name: metadata.version(name) for name in PACKAGES}
+    return Identity(
+        plain(asdict(config)),
+        plain(describe(dataset)),
+        plain(fingerprint(raw)),
+        {**runtime, "devices": len(devices), "versions": versions},
+    )
+
+
+def going_on(stored: Identity, now: Identity, steps: Mapping[str, int], place: Path) -> Identity:
+    """Return what a run is that goes on, with the changes so far.
+
+    Args:
+      stored: what its directory says.
+      now: what was asked for now.
+      steps: that each seed has done.
+      place: the run directory, for the message.
+
+    Raises:
+      UserError: the data are others, or a field of the config that may not change: named.
+    """
+    changed = list(_differences(stored.config, now.config))
+    fixed = [c for c in changed if c[0] not in MAY_CHANGE]
+    if fixed:
+        what, before, after = fixed[0]
+        more = f" (and {len(fixed) - 1} more)" if len(fixed) > 1 else ""
+        raise UserError(
+            f"--workdir: {place} holds another run: its config.{what} is {before}, this one's "
+            f"{after}{more}; {ANOTHER}"
+        )
+    check_content(stored.content, now.content, f"--workdir: {place}", ANOTHER)
+    changed += [("runtime." + c[0], *c[1:]) for c in _differences(stored.runtime, now.runtime)]
+    new = tuple(
+        {"what": what, "before": before, "after": after, "steps": dict(steps)}
+        for what, before, after in changed
+    )
+    return Identity(now.config, now.data, now.content, now.runtime, stored.changes + new)
+
+
+def change_line(change: Mapping[str, Any]) -> str:
+    """Return a line that says how a run went on differently."""
+    at = ", ".join(f"{seed} at step {step}" for seed, step in change["steps"].items())
+    return (
+        f"note: {change['what']} was {change['before']} and is {change['after']} since "
+        f"{at or 'before the first checkpoint'}; the report says so"
+    )
+
+
+def check_content(
+    stored: Mapping[str, Any] | None, now: Mapping[str, Any] | None, place: str, fix: str
+) -> None:
+    """Raise a UserError that says what differs, if data are not those of a run.
+
+    Args:
+      stored: of the run; None where it did not look at the content.
+      now: of the data at hand.
+      place: that comes first in the message.
+      fix: that comes last.
+    """
+    if stored is None or now is None:
+        return
+    differ = next(_differences(stored, now), None)
+    if differ is not None:
+        what, before, after = differ
+        raise UserError(
+            f"{place}: the data are not those of this run: {what} was {before}, and is {after}; {fix}"
+        )
+
+
+def _differences(
+    before: Mapping[str, Any], after: Mapping[str, Any], prefix: str = ""
+) -> Iterator[tuple[str, str, str]]:
+    """Yield path, value before and value after of all that differs, those of both sides first."""
+    for key in sorted({*before, *after}, key=lambda k: (k not in before or k not in after, k)):
+        one, two = (side.get(key, _NOT_SET) for side in (before, after))
+        if isinstance(one, Mapping) and isinstance(two, Mapping):
+            yield from _differences(one, two, f"{prefix}{key}.")
+        elif one != two:
+            yield prefix + key, _shown(one), _shown(two)
+
+
+class _NotSet:
+    def __repr__(self) -> str:
+        return "not set"
+
+
+_NOT_SET = _NotSet()
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return values as they come back from JSON."""
+    return json.loads(json.dumps(values))

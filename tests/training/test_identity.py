@@ -1,0 +1,211 @@
+"""A run directory: whose it is, what of a run may change, and what is damaged is found."""
+
+import json
+import os
+from contextlib import suppress
+from dataclasses import asdict, fields, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny
+
+from resnorm_jax.config import Config, from_dict
+from resnorm_jax.data.preprocess import scale_channels
+from resnorm_jax.errors import UserError
+from resnorm_jax.training import identity as identities
+from resnorm_jax.training.identity import MAY_CHANGE, change_line, going_on, identify
+from resnorm_jax.training.run_directory import (
+    UNSEALED,
+    check_steps,
+    claimed,
+    open_run,
+    read_run,
+)
+
+
+class Device:
+    platform, device_kind = "cpu", "fake"
+
+
+def identity(data=None, devices=1, **train):
+    raw = data or tiny.dataset()
+    return identify(tiny.config(**train), raw, scale_channels(raw), [Device()] * devices)
+
+
+def test_the_same_run_is_the_same(tmp_path):
+    first = open_run(tmp_path, identity())
+    before = (tmp_path / "config.json").read_bytes()
+    assert open_run(tmp_path, identity()) == first
+    assert (tmp_path / "config.json").read_bytes() == before
+    assert read_run(tmp_path) == (tiny.config(), first)
+
+
+def reordered(data):
+    return data.replace(classes=data.classes[::-1])
+
+
+def relabelled(data):
+    return data.replace(test=replace(data.test, y=data.test.y[::-1].copy()))
+
+
+def longer(data):
+    return data.replace(train=data.train.take(np.arange(40)))
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        (reordered, r"classes was \['a', 'b', 'c'\], and is \['c', 'b', 'a'\]"),
+        (relabelled, r"splits\.test\.sha256 was '\w+"),
+        (longer, r"splits\.train\.sh"),
+    ],
+)
+def test_other_data_are_refused_with_what_differs(tmp_path, change, what):
+    open_run(tmp_path, identity())
+    before = (tmp_path / "config.json").read_bytes()
+    with pytest.raises(UserError, match=f"the data are not those of this run: {what}"):
+        open_run(tmp_path, identity(change(tiny.dataset())))
+    assert (tmp_path / "config.json").read_bytes() == before
+
+
+def test_a_field_that_may_not_change_is_named(tmp_path):
+    open_run(tmp_path, identity(batch_size=16))
+    with pytest.raises(UserError, match=r"config\.train\.batch_size is 16, this one's 32"):
+        open_run(tmp_path, identity(batch_size=32))
+
+
+def test_what_may_change_is_recorded_and_said(tmp_path, monkeypatch):
+    open_run(tmp_path, identity(steps=10))
+    (tmp_path / "checkpoints" / "seed_0" / "last" / "step_000000010").mkdir(parents=True)
+    monkeypatch.setattr(identities.metadata, "version", lambda name: "9")
+    found = open_run(tmp_path, identity(steps=20, devices=2))
+    told = {c["what"]: (c["before"], c["after"]) for c in found.changes}
+    assert told["train.steps"] == ("10", "20")
+    assert told["runtime.devices"] == ("1", "2")
+    assert told["runtime.versions.jax"][1] == "'9'"
+    assert all(c["steps"] == {"seed_0": 10} for c in found.changes)
+    steps = next(c for c in found.changes if c["what"] == "train.steps")
+    assert change_line(steps).startswith(
+        "note: train.steps was 10 and is 20 since seed_0 at step 10"
+    )
+    assert open_run(tmp_path, identity(steps=20, devices=2)) == found
+    assert read_run(tmp_path)[1] == found
+
+
+def test_fewer_steps_than_were_done_are_refused(tmp_path):
+    (tmp_path / "checkpoints" / "seed_0" / "last" / "step_000000010").mkdir(parents=True)
+    check_steps(tmp_path, 10)
+    with pytest.raises(UserError, match=r"9 steps in all, but seed_0 in .* has done 10"):
+        check_steps(tmp_path, 9)
+
+
+def test_fields_that_may_change_are_fields():
+    sections = {f.name: getattr(tiny.config(), f.name) for f in fields(Config)}
+    for path in MAY_CHANGE - {"train.watchdog"}:
+        section, _, name = path.rpartition(".")
+        assert hasattr(sections[section] if section else tiny.config(), name), path
+
+
+def test_a_run_of_a_version_without_digests_goes_on(tmp_path):
+    now = identity()
+    old = {key: value for key, value in asdict(now).items() if key in UNSEALED}
+    del old["config"]["train"]["keep"]  # a field that there was not
+    (tmp_path / "config.json").write_text(json.dumps(old))
+    assert read_run(tmp_path)[1].content is None
+    assert open_run(tmp_path, now) == now
+    assert read_run(tmp_path)[1].content == now.content
+
+
+def test_every_flipped_bit_of_the_config_is_found_or_changes_nothing(tmp_path):
+    want = open_run(tmp_path, identity())
+    path = tmp_path / "config.json"
+    data = path.read_bytes()
+    for bit in range(3, 8 * len(data), 61):  # all of them are in the reliability table
+        changed = bytearray(data)
+        changed[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(changed)
+        with suppress(UserError):
+            assert read_run(tmp_path)[1] == want, bit
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{", "null", '{"config": {}}', '{"config": [], "data": 1}']
+)
+def test_what_is_no_config_of_a_run_is_one_line(tmp_path, text):
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(UserError, match=r"config\.json: (damaged|not a run's config)"):
+        read_run(tmp_path)
+
+
+# --- The directory ---
+
+
+def test_a_directory_made_in_vain_goes_again(tmp_path):
+    workdir, seen = tmp_path / "a" / "b", []
+
+    def fail():
+        with claimed(workdir):
+            seen.extend(os.listdir(workdir))
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert seen == ["run.lock"]
+    assert not (tmp_path / "a").exists()
+
+
+def test_what_a_kill_left_half_written_is_no_other_file(tmp_path):
+    left = tmp_path / ".config.json.123.tmp"
+    left.write_text("{")
+    with claimed(tmp_path):
+        assert not left.exists()
+        open_run(tmp_path, identity())
+    with claimed(tmp_path):
+        pass
+    assert sorted(os.listdir(tmp_path)) == ["config.json", "run.lock"]
+
+
+def file(path: Path):
+    path.write_text("")
+    return path
+
+
+def under_a_file(path: Path):
+    return file(path) / "run"
+
+
+def link_to_nowhere(path: Path):
+    path.symlink_to(path.with_name("nowhere"))
+    return path
+
+
+def holds_others(path: Path):
+    path.mkdir()
+    (path / "thesis.tex").write_text("")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("make", "what"),
+    [
+        (file, "is a file"),
+        (under_a_file, "cannot be used"),
+        (link_to_nowhere, "is a link to nowhere"),
+        (holds_others, r"holds other files, such as thesis\.tex"),
+        (lambda path: path.with_name("n" * 300), "File name too long"),
+    ],
+)
+def test_a_directory_that_cannot_be_used_is_one_line(tmp_path, make, what):
+    workdir = make(tmp_path / "there")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(UserError, match=f"^--workdir: .*{what}.*name "), claimed(workdir):
+        pass
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_data_of_before_are_not_looked_at_when_nobody_did():
+    now = identity()
+    stored = replace(now, content=None)
+    assert going_on(stored, now, {}, Path("run")) == now
+    assert from_dict(now.config) == tiny.config()
