@@ -24,7 +24,7 @@ Named = dict[str, Any]
 
 
 def run_block(
-    module: Any,
+    module: "PlannedBlock | ResidualBlock",
     plan: SublayerPlan,
     carry: Carry,
     call: Callable[[jax.Array], Any],
@@ -37,7 +37,7 @@ def run_block(
     """Read from, and write to, a stream, inside a module's compact call.
 
     Args:
-      module: it has ``numerics`` and ``dropout``, and becomes the parent of the norms.
+      module: whose compact call is running; it becomes the parent of the norms.
       plan: of the block.
       carry: the stream's carry.
       call: the branch; it returns ``y``, or a tuple of ``y`` and what else there is.
@@ -65,7 +65,9 @@ def run_block(
     return carry, {"branch_in": h, "branch_out": y, "extra": extra}
 
 
-def _drop(module: Any, y: jax.Array, rate: Scale, context: Context) -> jax.Array:
+def _drop(
+    module: "PlannedBlock | ResidualBlock", y: jax.Array, rate: Scale, context: Context
+) -> jax.Array:
     deterministic = context["deterministic"]
     y = nn.Dropout(module.dropout)(y, deterministic=deterministic)
     if deterministic or (isinstance(rate, int | float) and rate == 0):

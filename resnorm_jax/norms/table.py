@@ -42,7 +42,7 @@ class NormSpec:
 
     Attributes:
       name: the name.
-      equation: one line, for people.
+      equation: what it computes, with every function, constant and first value, for people.
       source: paper with equation, or the official code.
       function: ``(x [..., D], parameters by name) -> y`` of ``x``'s shape and dtype; keyword
         ``epsilon`` if the norm has one.
