@@ -14,7 +14,7 @@ from typing import Any
 
 from resnorm_jax.errors import UserError
 
-ROW_KEYS = ("seed", "split", "step")
+ROW_KEYS = {"seed": int, "split": str, "step": int}
 """What each row of a metrics log must hold."""
 TEMPORARY = ".{}.{}.tmp"
 """A file that is being written: its name, and who writes it."""
@@ -120,10 +120,8 @@ def read_sealed(path: str | Path, unsealed: frozenset[str]) -> dict[str, Any]:
       DamagedFileError: it is not what was written.
     """
     try:
-        values = json.loads(Path(path).read_bytes())
-    except FileNotFoundError:
-        raise
-    except (OSError, ValueError, RecursionError) as error:
+        values = json.loads(read_regular(path))
+    except (ValueError, RecursionError) as error:
         raise DamagedFileError(f"cannot be read: {error}") from error
     if not isinstance(values, dict):
         raise DamagedFileError(f"holds a JSON {type(values).__name__}, not an object")
@@ -135,6 +133,24 @@ def read_sealed(path: str | Path, unsealed: frozenset[str]) -> dict[str, Any]:
             f"its digest {SEAL} does not fit: it was changed after it was written"
         )
     return values
+
+
+def read_regular(path: str | Path) -> bytes:
+    """Return what a file holds.
+
+    Raises:
+      FileNotFoundError: there is none.
+      DamagedFileError: it cannot be read, or is a directory or a pipe, which would not end.
+    """
+    path = Path(path)
+    try:
+        if path.exists() and not path.is_file():
+            raise DamagedFileError("cannot be read: it is no regular file")
+        return path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise FileNotFoundError(*error.args) from None
+    except OSError as error:
+        raise DamagedFileError(f"cannot be read: {error.strerror}") from error
 
 
 def _digest(plain: Mapping[str, Any]) -> str:
@@ -185,9 +201,12 @@ class MetricsLog:
 
     def rows(self) -> list[dict[str, Any]]:
         """Return all whole rows, in the order of writing; none when there is no file."""
-        if not self.path.exists():
+        try:
+            lines = read_regular(self.path).split(b"\n")
+        except FileNotFoundError:
             return []
-        lines = self.path.read_bytes().split(b"\n")
+        except DamagedFileError as error:
+            raise UserError(f"{self.path}: {error}; restore it from a copy") from None
         found = []
         for number, line in enumerate(lines, start=1):
             row = _parse(line)
@@ -247,6 +266,7 @@ def _parse(line: bytes) -> dict[str, Any] | None:
     """Return the row on this line, or None if it is not one."""
     try:
         row = json.loads(line)
-    except ValueError:  # covers broken JSON and half of a UTF-8 character
+    except (ValueError, RecursionError):  # covers broken JSON and half of a UTF-8 character
         return None
-    return row if isinstance(row, dict) and all(key in row for key in ROW_KEYS) else None
+    whole = isinstance(row, dict) and all(type(row.get(k)) is t for k, t in ROW_KEYS.items())
+    return row if whole else None

@@ -132,10 +132,14 @@ class CheckpointStore:
         path = self._path(step)
         try:
             manifest = read_sealed(path / MANIFEST, UNSEALED)
-        except (OSError, DamagedFileError) as error:
-            raise DamagedCheckpointError(f"{path}: no readable {MANIFEST} ({error})") from error
+        except FileNotFoundError:
+            raise DamagedCheckpointError(f"{path}: it has no {MANIFEST}") from None
+        except DamagedFileError as error:
+            raise DamagedCheckpointError(f"{path}: its {MANIFEST} {error}") from None
         if manifest["step"] != step:
             raise DamagedCheckpointError(f"{path}: its {MANIFEST} is of step {manifest['step']}")
+        if not all(isinstance(manifest[key], dict) for key in ("note", "files")):
+            raise DamagedCheckpointError(f"{path}: its {MANIFEST} is not what was saved")
         if manifest.get("format", FORMAT) != FORMAT:
             raise UserError(
                 f"{path}: the state is of format {manifest['format']}, this version of resnorm_jax "

@@ -47,12 +47,17 @@ def claimed(workdir: Path) -> Iterator[None]:
                 if _names(workdir) <= {LOCK}:
                     _unmake(workdir, made)
     except OSError as error:
-        if error.filename is None or not str(error.filename).startswith(str(workdir)):
+        if error.filename is None or not _inside(str(error.filename), workdir):
             raise
         raise UserError(
             f"--workdir: {workdir} cannot be used ({error.strerror}: {_short(error.filename)}); name a "
             "directory that can be written into"
         ) from error
+
+
+def _inside(name: str, workdir: Path) -> bool:
+    """Whether a path is of the directory, or of one above that had to be made."""
+    return name.startswith(str(workdir)) or Path(name) in workdir.parents
 
 
 def _unmake(workdir: Path, made: list[Path]) -> None:
@@ -64,12 +69,8 @@ def _unmake(workdir: Path, made: list[Path]) -> None:
 
 def _check_free(workdir: Path) -> None:
     """Raise a UserError if there is something that is no run directory."""
-    try:
-        is_link, exists, names = workdir.is_symlink(), workdir.exists(), _names(workdir)
-    except OSError as error:
-        raise UserError(
-            f"--workdir: {_short(workdir)} cannot be used ({error.strerror}); name another directory"
-        ) from error
+    _check_path(workdir)
+    is_link, exists, names = workdir.is_symlink(), workdir.exists(), _names(workdir)
     if is_link and not exists:
         raise UserError(f"--workdir: {workdir} is a link to nowhere; name a new directory")
     if exists and not workdir.is_dir():
@@ -80,6 +81,23 @@ def _check_free(workdir: Path) -> None:
             f"--workdir: {workdir} holds other files, such as {_short(min(names - ours))}; name a new "
             "directory"
         )
+
+
+def _check_path(workdir: Path) -> None:
+    """Raise a UserError if a directory cannot be looked into, or links in it leave it."""
+    try:
+        with suppress(FileNotFoundError):
+            os.lstat(workdir)  # pathlib passes over what is wrong with a name
+        deeper = ("checkpoints", "checkpoints/*", "checkpoints/*/*", "checkpoints/*/*/*")
+        links = [p for pattern in deeper for p in workdir.glob(pattern) if p.is_symlink()]
+    except (OSError, ValueError) as error:  # a name that no file can have is a ValueError
+        why = getattr(error, "strerror", None) or str(error)
+        name = _short(ascii(str(workdir))[1:-1])
+        raise UserError(
+            f"--workdir: {name} cannot be used ({why}); name another directory"
+        ) from error
+    if links:
+        raise UserError(f"{links[0]}: a link, which a run does not make; name another directory")
 
 
 def _names(workdir: Path) -> set[str]:
@@ -140,10 +158,14 @@ def read_run(workdir: Path) -> tuple[Config, Identity]:
 
 
 def _read(path: Path) -> Identity:
+    _check_path(path.parent)
     try:
         values = read_sealed(path, UNSEALED)
-    except (FileNotFoundError, NotADirectoryError):
-        raise UserError(f"{path.parent}: not a run directory: it has no {CONFIG}") from None
+    except FileNotFoundError:
+        raise UserError(
+            f"{_short(path.parent)}: not a run directory: it has no {CONFIG}; name the --workdir of a "
+            "training run"
+        ) from None
     except DamagedFileError as error:
         raise UserError(
             f"{path}: damaged ({error}); restore it from a copy, or train in a new directory"

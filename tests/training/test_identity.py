@@ -138,6 +138,32 @@ def test_what_is_no_config_of_a_run_is_one_line(tmp_path, text):
         read_run(tmp_path)
 
 
+def test_a_pipe_in_the_place_of_the_config_does_not_hang(tmp_path):
+    os.mkfifo(tmp_path / "config.json")
+    with pytest.raises(UserError, match=r"config\.json: damaged .*no regular file"):
+        read_run(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["checkpoints", "checkpoints/seed_0", "checkpoints/seed_0/last"])
+def test_links_out_of_a_run_are_refused(tmp_path, name):
+    workdir = tmp_path / "run"
+    open_run(workdir, identity())
+    (workdir / name).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / "outside").mkdir()
+    (workdir / name).symlink_to(tmp_path / "outside")
+    for use in (lambda: claimed(workdir).__enter__(), lambda: read_run(workdir)):
+        with pytest.raises(UserError, match="a link, which a run does not make"):
+            use()
+
+
+@pytest.mark.parametrize("name", ["n" * 300, "a\0b", "\ud800", "/dev/null"])
+def test_what_can_hold_no_run_is_one_line(name):
+    with pytest.raises(UserError) as error:
+        read_run(Path(name))
+    assert "\n" not in str(error.value)
+    str(error.value).encode()
+
+
 # --- The directory ---
 
 
@@ -194,6 +220,7 @@ def holds_others(path: Path):
         (link_to_nowhere, "is a link to nowhere"),
         (holds_others, r"holds other files, such as thesis\.tex"),
         (lambda path: path.with_name("n" * 300), "File name too long"),
+        (lambda path: path.with_name("a\0b"), "null byte"),
     ],
 )
 def test_a_directory_that_cannot_be_used_is_one_line(tmp_path, make, what):
