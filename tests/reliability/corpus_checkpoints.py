@@ -349,7 +349,7 @@ OTHER_DATA = {
 }
 
 CASES = [
-    *_cases("config.json", CONFIG, TRAIN, r"config\.json"),
+    *_cases("config.json", CONFIG, TRAIN, r"config\.json|holds (another run|other files)"),
     *_cases("config.json", CONFIG, EVALUATE, r"config\.json"),
     *_predicting(META, r"config\.json"),
     *_cases("manifest", MANIFEST, EVALUATE, r"damaged checkpoint: .*step_000000002"),

@@ -70,7 +70,7 @@ def run(case: Case, directory: Path) -> Result:
     megabytes = max(0.0, _memory("VmHWM") - memory)
     written = sorted(_differ(before, snapshot(directory)))
     outcome = _outcome(case, directory, status, out, err, written)
-    if outcome in ("right", "unclear", "written", "traceback") and case.status:
+    if outcome in ("right", "unclear", "written") and case.status:
         outcome = "hang" if spent > SECONDS else "memory" if megabytes > MEGABYTES else outcome
     line = err.strip() if status is not None else (err.strip().splitlines() or [""])[-1]
     line += f" [written: {', '.join(written[:3])}]" if outcome == "written" else ""
@@ -109,9 +109,10 @@ def call(argv: list[str], seconds: float = WALL_SECONDS) -> tuple[int | None, st
         except TimeUpError:
             status = None
             err.write("\nTimeUpError")
-        except BaseException:
+        except BaseException as error:
             status = None
-            err.write("\n" + traceback.format_exc())
+            name, text = type(error).__name__, " ".join(str(error).split())
+            err.write(f"\n{traceback.format_exc()}\n{name}: {text}")
     return status, out.getvalue(), err.getvalue()
 
 
