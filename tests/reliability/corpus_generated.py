@@ -1,4 +1,4 @@
-"""Malformed inputs made by a generator with a fixed seed: fields, option names, data files, files of a run.
+"""Malformed inputs by a generator with a fixed seed: fields, names, data files, files of a run.
 
 Every mutation makes its input certainly wrong, so that no case may be accepted.
 """

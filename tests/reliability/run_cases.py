@@ -145,8 +145,10 @@ def _entry(name: str) -> Callable[[list[str]], int]:
 
 
 def _outcome(case: Case, directory: Path, status, out: str, err: str, written: list[str]) -> str:
+    if status is None and err.endswith("TimeUpError"):  # one that is being trained was accepted
+        return "accepted" if "run/config.json" in written else "hang"
     if status is None:
-        return "hang" if err.endswith("TimeUpError") else "traceback"
+        return "traceback"
     if status == 0 and case.status:
         return "accepted"
     says = case.says.replace("{d}", re.escape(str(directory)))

@@ -60,13 +60,25 @@ class Server:
             bufsize=1,
         )
 
-    def start(self, argv: list[str], out: Path, devices: int = 1) -> int:
-        """Start a run; return its process id."""
-        request = {"argv": argv, "env": environment(devices), "out": str(out)}
+    def send(self, argv: list[str], out: Path, devices: int = 1, pause: Any = None) -> None:
+        """Ask for a run; `started` says its process id."""
+        request = {"argv": argv, "env": environment(devices), "out": str(out), "pause": pause}
         self._out, self._began = out, time.monotonic()
         self._process.stdin.write(json.dumps(request) + "\n")
+
+    def started(self) -> int:
+        """Wait until the run that was asked for has started; return its process id."""
         self.pid = int(self._process.stdout.readline())
         return self.pid
+
+    def start(self, argv: list[str], out: Path, devices: int = 1, pause: Any = None) -> int:
+        """Start a run; return its process id.
+
+        ``pause`` is ``(module, attribute, call, marker)``: at the n-th call of a function the run
+        makes the file ``marker`` and waits until it is removed.
+        """
+        self.send(argv, out, devices, pause)
+        return self.started()
 
     def running(self) -> bool:
         """Whether the run that was started last has not ended yet."""

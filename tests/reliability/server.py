@@ -6,9 +6,12 @@ stdin; the answers are two lines on stdout: the run's process id, then its exit 
 """
 
 import importlib
+import itertools
 import json
 import os
 import sys
+import time
+from pathlib import Path
 
 
 def serve() -> None:
@@ -26,6 +29,8 @@ def serve() -> None:
         if child == 0:
             os.environ.update(request["env"])
             _redirect(request["out"])
+            if request["pause"]:
+                _pause(*request["pause"])
             name, *arguments = request["argv"]
             status = train(["train.py", *arguments]) if name == "train" else resnorm(arguments)
             sys.stdout.flush()
@@ -41,6 +46,24 @@ def _redirect(path: str) -> None:
     os.dup2(nothing, 0)
     os.dup2(file, 1)
     os.dup2(file, 2)
+
+
+def _pause(module: str, attribute: str, call: int, marker: str) -> None:
+    """Let the n-th call of a function wait, before it begins, until a file that it makes is gone."""
+    *owners, name = attribute.split(".")
+    owner = importlib.import_module(module)
+    for each in owners:
+        owner = getattr(owner, each)
+    function, calls = getattr(owner, name), itertools.count(1)
+
+    def waiting(*args, **kwargs):
+        if next(calls) == call:
+            Path(marker).touch()
+            while Path(marker).exists():
+                time.sleep(0.005)
+        return function(*args, **kwargs)
+
+    setattr(owner, name, waiting)
 
 
 if __name__ == "__main__":
