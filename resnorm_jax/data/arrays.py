@@ -35,7 +35,7 @@ def _check_alike(paths: tuple[Path, Path], kind: Kind, train: np.ndarray, test: 
     if kind == "tokens" and test.max() > largest:
         row, position = np.argwhere(test > largest)[0]
         raise UserError(
-            f"{paths[1]}: row {row} has token {test[row, position]}, beyond the training "
+            f"{paths[1]}: row {row + 1} has token {test[row, position]}, beyond the training "
             f"rows' largest, {largest}; use the same ids in both files"
         )
 

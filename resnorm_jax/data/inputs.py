@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 
 from resnorm_jax.data.dataset import Examples
+from resnorm_jax.data.metadata import check_meta
+from resnorm_jax.data.names import shown
 from resnorm_jax.data.npz_format import read_npz
-from resnorm_jax.data.preprocess import apply_scaling, saved_scaling
+from resnorm_jax.data.preprocess import apply_scaling, check_range, saved_scaling
 from resnorm_jax.data.rows import Rows
 from resnorm_jax.data.text_files import Columns, read_csv, read_json
 from resnorm_jax.data.tokenization import encode
@@ -34,10 +36,10 @@ def _columns(encoding: Mapping[str, Any]) -> Columns:
 def _array(where: str, value: Any, kinds: str, what: str) -> np.ndarray:
     try:
         values = np.array(value)
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise UserError(f"{where}: ragged lists; give {what}") from error
     if values.dtype.kind not in kinds or not values.size:
-        raise UserError(f"{where}: not {what}; found {str(value)[:40]}")
+        raise UserError(f"{where}: not {what}; found {shown(value)}")
     return values
 
 
@@ -99,9 +101,10 @@ def read_inputs(path: str | Path, meta: Meta) -> Examples:
       The rows in the file's order; ``y`` is -1 where no label is given.
 
     Raises:
-      UserError: with ``file:line`` (``.npz``: the row), for anything unreadable, and for channels,
-        tokens or labels that the model does not know.
+      UserError: with ``file:line`` (``.npz``: the row, from 1), for anything unreadable, for
+        channels, tokens or labels that the model does not know, and for ``meta`` that is damaged.
     """
+    check_meta(meta)
     suffix, kind, encoding = Path(path).suffix.lower(), meta["kind"], meta["encoding"]
     check_choice(f"{path}: file suffix", suffix, READERS)
     rows = READERS[suffix](Path(path), _columns(encoding))
@@ -116,4 +119,8 @@ def read_inputs(path: str | Path, meta: Meta) -> Examples:
     rows = replace(rows, values=[CHECKS[kind](*pair, meta) for pair in pairs])
     examples = rows.examples(kind, meta["classes"], "the model's classes")
     scaling = saved_scaling(meta)
-    return examples if scaling is None else apply_scaling(examples, scaling)
+    if scaling is None:
+        return examples
+    scaled = apply_scaling(examples, scaling)
+    check_range(scaled, lambda row: rows.where[row], scaling)
+    return scaled

@@ -140,7 +140,8 @@ def load_listops(options: ListOpsOptions) -> Dataset:
       UserError: the options contradict each other or allow too few different sequences.
     """
     between(options.min_length + 2, 10**6).check("data.max_length", options.max_length)
-    every = unpack(cached(options, lambda: generate(options)))
+    rows = options.train + options.valid + options.test
+    every = unpack(cached(options, rows, lambda: generate(options)))
     edges = np.cumsum([0, options.train, options.valid, options.test])
     train, valid, test = (every.take(np.arange(a, b)) for a, b in itertools.pairwise(edges))
     return Dataset(

@@ -5,13 +5,15 @@ import json
 import logging
 import os
 import tempfile
-import zipfile
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from resnorm_jax.data.npz_members import read_arrays
+from resnorm_jax.errors import UserError
 
 FORMAT = 1
 KEYS = ("tokens", "lengths", "labels")
@@ -30,7 +32,11 @@ def cache_path(options: Any) -> Path:
     folder = fields.pop("cache")
     text = json.dumps({"format": FORMAT, **fields}, sort_keys=True)
     key = hashlib.sha256(text.encode()).hexdigest()[:16]
-    return (Path(folder).expanduser() if folder else default_cache()) / f"listops-{key}.npz"
+    try:
+        base = Path(folder).expanduser() if folder else default_cache()
+    except RuntimeError as error:
+        raise UserError(f"data.cache: {folder!r}: {error} Give the folder's whole path") from error
+    return base / f"listops-{key}.npz"
 
 
 def content_hash(arrays: dict[str, np.ndarray]) -> str:
@@ -45,14 +51,13 @@ def content_hash(arrays: dict[str, np.ndarray]) -> str:
 def read_cache(path: Path) -> dict[str, np.ndarray] | None:
     """Return the arrays of a cache file, or None (with a logged note) if it is damaged."""
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {key: file[key] for key in KEYS}
-            if str(file["sha256"]) == content_hash(arrays):
-                return arrays
-        reason = "content does not match its SHA-256"
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        reason = str(error)
-    log.warning("%s: damaged cache (%s); generating again", path, reason)
+        arrays = read_arrays(path, (*KEYS, "sha256"))
+    except UserError as error:
+        log.warning("damaged cache: %s; generating again", error)
+        return None
+    if str(arrays.pop("sha256")) == content_hash(arrays):
+        return arrays
+    log.warning("%s: damaged cache (content does not match its SHA-256); generating again", path)
     return None
 
 
@@ -72,10 +77,23 @@ def write_cache(path: Path, arrays: dict[str, np.ndarray]) -> None:
             Path(temporary).unlink(missing_ok=True)
 
 
-def cached(options: Any, make: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """Return the arrays for these options from disk; else make and store them."""
+def _fits(path: Path, arrays: dict[str, np.ndarray], rows: int) -> bool:
+    """Return whether the arrays are of so many rows; a file that was renamed holds others."""
+    lengths, labels, tokens = arrays["lengths"], arrays["labels"], arrays["tokens"]
+    fits = lengths.shape == labels.shape == (rows,) and tokens.shape == (lengths.sum(),)
+    if not fits:
+        log.warning("%s: the cache is of other options; generating again", path)
+    return fits
+
+
+def cached(
+    options: Any, rows: int, make: Callable[[], dict[str, np.ndarray]]
+) -> dict[str, np.ndarray]:
+    """Return the arrays of so many rows for these options from disk; else make and store them."""
     path = cache_path(options)
-    arrays = read_cache(path) if path.is_file() else None
+    arrays = read_cache(path) if os.path.isfile(path) else None
+    if arrays is not None and not _fits(path, arrays, rows):
+        arrays = None
     if arrays is None:
         arrays = make()
         write_cache(path, arrays)

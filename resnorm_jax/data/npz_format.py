@@ -1,12 +1,12 @@
 """Reader of ``.npz`` files with ``x``, and optionally ``y`` and ``lengths``. Never unpickles."""
 
-import zipfile
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from resnorm_jax.data.dataset import Kind
+from resnorm_jax.data.names import is_unicode
+from resnorm_jax.data.npz_members import read_arrays
 from resnorm_jax.data.rows import Rows
 from resnorm_jax.errors import UserError
 
@@ -19,36 +19,6 @@ LAYOUTS: dict[tuple[int, str], Kind] = {
     (4, "float"): "images",
     (4, "uint8"): "images",
 }
-
-
-def read_arrays(path: str | Path, required: Sequence[str]) -> dict[str, np.ndarray]:
-    """Return the file's arrays.
-
-    Raises:
-      UserError: the file is missing, no ``.npz``, damaged, lacks a key, or holds objects.
-    """
-    if not Path(path).is_file():
-        raise UserError(f"{path}: no such file; check the path")
-    if not zipfile.is_zipfile(path):
-        raise UserError(f"{path}: not an .npz file; write it with numpy.savez(path, x=..., y=...)")
-    arrays = {}
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            for key in file.files:
-                arrays[key] = np.asarray(file[key])
-    except ValueError as error:
-        raise UserError(
-            f"{path}: array {key!r} holds Python objects, which are not unpickled; "
-            "save numbers or fixed-width strings, and pad ragged rows (with 'lengths')"
-        ) from error
-    except (zipfile.BadZipFile, OSError, EOFError) as error:
-        raise UserError(f"{path}: damaged .npz ({error}); write it again") from error
-    missing = [key for key in required if key not in arrays]
-    if missing:
-        raise UserError(
-            f"{path}: no array {', '.join(map(repr, missing))}; it holds: {', '.join(arrays)}"
-        )
-    return arrays
 
 
 def _layout(path: str | Path, x: np.ndarray) -> Kind:
@@ -81,7 +51,9 @@ def _given_lengths(path: str | Path, arrays: dict[str, np.ndarray], longest: int
     bad = np.flatnonzero((lengths < 1) | (lengths > longest))
     if len(bad):
         row = bad[0]
-        raise UserError(f"{path}: lengths[{row}] is {lengths[row]}; give 1 to {longest}")
+        raise UserError(
+            f"{path}: row {row + 1} has {lengths[row]} in 'lengths'; give 1 to {longest}"
+        )
     return lengths.astype(np.int32)
 
 
@@ -92,7 +64,7 @@ def _token_lengths(path: str | Path, x: np.ndarray) -> np.ndarray:
     if inner.any():
         row, column = np.argwhere(inner)[0]
         raise UserError(
-            f"{path}: row {row} has token 0, which is padding, at position {column}; "
+            f"{path}: row {row + 1} has token 0, which is padding, at position {column + 1}; "
             "shift the ids by one, or give 'lengths'"
         )
     return lengths.astype(np.int32)
@@ -107,7 +79,7 @@ def _features(path: str | Path, x: np.ndarray, lengths: np.ndarray) -> np.ndarra
     if len(bad):
         row, position = bad[0][:2]
         raise UserError(
-            f"{path}: row {row} holds {x[tuple(bad[0])]} at position {position}; "
+            f"{path}: row {row + 1} holds {x[tuple(bad[0])]} at position {position + 1}; "
             "missing and infinite values are not supported"
         )
     return x
@@ -118,10 +90,21 @@ def _tokens(path: str | Path, x: np.ndarray) -> np.ndarray:
     if len(bad):
         row, position = bad[0]
         raise UserError(
-            f"{path}: row {row} has token {x[row, position]} at position {position}; "
+            f"{path}: row {row + 1} has token {x[row, position]} at position {position + 1}; "
             f"token ids are from 0 (padding) to {LARGEST_TOKEN}"
         )
     return x.astype(np.int32)
+
+
+def _labels(path: str | Path, y: np.ndarray) -> list[str | None]:
+    try:
+        labels = [str(label) for label in y.tolist()]
+    except ValueError as error:  # a number that is no character
+        raise UserError(f"{path}: 'y' holds broken Unicode ({error}); write it again") from error
+    for row, label in enumerate(labels, start=1):
+        if not label.strip() or not is_unicode(label):
+            raise UserError(f"{path}: row {row} has {label!r} as 'y', no label; give a name")
+    return [*labels]
 
 
 def read_npz(path: str | Path, *, labelled: bool = False) -> Rows:
@@ -133,12 +116,12 @@ def read_npz(path: str | Path, *, labelled: bool = False) -> Rows:
     Raises:
       UserError: see ``read_arrays``; also for wrong types, shapes, lengths and values (row named).
     """
-    arrays = read_arrays(path, ("x", "y") if labelled else ("x",))
+    arrays = read_arrays(path, ("x", "y") if labelled else ("x",), ("y", "lengths"))
     x, kind = arrays["x"], _layout(path, arrays["x"])
     labels: list[str | None] = [None] * len(x)
     if "y" in arrays:
         _check_rows(path, arrays, "y", "iuU")
-        labels = [str(label) for label in arrays["y"].tolist()]
+        labels = _labels(path, arrays["y"])
     if kind == "images" and x.dtype == np.uint8:
         x = x.astype(np.float32) / np.float32(255)
     lengths = np.full(len(x), x.shape[1], np.int32)
@@ -149,4 +132,4 @@ def read_npz(path: str | Path, *, labelled: bool = False) -> Rows:
         lengths = _token_lengths(path, x)
     x = _tokens(path, x) if kind == "tokens" else _features(path, x, lengths)
     values = [row[:length] for row, length in zip(x, lengths, strict=True)]
-    return Rows(values, labels, [f"{path}: row {i}" for i in range(len(x))], kind)
+    return Rows(values, labels, [f"{path}: row {i + 1}" for i in range(len(x))], kind)

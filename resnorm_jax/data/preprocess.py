@@ -1,14 +1,16 @@
 """Pure functions from a data set to a data set: scaling, a validation split, metadata."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
 from resnorm_jax.data.dataset import Dataset, Examples
 from resnorm_jax.data.splits import stratified_split
+from resnorm_jax.errors import UserError
 from resnorm_jax.schema import FRACTION
 
+LARGEST = 1e18  # of a value that a model is given; its square is a float32
 Scaling = tuple[np.ndarray, np.ndarray]
 
 
@@ -32,8 +34,57 @@ def apply_scaling(examples: Examples, scaling: Scaling) -> Examples:
     """Return the rows with ``(x - mean) / scale`` in valid positions and zeros in padding."""
     mean, scale = scaling
     inside = valid_positions(examples)[..., None]
-    x = np.where(inside, (examples.x - mean) / scale, 0.0).astype(np.float32)
+    with np.errstate(over="ignore"):  # `check_range` tells of what is too large
+        x = np.where(inside, (examples.x - mean) / scale, 0.0).astype(np.float32)
     return Examples(x, examples.lengths, examples.y)
+
+
+def check_range(
+    examples: Examples, place: Callable[[int], str], scaling: Scaling | None = None
+) -> None:
+    """Check that the model can square every value in float32.
+
+    Args:
+      examples: features or images, as the model is given them.
+      place: from the index of a row to where it comes from, for the message.
+      scaling: that has been applied, for the message.
+
+    Raises:
+      UserError: with the place, the channel (from 1) and the value, for the first value that is no
+        finite number or is over 1e18 in size.
+    """
+    axes = tuple(range(1, examples.x.ndim))
+    within = (examples.x.max(axis=axes) <= LARGEST) & (examples.x.min(axis=axes) >= -LARGEST)
+    if within.all():
+        return
+    row = int(np.argmin(within))
+    at = tuple(np.argwhere(~(np.abs(examples.x[row]) <= LARGEST))[0])
+    value, how, fix = float(examples.x[row][at]), "", "set train.scale=true, or mend the value"
+    if scaling is not None:
+        mean, scale = (float(part[at[-1]]) for part in scaling)
+        how = f" after scaling by the training rows' mean {mean:.4g} and deviation {scale:.4g}"
+        fix = "mend the value, or drop a channel that is as good as constant in training"
+    raise UserError(
+        f"{place(row)}: channel {at[-1] + 1} holds {value:.6g}{how}, over the limit of "
+        f"{LARGEST:g} that float32 can square; {fix}"
+    )
+
+
+def check_values(dataset: Dataset) -> Dataset:
+    """Return the data set; check the `check_range` of every split of features or images.
+
+    Raises:
+      UserError: with the source's file and the split.
+    """
+    options = dataset.source.get("options", {})
+    files = options if isinstance(options, Mapping) else {}
+    for name in ("train", "valid", "test"):
+        split = getattr(dataset, name)
+        if dataset.kind != "tokens" and split is not None and len(split):
+            file = (name == "test" and files.get("test")) or files.get("train")
+            told = file if isinstance(file, str) and file else dataset.name
+            check_range(split, lambda row, t=told, n=name: f"{t}: {n} rows", dataset.scaling)  # type: ignore[misc]
+    return dataset
 
 
 def scale_channels(dataset: Dataset) -> Dataset:
@@ -47,18 +98,20 @@ def scale_channels(dataset: Dataset) -> Dataset:
 
     Raises:
       ValueError: the data set is scaled already.
+      UserError: see `check_values`.
     """
     if dataset.kind != "features":
         return dataset
     if dataset.scaling is not None:
         raise ValueError("the data set is scaled already")
     scaling = channel_scaling(dataset.train)
-    return dataset.replace(
+    scaled = dataset.replace(
         train=apply_scaling(dataset.train, scaling),
         valid=None if dataset.valid is None else apply_scaling(dataset.valid, scaling),
         test=apply_scaling(dataset.test, scaling),
         scaling=scaling,
     )
+    return check_values(scaled)
 
 
 def split_validation(dataset: Dataset, fraction: float, seed: int) -> Dataset:

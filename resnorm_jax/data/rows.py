@@ -1,5 +1,6 @@
 """Rows as every reader gives them, to learn from and to predict alike."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -7,7 +8,10 @@ from typing import Any
 import numpy as np
 
 from resnorm_jax.data.dataset import Examples, Kind
+from resnorm_jax.data.names import check_distinct, shown
 from resnorm_jax.errors import UserError, nearest
+
+INTEGER = re.compile(r"-?\d{1,4000}")  # Python reads no number of more than 4,300 digits
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,15 +75,24 @@ class Rows:
         index[None] = -1
         for label, place in zip(self.labels, self.where, strict=True):
             if label not in index:
+                check_distinct([*classes, str(label)], [*[known_from] * len(classes), place])
                 raise UserError(
-                    f"{place}: unseen label {label!r}, not in {known_from}; "
+                    f"{place}: unseen label {shown(label)}, not in {known_from}; "
                     f"{nearest(str(label), classes)}"
                 )
         return np.array([index[label] for label in self.labels], dtype=np.int32)
 
     def class_names(self) -> tuple[str, ...]:
-        """Return the different labels: in numeric order if all are integers, else by alphabet."""
-        names = {label for label in self.labels if label is not None}
-        if all(name.lstrip("-").isdecimal() for name in names):
-            return tuple(sorted(names, key=lambda name: (int(name), name)))
-        return tuple(sorted(names))
+        """Return the different labels: in numeric order if all are integers, else by alphabet.
+
+        Raises:
+          UserError: two labels differ in nothing but their Unicode form.
+        """
+        places: dict[str, str] = {}
+        for label, place in zip(self.labels, self.where, strict=True):
+            if label is not None:
+                places.setdefault(label, place)
+        check_distinct(list(places), list(places.values()))
+        if all(INTEGER.fullmatch(name) for name in places):
+            return tuple(sorted(places, key=lambda name: (int(name), name)))
+        return tuple(sorted(places))

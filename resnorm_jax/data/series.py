@@ -11,8 +11,10 @@ from pathlib import Path
 
 from resnorm_jax.data.checks import check_file, missing_extra
 from resnorm_jax.data.dataset import Dataset
+from resnorm_jax.data.rows import Rows
 from resnorm_jax.data.source import Source
-from resnorm_jax.data.ts_format import declared_classes, read_header, read_ts
+from resnorm_jax.data.ts_format import check_labelled, read_lines, read_ts_file
+from resnorm_jax.data.ts_header import Header, check_same, read_header
 from resnorm_jax.errors import UserError, nearest
 from resnorm_jax.schema import option
 
@@ -43,8 +45,7 @@ def _is_classification(folder: Path) -> bool:
     if not all(path.is_file() for path in pair):
         return False
     try:
-        lines = pair[0].read_text(encoding="utf-8", errors="replace").split("\n")
-        return bool(declared_classes(pair[0], read_header(pair[0], lines)[0]))
+        return bool(read_header(pair[0], read_lines(pair[0])).classes())
     except UserError:
         return False
 
@@ -75,6 +76,12 @@ def _local_pair(options: SeriesOptions) -> tuple[Path, Path]:
     return check_file("data.train", options.train), check_file("data.test", options.test)
 
 
+def _read_labelled(path: Path) -> tuple[Header, Rows]:
+    header, rows = read_ts_file(path)
+    check_labelled(header)
+    return header, rows
+
+
 def load_series(options: SeriesOptions) -> Dataset:
     """Load a bundled set or a local pair of ``.ts`` files.
 
@@ -82,11 +89,12 @@ def load_series(options: SeriesOptions) -> Dataset:
 
     Raises:
       UserError: see ``read_ts``; also for an unknown name, a missing file, different channel
-        counts, or a test label that does not occur in training.
+        counts, headers that contradict each other, or a test label that does not occur in training.
     """
     local = bool(options.train or options.test)
     paths = _local_pair(options) if local else _bundled_pair(options.name)
-    train, test = (read_ts(path, labelled=True) for path in paths)
+    (header, train), (other, test) = (_read_labelled(path) for path in paths)
+    check_same(header, other)
     counts = [rows.values[0].shape[1] for rows in (train, test)]
     if counts[0] != counts[1]:
         raise UserError(

@@ -81,6 +81,10 @@ def text_dataset(
 def _check(options: TextOptions) -> None:
     if not options.train:
         raise UserError("data.train: not given; give a .csv or .jsonl file with texts and labels")
+    if options.text_column == options.label_column:
+        raise UserError(
+            f"data.label_column: {options.label_column!r} is data.text_column too; name two columns"
+        )
     for field in ("train", "test"):
         if getattr(options, field):
             check_file(f"data.{field}", getattr(options, field))

@@ -54,7 +54,9 @@ def encoder(tokenizer: str, vocabulary: Sequence[str]) -> Callable[[str], list[i
     """Return the function from a text to its token ids (byte + 1; or words, 1 where unknown)."""
     if tokenizer == "bytes":
         return lambda text: [byte + 1 for byte in text.encode()]
-    split, index = SPLITTERS[tokenizer](), {word: i for i, word in enumerate(vocabulary)}
+    split = SPLITTERS[tokenizer]()
+    # A text's own "<pad>" is a word like any other, not the padding.
+    index = {word: i for i, word in enumerate(vocabulary) if i >= len(SPECIAL)}
     return lambda text: [index.get(word, 1) for word in split(text)]
 
 

@@ -8,88 +8,50 @@ from pathlib import Path
 
 import numpy as np
 
+from resnorm_jax.data.files import UTF8_MARK, check_line, check_no_nul, read_bytes, unified
+from resnorm_jax.data.names import shown
+from resnorm_jax.data.plain_numbers import is_plain, plain_number
 from resnorm_jax.data.rows import Rows
+from resnorm_jax.data.ts_header import Header, check_promises, label_fault, read_header
 from resnorm_jax.errors import UserError
 
 MISSING = ("?", "nan", "")
 LARGEST = float(np.finfo(np.float32).max)
 
 
-def read_header(path: str | Path, lines: list[str]) -> tuple[dict[str, list[str]], int]:
-    """Return the header's tags (lower case, without ``@``) and the index of the ``@data`` line.
-
-    Raises:
-      UserError: no ``@data`` line, a line that is no tag, or a header asking for what is not
-        supported (time stamps, regression targets).
-    """
-    tags: dict[str, list[str]] = {}
-    for number, line in enumerate(lines):
-        words = line.split()
-        if not words or words[0][0] in "#%":
-            continue
-        if words[0][0] != "@":
-            raise UserError(f"{path}:{number + 1}: {line[:40]!r} before '@data'; add an @data line")
-        tags[words[0][1:].lower()] = words[1:]
-        if "data" in tags:
-            _refuse(path, tags)
-            return tags, number
-    raise UserError(f"{path}: no @data line; a .ts file has @ tags, @data, then one case a line")
-
-
-def _is_true(tags: dict[str, list[str]], key: str) -> bool:
-    return [word.lower() for word in tags.get(key, [])[:1]] == ["true"]
-
-
-def _refuse(path: str | Path, tags: dict[str, list[str]]) -> None:
-    for key, what in (("timestamps", "time stamps are"), ("targetlabel", "regression targets are")):
-        if _is_true(tags, key):
-            raise UserError(f"{path}: @{key} true: {what} not supported; give plain values")
-
-
-def declared_classes(path: str | Path, tags: dict[str, list[str]]) -> tuple[str, ...]:
-    """Return the class names of ``@classLabel true A B ...``; empty without class labels."""
-    if not _is_true(tags, "classlabel"):
-        return ()
-    names = tuple(tags["classlabel"][1:])
-    if not names:
+def _number(place: str, channel: int, word: str, note: str) -> float:
+    word = word.strip()
+    if word.lower() in MISSING:
         raise UserError(
-            f"{path}: @classLabel true without class names; write '@classLabel true A B'"
+            f"{place}: missing value {word!r} in channel {channel}; missing values are not "
+            f"supported, fill them in first{note}"
         )
-    return names
-
-
-def _number(place: str, channel: int, word: str) -> float:
-    if word.strip().lower() in MISSING:
-        raise UserError(
-            f"{place}: missing value {word.strip()!r} in channel {channel}; missing values are not "
-            "supported, fill them in first"
-        )
-    try:
-        value = float(word)
-    except ValueError:
-        value = np.nan
+    value = plain_number(word)
     if not abs(value) <= LARGEST:
-        raise UserError(f"{place}: {word.strip()!r} in channel {channel} is not a finite number")
+        stamp = "; time stamps are not supported" if word.startswith("(") else ""
+        raise UserError(
+            f"{place}: {shown(word)} in channel {channel} is not a finite number{stamp}"
+        )
     return value
 
 
-def _channel(place: str, channel: int, text: str) -> np.ndarray:
+def _channel(place: str, channel: int, text: str, note: str) -> np.ndarray:
     try:
-        values = np.array(text.split(","), dtype=np.float64)
+        values = np.array(text.split(",") if is_plain(text) else [np.nan], dtype=np.float64)
     except ValueError:
         values = np.array([np.nan])
     if not (np.abs(values) <= LARGEST).all():
-        values = np.array([_number(place, channel, word) for word in text.split(",")])
+        values = np.array([_number(place, channel, word, note) for word in text.split(",")])
     return values
 
 
-def parse_case(place: str, channels: list[str]) -> np.ndarray:
-    """Return one case ``[L, C]`` float64 from its channels' texts.
+def parse_case(place: str, channels: list[str], note: str = "") -> np.ndarray:
+    """Return one case ``[L, C]`` float64 from its channels' texts; a missing value adds the note.
 
     Raises:
       UserError: a value is missing or no finite number, or the channels differ in length.
     """
-    values = [_channel(place, i + 1, text) for i, text in enumerate(channels)]
+    values = [_channel(place, i + 1, text, note) for i, text in enumerate(channels)]
     for i, channel in enumerate(values):
         if len(channel) != len(values[0]):
             raise UserError(
@@ -99,59 +61,102 @@ def parse_case(place: str, channels: list[str]) -> np.ndarray:
     return np.stack(values, axis=1)
 
 
-def _split_label(place: str, line: str, declared: tuple[str, ...]) -> tuple[list[str], str]:
-    parts = line.strip().split(":")
+def _split_label(place: str, line: str, header: Header) -> tuple[list[str], str | None]:
+    parts, declared = line.strip().split(":"), header.classes()
     if not declared:
-        return parts, ""
+        return parts, None
     label = parts.pop().strip()
     if label not in declared or not parts:
-        raise UserError(
-            f"{place}: the line ends in {label[:40]!r}, not in ':' and a label of @classLabel "
-            f"({', '.join(declared)})"
-        )
+        raise UserError(f"{place}: {label_fault(header, label)}")
     return parts, label
+
+
+def _decoded(data: bytes) -> str:
+    """Return the text of UTF-8, else of Latin-1, in which every byte is a letter of its own.
+
+    Comments may be of any encoding: bundled files have comments in Latin-1 above a UTF-8 text.
+    """
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        lines = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
+    kept = b"\n".join(b"#" if s.lstrip()[:1] in (b"#", b"%") else s for s in lines)
+    try:
+        return kept.decode()
+    except UnicodeDecodeError:
+        return kept.removeprefix(UTF8_MARK).decode("latin-1")
+
+
+def read_lines(path: str | Path) -> list[str]:
+    """Return the file's lines.
+
+    Raises:
+      UserError: the path is no plain file, or the file is binary, or holds nothing but blanks.
+    """
+    data = read_bytes(path)
+    check_no_nul(path, data)
+    lines = unified(_decoded(data)).split("\n")
+    if not any(line.strip() for line in lines):
+        raise UserError(f"{path}: the file is empty; give a .ts file with at least one case")
+    return lines
+
+
+def _missing_note(header: Header) -> str:
+    if header.flag("missing") is not False:
+        return ""
+    return f" (line {header.tags['missing'].line} says {header.tags['missing'].text!r})"
+
+
+def read_ts_file(path: str | Path) -> tuple[Header, Rows]:
+    """Read a ``.ts`` file; return its header and what `read_ts` does."""
+    lines = read_lines(path)
+    header = read_header(path, lines)
+    numbered = [(f"{path}:{i}", s) for i, s in enumerate(lines, 1) if i > header.data and s.strip()]
+    if not numbered:
+        raise UserError(f"{path}:{header.data}: no case after @data; give at least one")
+    series: list[np.ndarray] = []
+    labels: list[str | None] = []
+    note = _missing_note(header)
+    for place, line in numbered:
+        check_line(place, line)
+        channels, label = _split_label(place, line, header)
+        values = parse_case(place, channels, note)
+        series.append(values)
+        labels.append(label)
+        if values.shape[1] != series[0].shape[1]:
+            raise UserError(
+                f"{place}: {values.shape[1]} channels, the first case has "
+                f"{series[0].shape[1]}; every case must have the same channels"
+            )
+    where = [place for place, _ in numbered]
+    check_promises(header, series, where)
+    return header, Rows(series, labels, where, declared=header.classes())
 
 
 def read_ts(path: str | Path, *, labelled: bool = False) -> Rows:
     """Read a ``.ts`` file.
 
     Args:
-      path: of the file (UTF-8; characters that are not are let pass in comments).
+      path: of the file: UTF-8; one that is not is read as Latin-1. Comments may be of any encoding.
       labelled: whether the header must declare class labels.
 
     Returns:
       The cases as ``[L_i, C]`` float64.
 
     Raises:
-      UserError: with ``file:line``, for anything that is not a complete numeric case.
+      UserError: with ``file:line``, for anything that is not a complete numeric case, and for a case
+        that contradicts the header.
     """
-    try:
-        lines = Path(path).read_text(encoding="utf-8-sig", errors="replace").split("\n")
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); check the path") from error
-    if not any(line.strip() for line in lines):
-        raise UserError(f"{path}: the file is empty; give a .ts file with at least one case")
-    tags, start = read_header(path, lines)
-    declared = declared_classes(path, tags)
-    numbered = [(i + 1, s) for i, s in enumerate(lines) if i > start and s.strip()]
-    if not numbered:
-        raise UserError(f"{path}:{start + 1}: no case after @data; give at least one")
-    series: list[np.ndarray] = []
-    labels: list[str | None] = []
-    for number, line in numbered:
-        place = f"{path}:{number}"
-        channels, label = _split_label(place, line, declared)
-        series.append(parse_case(place, channels))
-        labels.append(label or None)
-        if series[-1].shape[1] != series[0].shape[1]:
-            raise UserError(
-                f"{place}: {series[-1].shape[1]} channels, the first case has "
-                f"{series[0].shape[1]}; every case must have the same channels"
-            )
-    if labelled and not declared:
+    header, rows = read_ts_file(path)
+    if labelled:
+        check_labelled(header)
+    return rows
+
+
+def check_labelled(header: Header) -> None:
+    """Raise a UserError unless the header declares class labels."""
+    if not header.classes():
         raise UserError(
-            f"{path}: no class labels in the header; add a line '@classLabel true A B ...' and end "
-            "each case with ':label'"
+            f"{header.path}: no class labels in the header; add a line '@classLabel true A B ...' "
+            "and end each case with ':label'"
         )
-    where = [f"{path}:{number}" for number, _ in numbered]
-    return Rows(series, labels, where, declared=declared)

@@ -153,29 +153,29 @@ BAD_ARRAYS = [
     ({"x": FLOATS, "y": LABELS, "lengths": LABELS + 1 + LABELS // 3}, None),
     (
         {"x": FLOATS, "y": LABELS, "lengths": np.arange(1, 21)},
-        ": lengths[5] is 6; give 1 to 5",
+        ": row 6 has 6 in 'lengths'; give 1 to 5",
     ),
-    ({"x": FLOATS, "y": LABELS, "lengths": LABELS}, ": lengths[0] is 0; give 1 to 5"),
+    ({"x": FLOATS, "y": LABELS, "lengths": LABELS}, ": row 1 has 0 in 'lengths'; give 1 to 5"),
     (
         {"x": NAN, "y": LABELS},
-        ": row 7 holds nan at position 2; missing and infinite values are not supported",
+        ": row 8 holds nan at position 3; missing and infinite values are not supported",
     ),
     (
         {"x": FLOATS.astype(float) * 1e40, "y": LABELS},
-        ": row 0 holds {value} at position 0; missing and infinite values are not supported",
+        ": row 1 holds {value} at position 1; missing and infinite values are not supported",
     ),
     ({"x": FLOATS[:0], "y": LABELS[:0]}, ": 'x' is empty (shape (0, 5, 2)); give at least one row"),
     (
         {"x": TOKENS - 3, "y": LABELS},
-        ": row 0 has token -1 at position 0; token ids are from 0 (padding) to 1000000",
+        ": row 1 has token -1 at position 1; token ids are from 0 (padding) to 1000000",
     ),
     (
         {"x": TOKENS * 10**9, "y": LABELS},
-        ": row 0 has token 2000000000 at position 0; token ids are from 0 (padding) to 1000000",
+        ": row 1 has token 2000000000 at position 1; token ids are from 0 (padding) to 1000000",
     ),
     (
         {"x": np.array([[1, 0, 2]] * 20), "y": LABELS},
-        ": row 0 has token 0, which is padding, at position 1; shift the ids by one, "
+        ": row 1 has token 0, which is padding, at position 2; shift the ids by one, "
         "or give 'lengths'",
     ),
     (
@@ -203,7 +203,7 @@ def test_bad_arrays(tmp_path, arrays, message):
     [
         (FLOATS, FLOATS[..., :1], "rows of shape (5, 1), {train} has (5, 2); channels (and"),
         (FLOATS, TOKENS, "{test}: holds tokens, {train} holds features"),
-        (TOKENS, TOKENS + 1, "{test}: row 0 has token 3, beyond the training rows' largest, 2;"),
+        (TOKENS, TOKENS + 1, "{test}: row 1 has token 3, beyond the training rows' largest, 2;"),
     ],
 )
 def test_bad_arrays_pair(tmp_path, train, test, message):
@@ -232,7 +232,7 @@ def test_arrays_files_that_are_none(tmp_path):
     good = save(tmp_path / "c.npz", x=FLOATS, y=LABELS)
     other = save(tmp_path / "d.npz", x=FLOATS, y=LABELS + 1)
     assert message_of("arrays", {"train": good, "test": other}) == (
-        f"{other}: row 3: unseen label '4', not in the training rows; choose one of: 0, 1, 2, 3"
+        f"{other}: row 4: unseen label '4', not in the training rows; choose one of: 0, 1, 2, 3"
     )
     assert message_of("arrays", {"train": good, "test_fraction": 0.01}) == (
         "data.test_fraction: 0.01 of 20 rows holds out nothing; raise it or give more rows"
@@ -380,7 +380,7 @@ def test_bad_text_options(tmp_path, monkeypatch):
     latin = tmp_path / "c.csv"
     latin.write_bytes("text,label\ncaf\xe9,a\n".encode("latin-1"))
     assert message_of("text", {"train": str(latin)}) == (
-        f"{latin}: not UTF-8 at byte 14; save it as UTF-8"
+        f"{latin}:2: not UTF-8 at byte 14; save it as UTF-8"
     )
     monkeypatch.setitem(sys.modules, "tokenizers", None)
     assert message_of("text", {"train": good, "test": good}) == (

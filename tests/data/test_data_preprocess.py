@@ -282,7 +282,7 @@ def test_bad_npz_inputs_and_missing_files(tmp_path):
     with pytest.raises(UserError, match=r"'x' holds tokens, the model was trained on features"):
         read_inputs(path, FEATURES)
     np.savez(path, x=np.ones((2, 3, 3)), y=np.array(["a", "z"]))
-    with pytest.raises(UserError, match=r"a.npz: row 1: unseen label 'z'"):
+    with pytest.raises(UserError, match=r"a.npz: row 2: unseen label 'z'"):
         read_inputs(path, FEATURES)
     for name in ("no.npz", "no.ts", "no.csv", "no.jsonl"):
         with pytest.raises(UserError, match=f"{name}: .*check the path"):

@@ -119,15 +119,15 @@ BAD_FILES = [
     (HEADER, ":5: no case after @data; give at least one"),
     (
         "@classLabel true\n@data\n1:A\n",
-        ": @classLabel true without class names; write '@classLabel true A B'",
+        ":1: @classLabel true without class names; write '@classLabel true A B'",
     ),
     (
         "@timestamps true\n@data\n1\n",
-        ": @timestamps true: time stamps are not supported; give plain values",
+        ":1: @timestamps true: time stamps are not supported; give plain values",
     ),
     (
         "@targetlabel true\n@data\n1\n",
-        ": @targetlabel true: regression targets are not supported; give plain values",
+        ":1: @targetlabel true: regression targets are not supported; give plain values",
     ),
     (
         HEADER + "1,2:3,4,5:A\n",
@@ -151,11 +151,11 @@ BAD_FILES = [
     ),
     (
         HEADER + "1,2:3,4:C\n",
-        ":6: the line ends in 'C', not in ':' and a label of @classLabel (A, B)",
+        ":6: the line ends in 'C', not in ':' and a label of @classLabel in line 4 (A, B)",
     ),
     (
         HEADER + "1,2:3,4\n",
-        ":6: the line ends in '3,4', not in ':' and a label of @classLabel (A, B)",
+        ":6: the line ends in '3,4', not in ':' and a label of @classLabel in line 4 (A, B)",
     ),
 ]
 
