@@ -9,7 +9,17 @@ Run again with the same command, an interrupted run goes on where its last check
 
 import sys
 
-from resnorm_jax.cli.train import main
+
+def start() -> int:
+    """Train as the command line says; Ctrl-C while modules are read is one line, too."""
+    try:
+        from resnorm_jax.cli.train import main
+
+        return main(sys.argv)
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        return 130
+
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv))
+    sys.exit(start())

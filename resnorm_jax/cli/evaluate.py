@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from resnorm_jax.cli.arguments import Parser
+from resnorm_jax.cli.outputs import check_file
 from resnorm_jax.errors import UserError
+from resnorm_jax.schema import KEY_SEED
 
 if TYPE_CHECKING:
     from resnorm_jax.data import Examples
@@ -17,10 +19,15 @@ def main(argv: list[str]) -> int:
     parser = Parser(prog="resnorm evaluate", description="Score a run's checkpoint.")
     parser.add_argument("run", type=Path, help="run directory")
     parser.add_argument("--input", type=Path, help="labelled .ts, .npz, .csv or .jsonl file")
-    parser.add_argument("--seed", type=int, help="which seed's checkpoint; the first if left out")
+    parser.add_number(
+        "--seed", int, KEY_SEED, help="which seed's checkpoint; the first if left out"
+    )
     parser.add_argument("--checkpoint", choices=("best", "last"), help="as scored if left out")
     parser.add_argument("--output", type=Path, help="JSON file for the scores")
-    _evaluate(parser.parse_args(argv))
+    chosen = parser.parse_args(argv)
+    if chosen.output:
+        check_file("--output", chosen.output)
+    _evaluate(chosen)
     return 0
 
 

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from resnorm_jax.cli.arguments import Parser
-from resnorm_jax.cli.lab_common import arrangement_names, check_new, read_config
-from resnorm_jax.errors import UserError
+from resnorm_jax.cli.lab_common import arrangement_names, read_config
+from resnorm_jax.cli.outputs import check_folder
+from resnorm_jax.sizes import SIZES
 
 
 def main(argv: list[str]) -> int:
@@ -21,7 +22,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument(
         "--arrangements", default="usual", help="names by comma, `usual` (the default) or `all`"
     )
-    parser.add_argument("--depth", type=int, help="layers; the config's if left out")
+    parser.add_number("--depth", int, SIZES["depth"], help="layers; the config's if left out")
     parser.add_argument(
         "--against", type=Path, action="append", default=[], metavar="FOLDER",
         help="of resnorm lab compare, with this depth: check the ranking; may be repeated",
@@ -29,10 +30,8 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--output", type=Path, help="folder of certify.json and certify.html")
     chosen = parser.parse_args(argv)
     names = arrangement_names(chosen.arrangements)
-    if chosen.depth is not None and chosen.depth < 1:
-        raise UserError(f"--depth: {chosen.depth}: give 1 or more")
     if chosen.output is not None:
-        check_new(chosen.output)
+        check_folder("--output", chosen.output)
     config = read_config(chosen.config)
     # Imported here: --help and mistakes should not wait for jax.
     from resnorm_jax.lab.certify.run import with_model

@@ -4,6 +4,8 @@ from pathlib import Path
 
 from resnorm_jax.cli.arguments import Parser
 from resnorm_jax.cli.lab_common import arrangement_names, depths, numbers, read_config
+from resnorm_jax.cli.outputs import check_folder
+from resnorm_jax.sizes import STEPS
 
 DEFAULT = "configs/digits.py"
 
@@ -23,9 +25,11 @@ def main(argv: list[str]) -> int:
     parser.add_argument(
         "--learning-rates", default="", help="peak learning rates by comma; the config's"
     )
-    parser.add_argument("--steps", type=int, help="updates of each run; the config's")
+    parser.add_number("--steps", int, STEPS, help="updates of each run; the config's")
     parser.add_argument("--output", type=Path, required=True, help="folder of the grid")
     chosen = parser.parse_args(argv)
+    claimed = (chosen.output / "grid.json").exists()  # a grid found there goes on
+    check_folder("--output", chosen.output, () if claimed else None)
     names = arrangement_names(chosen.arrangements)
     layers, rates = depths(chosen.depths), numbers("--learning-rates", chosen.learning_rates)
     config = read_config(chosen.config)
