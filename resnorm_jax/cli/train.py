@@ -68,7 +68,7 @@ def _arguments(argv: list[str]) -> list[tuple[str, str]]:
     """Return ``(name, value)`` of each ``--name=value`` or ``--name value``."""
     pairs, rest = [], iter(argv)
     for argument in rest:
-        match = re.fullmatch(r"--?([\w.-]+)(?:=(.*))?", argument, re.DOTALL)
+        match = re.fullmatch(r"--?(\w[\w.-]*)(?:=(.*))?", argument, re.DOTALL)
         if match is None:
             raise UserError(
                 f"unexpected argument {told(argument)!r}; write --config.path.to.field=value"
