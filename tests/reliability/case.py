@@ -1,6 +1,6 @@
 """A wrong input, as data: what is given, and what the one line about it must say.
 
-Each module ``corpus_NAME.py`` beside this one has a list ``CASES``; `reliability.run_cases.run` runs one.
+Each module ``corpus_NAME.py`` beside this one has a list ``CASES``; `run_cases.run` runs one.
 """
 
 from collections.abc import Callable

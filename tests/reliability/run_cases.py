@@ -120,7 +120,7 @@ def snapshot(directory: Path) -> dict[str, str]:
     found = {}
     for path in sorted(directory.rglob("*")):
         name = path.relative_to(directory).as_posix()
-        if "__pycache__" in name or not path.exists(follow_symlinks=False):
+        if "__pycache__" in name or not os.path.lexists(path):
             continue
         content = os.readlink(path) if path.is_symlink() else path.stat().st_mode
         if path.is_file() and not path.is_symlink() and os.access(path, os.R_OK):

@@ -1,0 +1,101 @@
+"""What a run and its inputs survive, as one table: ``python tests/reliability/table.py --help``."""
+
+import argparse
+import importlib
+import os
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sized
+from pathlib import Path
+from typing import Any, TypeVar
+
+sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
+
+PARTS = {
+    "kills": "SIGKILL at a random moment, then restarts: equal to the undisturbed run, bit for bit",
+    "flips": "a bit flipped, a file truncated or deleted: the same result or none",
+    "signals": "SIGTERM and SIGINT: saved, said, a status of its own, resumed exactly",
+    "disk": "a full disk, a folder that cannot be written: one line, older steps intact, resumed",
+    "locks": "two processes, one directory: one trains, the other says who holds it",
+    "nonfinite": "NaN planted: the right layer and row named",
+    "inputs": "malformed inputs: one clear line, status 2, nothing written",
+    "cost": "time and bytes of a checkpoint; what the finite flag costs",
+}
+GOOD = ("right", "equal", "kept", "found", "fell back", "same", "exact")
+SEED = 12
+T = TypeVar("T")
+
+
+def main(argv: list[str]) -> int:
+    """Measure the parts asked for; print the table; return 1 if anything was not as it should."""
+    chosen = _arguments(argv)
+    os.environ["JAX_PLATFORMS"] = "cpu"
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+    parts = {}
+    for name in chosen.only:
+        began = time.monotonic()
+        parts[name] = importlib.import_module(f"reliability.{name}").measure(
+            chosen.quick, chosen.seed, each
+        )
+        parts[name]["minutes"] = round((time.monotonic() - began) / 60, 2)
+    _print(parts)
+    if chosen.out:
+        _write(chosen.out, chosen, parts)
+    bad = [n for p in parts.values() for n, count in p["outcomes"].items() if n not in GOOD]
+    return int(bool(bad))
+
+
+def each(items: Iterable[T], label: str) -> Iterator[T]:
+    """Yield the items and show how many are done, how fast, and the time that is left."""
+    from resnorm_jax.reporting.progress import Progress
+
+    items = items if isinstance(items, Sized) else list(items)
+    with Progress(label, len(items), rate=False) as progress:
+        for count, item in enumerate(items, start=1):
+            yield item
+            progress.update(count)
+
+
+def _arguments(argv: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="table.py", description=__doc__, allow_abbrev=False)
+    about = "; ".join(f"{name}: {what}" for name, what in PARTS.items())
+    parser.add_argument("--only", help=f"parts, by comma; all if left out. {about}")
+    parser.add_argument("--quick", action="store_true", help="a few of each, in a minute or two")
+    parser.add_argument("--seed", type=int, default=SEED, help="of moments and flips")
+    parser.add_argument("--out", type=Path, help="JSON file; parts that it has stay, but for these")
+    chosen = parser.parse_args(argv)
+    chosen.only = chosen.only.split(",") if chosen.only else list(PARTS)
+    for name in chosen.only:
+        if name not in PARTS:
+            parser.error(f"--only: no part {name!r}; choose from {', '.join(PARTS)}")
+    return chosen
+
+
+def _print(parts: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("part", "outcome", "count", "minutes", title="What a run survives")
+    for name, part in parts.items():
+        for outcome, count in sorted(part["outcomes"].items()):
+            style = None if outcome in GOOD else "bold red"
+            table.add_row(name, outcome, str(count), str(part["minutes"]), style=style)
+    Console().print(table)
+
+
+def _write(path: Path, chosen: argparse.Namespace, parts: dict[str, Any]) -> None:
+    """Add these parts to the file; what it had under ``before`` stays."""
+    import json
+
+    from resnorm_jax.reporting.environment import environment
+    from resnorm_jax.reporting.files import write_json
+
+    known = json.loads(path.read_text()) if path.exists() else {"before": {}, "parts": {}}
+    where = {**environment(), "seed": chosen.seed, "quick": chosen.quick}
+    for name, part in parts.items():
+        known["parts"][name] = {"where": where, **part}
+    write_json(path, known)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
