@@ -9,17 +9,13 @@ Run again with the same command, an interrupted run goes on where its last check
 
 import sys
 
-
-def start() -> int:
-    """Train as the command line says; Ctrl-C while modules are read is one line, too."""
-    try:
-        from resnorm_jax.cli.train import main
-
-        return main(sys.argv)
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
-        return 130
-
-
 if __name__ == "__main__":
-    sys.exit(start())
+    try:
+        from resnorm_jax.cli.start import ending_at_once
+
+        with ending_at_once():
+            from resnorm_jax.cli.train import main
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+    sys.exit(main(sys.argv))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from resnorm_jax.cli.arguments import Parser
 from resnorm_jax.cli.errors import guarded
 from resnorm_jax.cli.outputs import check_file
+from resnorm_jax.cli.start import ending_at_once
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -73,13 +74,14 @@ def _parser() -> Parser:
 
 def _bench(arguments: argparse.Namespace) -> None:
     # Imported here, as below: --help should not wait for jax.
-    from rich.console import Console
+    with ending_at_once():
+        from rich.console import Console
 
-    from resnorm_jax.bench import report
-    from resnorm_jax.bench.run import SECTIONS, Settings, measure_all, quick_settings
-    from resnorm_jax.reporting.environment import busy_note
-    from resnorm_jax.reporting.files import write_json
-    from resnorm_jax.reporting.tables import runtime_line
+        from resnorm_jax.bench import report
+        from resnorm_jax.bench.run import SECTIONS, Settings, measure_all, quick_settings
+        from resnorm_jax.reporting.environment import busy_note
+        from resnorm_jax.reporting.files import write_json
+        from resnorm_jax.reporting.tables import runtime_line
 
     tables: dict[str, Callable[[Any, Console], None]] = {
         "norm": report.norm_table,
@@ -109,14 +111,15 @@ def _bench(arguments: argparse.Namespace) -> None:
 
 
 def _trained(arguments: argparse.Namespace) -> None:
-    from rich.console import Console
+    with ending_at_once():
+        from rich.console import Console
 
-    from resnorm_jax.bench.report import trained_table
-    from resnorm_jax.bench.training_table import MENUS, QUICK, earlier_rows, train_table
-    from resnorm_jax.errors import check_choice
-    from resnorm_jax.reporting.environment import busy_note, environment
-    from resnorm_jax.reporting.files import write_json
-    from resnorm_jax.reporting.tables import runtime_line
+        from resnorm_jax.bench.report import trained_table
+        from resnorm_jax.bench.training_table import MENUS, QUICK, earlier_rows, train_table
+        from resnorm_jax.errors import check_choice
+        from resnorm_jax.reporting.environment import busy_note, environment
+        from resnorm_jax.reporting.files import write_json
+        from resnorm_jax.reporting.tables import runtime_line
 
     data = arguments.only
     menu = arguments.over or ("norm" if data == TABLES[0] else "arrangement")
@@ -142,16 +145,17 @@ def _trained(arguments: argparse.Namespace) -> None:
 
 
 def _depth(arguments: argparse.Namespace) -> None:
-    from dataclasses import replace
+    with ending_at_once():
+        from dataclasses import replace
 
-    from rich.console import Console
+        from rich.console import Console
 
-    from resnorm_jax import arrangements
-    from resnorm_jax.bench.depth import QUICK, Depths, depth_costs
-    from resnorm_jax.bench.report import depth_table
-    from resnorm_jax.reporting.environment import busy_note, environment
-    from resnorm_jax.reporting.files import write_json
-    from resnorm_jax.reporting.tables import runtime_line
+        from resnorm_jax import arrangements
+        from resnorm_jax.bench.depth import QUICK, Depths, depth_costs
+        from resnorm_jax.bench.report import depth_table
+        from resnorm_jax.reporting.environment import busy_note, environment
+        from resnorm_jax.reporting.files import write_json
+        from resnorm_jax.reporting.tables import runtime_line
 
     settings = QUICK if arguments.quick else Depths()
     if arguments.names:
@@ -174,7 +178,8 @@ def _depth(arguments: argparse.Namespace) -> None:
 
 def _output(arguments: argparse.Namespace, name: str) -> Path:
     """Return the file of the results."""
-    import jax
+    with ending_at_once():
+        import jax
 
     return arguments.output or Path(f"resnorm-{name}-{jax.default_backend()}.json")
 

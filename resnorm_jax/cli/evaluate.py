@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from resnorm_jax.cli.arguments import Parser
 from resnorm_jax.cli.outputs import check_file
+from resnorm_jax.cli.start import ending_at_once
 from resnorm_jax.errors import UserError
 from resnorm_jax.schema import KEY_SEED
 
@@ -33,12 +34,13 @@ def main(argv: list[str]) -> int:
 
 def _evaluate(chosen: argparse.Namespace) -> None:
     # Imported here: --help and mistakes should not wait for jax.
-    from rich.console import Console
+    with ending_at_once():
+        from rich.console import Console
 
-    from resnorm_jax.reporting.files import write_json
-    from resnorm_jax.reporting.metrics import score
-    from resnorm_jax.reporting.tables import per_class_table, result_table, runtime_line
-    from resnorm_jax.training.saved_run import load_trained
+        from resnorm_jax.reporting.files import write_json
+        from resnorm_jax.reporting.metrics import score
+        from resnorm_jax.reporting.tables import per_class_table, result_table, runtime_line
+        from resnorm_jax.training.saved_run import load_trained
 
     console = Console()
     console.print(runtime_line(), highlight=False)
@@ -61,8 +63,9 @@ def _evaluate(chosen: argparse.Namespace) -> None:
 
 def _rows(trained: "Trained", path: Path | None) -> tuple["Examples", dict[str, float]]:
     """Return the rows to score, and what trivial rules score on them."""
-    from resnorm_jax.data.inputs import read_inputs
-    from resnorm_jax.training.run_data import baselines, prepare_data
+    with ending_at_once():
+        from resnorm_jax.data.inputs import read_inputs
+        from resnorm_jax.training.run_data import baselines, prepare_data
 
     if path is None:
         dataset = prepare_data(trained.config)

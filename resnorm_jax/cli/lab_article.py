@@ -9,6 +9,7 @@ from pathlib import Path
 
 from resnorm_jax.cli.arguments import Parser
 from resnorm_jax.cli.outputs import check_folder
+from resnorm_jax.cli.start import ending_at_once
 from resnorm_jax.errors import UserError
 from resnorm_jax.schema import between
 
@@ -45,13 +46,14 @@ def main(argv: list[str]) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from rich.console import Console
+    with ending_at_once():
+        from rich.console import Console
 
-    from resnorm_jax.lab.article import report
-    from resnorm_jax.lab.article.sections import PARTS
-    from resnorm_jax.lab.article.settings import QUICK, Settings
-    from resnorm_jax.reporting.progress import Progress
-    from resnorm_jax.reporting.tables import runtime_line
+        from resnorm_jax.lab.article import report
+        from resnorm_jax.lab.article.sections import PARTS
+        from resnorm_jax.lab.article.settings import QUICK, Settings
+        from resnorm_jax.reporting.progress import Progress
+        from resnorm_jax.reporting.tables import runtime_line
 
     settings = QUICK if arguments.quick else Settings()
     if arguments.seeds is not None:

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from resnorm_jax.cli.start import ending_at_once
 from resnorm_jax.errors import UserError, nearest
 from resnorm_jax.schema import Rule, number
 from resnorm_jax.sizes import RATE, SIZES
@@ -15,8 +16,9 @@ EXAMPLES = {int: "3,24", float: "1e-3,3e-3"}
 def read_config(text: str) -> "Config":
     """Return the checked config of ``FILE.py[:ARGUMENT]``."""
     # Imported here, as below: --help should not wait for jax.
-    from resnorm_jax.cli.config_file import load_config
-    from resnorm_jax.config import from_dict
+    with ending_at_once():
+        from resnorm_jax.cli.config_file import load_config
+        from resnorm_jax.config import from_dict
 
     return from_dict(load_config(text).to_dict())
 
@@ -27,7 +29,8 @@ def arrangement_names(text: str) -> tuple[str, ...]:
     Raises:
       UserError: for a name that no row has.
     """
-    from resnorm_jax import arrangements
+    with ending_at_once():
+        from resnorm_jax import arrangements
 
     if text in ("all", "usual"):
         return tuple(row.name for row in arrangements.rows() if row.usual or text == "all")

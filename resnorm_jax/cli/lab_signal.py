@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from resnorm_jax.cli.arguments import Parser
 from resnorm_jax.cli.config_file import load_config
 from resnorm_jax.cli.outputs import check_folder
+from resnorm_jax.cli.start import ending_at_once
 from resnorm_jax.cli.train import DEFAULT
 from resnorm_jax.errors import UserError
 from resnorm_jax.schema import KEY_SEED, POSITIVE
@@ -32,14 +33,15 @@ def main(argv: list[str]) -> int:
 
 def _signal(chosen: argparse.Namespace) -> None:
     # Imported here, as below: --help should not wait for jax.
-    from rich.console import Console
+    with ending_at_once():
+        from rich.console import Console
 
-    from resnorm_jax.lab.signals.jacobian import JacobianOptions
-    from resnorm_jax.lab.signals.report import print_signals
-    from resnorm_jax.lab.signals.run import signals_of
-    from resnorm_jax.lab.signals.table import STATISTICS
-    from resnorm_jax.reporting.progress import Progress
-    from resnorm_jax.reporting.tables import runtime_line
+        from resnorm_jax.lab.signals.jacobian import JacobianOptions
+        from resnorm_jax.lab.signals.report import print_signals
+        from resnorm_jax.lab.signals.run import signals_of
+        from resnorm_jax.lab.signals.table import STATISTICS
+        from resnorm_jax.reporting.progress import Progress
+        from resnorm_jax.reporting.tables import runtime_line
 
     only = _names(chosen.only, STATISTICS.get, STATISTICS.names())
     if chosen.output is not None:
@@ -79,9 +81,10 @@ def _names(text: str, get, everything: tuple[str, ...]) -> list[str]:
 
 
 def _subjects(chosen: argparse.Namespace) -> "list[Subject]":
-    from resnorm_jax import arrangements
-    from resnorm_jax.config import from_dict
-    from resnorm_jax.lab.signals.run import subjects, trained_subject
+    with ending_at_once():
+        from resnorm_jax import arrangements
+        from resnorm_jax.config import from_dict
+        from resnorm_jax.lab.signals.run import subjects, trained_subject
 
     names = _names(chosen.arrangements, arrangements.get, arrangements.names())
     if chosen.run is not None:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from resnorm_jax.cli.arguments import Parser
 from resnorm_jax.cli.outputs import check_folder
+from resnorm_jax.cli.start import ending_at_once
 from resnorm_jax.schema import between
 
 if TYPE_CHECKING:
@@ -22,9 +23,10 @@ def main(argv: list[str]) -> int:
     else:
         check_folder("--output", chosen.output, (RECORDS, PAGE))
     # Imported here: --help should not wait for jax.
-    from rich.console import Console
+    with ending_at_once():
+        from rich.console import Console
 
-    from resnorm_jax.lab.theory.table import choose
+        from resnorm_jax.lab.theory.table import choose
 
     claims = choose(chosen.only)
     console = Console()
@@ -67,12 +69,13 @@ def _ids(text: str) -> tuple[str, ...]:
 
 
 def _measure(claims: Any, seeds: int | None, output: Path, console: "Console") -> dict[str, Any]:
-    from resnorm_jax.lab.theory.report import measured_words
-    from resnorm_jax.lab.theory.run import measure_all
-    from resnorm_jax.reporting.environment import busy_note
-    from resnorm_jax.reporting.files import write_json
-    from resnorm_jax.reporting.progress import Progress
-    from resnorm_jax.reporting.tables import runtime_line
+    with ending_at_once():
+        from resnorm_jax.lab.theory.report import measured_words
+        from resnorm_jax.lab.theory.run import measure_all
+        from resnorm_jax.reporting.environment import busy_note
+        from resnorm_jax.reporting.files import write_json
+        from resnorm_jax.reporting.progress import Progress
+        from resnorm_jax.reporting.tables import runtime_line
 
     _say(console, runtime_line(), busy_note())
     # Steps are estimated seconds, so that the time left is right where claims differ a hundredfold.

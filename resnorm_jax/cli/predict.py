@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from resnorm_jax.cli.arguments import Parser
 from resnorm_jax.cli.outputs import check_file
 from resnorm_jax.cli.predict_explain import check_page, write_explanation
+from resnorm_jax.cli.start import ending_at_once
 from resnorm_jax.schema import KEY_SEED, POSITIVE
 
 if TYPE_CHECKING:
@@ -46,12 +47,13 @@ def main(argv: list[str]) -> int:
 
 def _predict(chosen: argparse.Namespace, suffix: str) -> None:
     # Imported here: --help and mistakes should not wait for jax.
-    from rich.console import Console
+    with ending_at_once():
+        from rich.console import Console
 
-    from resnorm_jax.data.inputs import read_inputs
-    from resnorm_jax.reporting.files import write_bytes
-    from resnorm_jax.reporting.tables import runtime_line
-    from resnorm_jax.training.saved_run import load_trained
+        from resnorm_jax.data.inputs import read_inputs
+        from resnorm_jax.reporting.files import write_bytes
+        from resnorm_jax.reporting.tables import runtime_line
+        from resnorm_jax.training.saved_run import load_trained
 
     trained = load_trained(chosen.run, chosen.seed, chosen.checkpoint)
     examples = read_inputs(chosen.input, trained.meta)
@@ -73,7 +75,8 @@ def _predict(chosen: argparse.Namespace, suffix: str) -> None:
 
 def predictions(log_probs: "np.ndarray", classes: list[str]) -> Rows:
     """Return a dictionary for each row: its number from 1 on, class, probability, and every class'."""
-    import numpy as np
+    with ending_at_once():
+        import numpy as np
 
     probs = np.exp(log_probs.astype(np.float64))
     return [

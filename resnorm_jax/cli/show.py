@@ -1,6 +1,7 @@
 """``resnorm show NAME``: what a scheme does, layer by layer, or what a row of another table says."""
 
 from resnorm_jax.cli.arguments import Parser
+from resnorm_jax.cli.start import ending_at_once
 from resnorm_jax.schema import from_zero
 from resnorm_jax.sizes import SIZES
 
@@ -13,7 +14,8 @@ def main(argv: list[str]) -> int:
     chosen = parser.parse_args(argv)
     if chosen.json:
         parser.not_read(chosen, ["layer", "code"], "with --json, which has the whole plan")
-    from resnorm_jax.cli.show_rows import show
+    with ending_at_once():
+        from resnorm_jax.cli.show_rows import show
 
     show(chosen, parser)
     return 0

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from resnorm_jax.cli.config_file import load_config
 from resnorm_jax.cli.errors import guarded
+from resnorm_jax.cli.start import ending_at_once
 from resnorm_jax.errors import UserError, nearest
 from resnorm_jax.schema import told
 
@@ -35,10 +36,11 @@ def _train(argv: list[str]) -> None:
         return
     named, settings = _chosen(argv[1:])
     # Imported here: --help and mistakes should not wait for jax.
-    from rich.console import Console
+    with ending_at_once():
+        from rich.console import Console
 
-    from resnorm_jax.config import from_dict, override
-    from resnorm_jax.training.experiment import run_experiment
+        from resnorm_jax.config import from_dict, override
+        from resnorm_jax.training.experiment import run_experiment
 
     config = load_config(named.get("config", DEFAULT))
     for path, value in settings.items():
@@ -86,7 +88,8 @@ def _arguments(argv: list[str]) -> list[tuple[str, str]]:
 
 def check_accelerator() -> None:
     """Raise UserError, saying what jax found, unless there is a device that is no CPU."""
-    import jax
+    with ending_at_once():
+        import jax
 
     try:
         devices = jax.local_devices()

@@ -113,7 +113,8 @@ NORMS = (
     "layer+rms",
 )
 SAID = (
-    r"(must|is out of range|in float32|whole number|a number|more than a machine|not divide|true|fraction|found)"
+    r"(must|is out of range|in float32|whole number|a number|more than a machine|not divide|true"
+    r"|fraction|found)"
 )
 
 
@@ -204,19 +205,34 @@ FILES: dict[str, tuple[str | bytes, str]] = {
     "not UTF-8": (b"x = '\xff\xfe'\n", r"c\.py.*(SyntaxError|Unicode)"),
     "NUL bytes": (b"x = 1\0\n", r"c\.py.*(SyntaxError|ValueError)"),
     "an unknown encoding": (b"# coding: latin-99\nx = 1\n", r"c\.py.*SyntaxError"),
-    "nested too deep": ("x = " + "(" * 5000 + ")" * 5000, r"c\.py.*(SyntaxError|MemoryError|Recursion)"),
+    "nested too deep": (
+        "x = " + "(" * 5000 + ")" * 5000,
+        r"c\.py.*(SyntaxError|MemoryError|Recursion)",
+    ),
     "an operator 100,000 times": ("x = " + "-" * 100_000 + "1", r"c\.py.*(Error)"),
     "empty": ("", r"c\.py: no get_config; define get_config\(argument"),
     "no get_config": ("def config(argument):\n    return 1\n", r"c\.py: no get_config"),
     "get_config is no function": ("get_config = 3\n", r"c\.py: no get_config"),
-    "returns nothing": ("def get_config(argument=''):\n    pass\n", r"returns NoneType, not a ConfigDict"),
-    "returns a dictionary": ("def get_config(a):\n    return {}\n", r"returns dict, not a ConfigDict"),
+    "returns nothing": (
+        "def get_config(argument=''):\n    pass\n",
+        r"returns NoneType, not a ConfigDict",
+    ),
+    "returns a dictionary": (
+        "def get_config(a):\n    return {}\n",
+        r"returns dict, not a ConfigDict",
+    ),
     "returns an empty ConfigDict": (
         "from ml_collections import ConfigDict\ndef get_config(a):\n    return ConfigDict()\n",
         r"data\.source: unknown value ''; choose one of|config\.model\.\w+: unknown field",
     ),
-    "two arguments": ("def get_config(a, b):\n    return a\n", r"get_config does not take the argument"),
-    "raises": ("def get_config(a):\n    return 1 / 0\n", r"c\.py:2: ZeroDivisionError: division by zero"),
+    "two arguments": (
+        "def get_config(a, b):\n    return a\n",
+        r"get_config does not take the argument",
+    ),
+    "raises": (
+        "def get_config(a):\n    return 1 / 0\n",
+        r"c\.py:2: ZeroDivisionError: division by zero",
+    ),
     "raises in a call": (
         "def f():\n    raise KeyError('x')\n\n\ndef get_config(a):\n    return f()\n",
         r"c\.py:2: KeyError: 'x'",
@@ -245,13 +261,17 @@ FILES: dict[str, tuple[str | bytes, str]] = {
         GOOD + f"    return experiment({SECTIONS}, model=5)\n",
         r"config\.model: 5 is no section; give its fields by name",
     ),
-    "data that is a list": (GOOD + "    return experiment(data=[])\n", r"config\.data: \[\] is no section"),
+    "data that is a list": (
+        GOOD + "    return experiment(data=[])\n",
+        r"config\.data: \[\] is no section",
+    ),
     "an unknown field": (
         GOOD + f"    return experiment({SECTIONS}, model={{'widht': 8}})\n",
         r"config: unknown key 'widht'; did you mean 'width'",
     ),
     "a key that is no text": (
-        GOOD + f"    return experiment({SECTIONS}, model={{3: 8}})\n", r"config: unknown key 3;",
+        GOOD + f"    return experiment({SECTIONS}, model={{3: 8}})\n",
+        r"config: unknown key 3;",
     ),
     "a text for a number": (
         GOOD + f"    return experiment({SECTIONS}, model={{'width': 'wide'}})\n",
@@ -293,7 +313,7 @@ FILES: dict[str, tuple[str | bytes, str]] = {
         GOOD + "    return experiment(data={'source': 'digits', 'train': 3})\n",
         r"data\.train: unknown option of source 'digits'",
     ),
-}  # fmt: skip
+}
 CASES += [
     Case(f"config file/{name}", ("train", "--config={d}/c.py"), says, written(text))
     for name, (text, says) in FILES.items()
@@ -360,19 +380,34 @@ TRAIN = {
     "workdir without a value": (("--workdir",), r"--workdir: no value; write --workdir=VALUE"),
     "workdir empty": (("--workdir=",), r"--workdir: no value"),
     "workdir before an option": (("--workdir", "--config.seed=1"), r"--workdir: no value"),
-    "workdir twice": (("--workdir={d}/a", "--workdir={d}/b"), r"--workdir: given twice, .*; keep one"),
+    "workdir twice": (
+        ("--workdir={d}/a", "--workdir={d}/b"),
+        r"--workdir: given twice, .*; keep one",
+    ),
     "config twice": ((DIGITS, "--config={configs}/text.py"), r"--config: given twice"),
-    "a field twice": (("--config.seed=1", "--config.seed=2"), r"--config\.seed: given twice, '1' and '2'"),
+    "a field twice": (
+        ("--config.seed=1", "--config.seed=2"),
+        r"--config\.seed: given twice, '1' and '2'",
+    ),
     "a field without a value": (("--config.seed",), r"--config\.seed: no value"),
     "a field empty": (("--config.model.norm=",), r"--config\.model\.norm: no value"),
     "a field without a name": (("--config.=3",), r"config\.: unknown field"),
-    "an abbreviated option": (("--work={d}/run",), r"--work: unknown option; did you mean 'workdir'"),
-    "no accelerator": (("--require-accelerator",), r"--require-accelerator: jax \S+ found no GPU or TPU: "),
-    "a flag with a value": (("--require-accelerator=yes",), r"--require-accelerator: takes no value"),
+    "an abbreviated option": (
+        ("--work={d}/run",),
+        r"--work: unknown option; did you mean 'workdir'",
+    ),
+    "no accelerator": (
+        ("--require-accelerator",),
+        r"--require-accelerator: jax \S+ found no GPU or TPU: ",
+    ),
+    "a flag with a value": (
+        ("--require-accelerator=yes",),
+        r"--require-accelerator: takes no value",
+    ),
     "a blank": ((" ",), r"unexpected argument ' '"),
     "two hyphens": (("--",), r"unexpected argument '--'"),
     "three hyphens": (("---=x",), r"unexpected argument '---=x'"),
-}  # fmt: skip
+}
 CASES += [Case(f"train/{name}", ("train", *argv), says) for name, (argv, says) in TRAIN.items()]
 
 
@@ -385,66 +420,140 @@ RESNORM = {
     "list/abbreviated": (("list", "--mark"), r"unrecognized arguments: --mark"),
     "evaluate/no run": (("evaluate",), r"the following arguments are required: run"),
     "evaluate/no such run": (("evaluate", "{d}/run"), r"not a run directory"),
-    "evaluate/abbreviated": (("evaluate", "{d}", "--out={d}/a.json"), r"unrecognized arguments: --out"),
+    "evaluate/abbreviated": (
+        ("evaluate", "{d}", "--out={d}/a.json"),
+        r"unrecognized arguments: --out",
+    ),
     "evaluate/seed under 0": (("evaluate", "{d}", "--seed=-1"), r"--seed: -1 is out of range"),
     "evaluate/huge seed": (("evaluate", "{d}", f"--seed={2**63}"), r"--seed: \d+ is out of range"),
-    "evaluate/seed with _": (("evaluate", "{d}", "--seed=1_0"), r"--seed: '1_0' is not .*; write 10"),
+    "evaluate/seed with _": (
+        ("evaluate", "{d}", "--seed=1_0"),
+        r"--seed: '1_0' is not .*; write 10",
+    ),
     "evaluate/two seeds": (("evaluate", "{d}", "--seed=1", "--seed=2"), r"--seed: given twice"),
-    "evaluate/checkpoint": (("evaluate", "{d}", "--checkpoint=first"), r"--checkpoint: invalid choice"),
+    "evaluate/checkpoint": (
+        ("evaluate", "{d}", "--checkpoint=first"),
+        r"--checkpoint: invalid choice",
+    ),
     "evaluate/two runs": (("evaluate", "{d}/a", "{d}/b"), r"unrecognized arguments: \S+b"),
     "evaluate/run empty": (("evaluate", ""), r"empty; give a value"),
     "predict/no input": (("predict", "{d}"), r"the following arguments are required: input"),
-    "predict/row 0": (("predict", "a", "b", "--explain={d}/a.html", "--row=0"), r"--row: 0 must be over 0"),
-    "predict/row that is no number": (("predict", "a", "b", "--row=first"), r"--row: 'first' is not"),
+    "predict/row 0": (
+        ("predict", "a", "b", "--explain={d}/a.html", "--row=0"),
+        r"--row: 0 must be over 0",
+    ),
+    "predict/row that is no number": (
+        ("predict", "a", "b", "--row=first"),
+        r"--row: 'first' is not",
+    ),
     "predict/row unread": (("predict", "a", "b", "--row=1"), r"--row: not read without --explain"),
     "predict/seed": (("predict", "a", "b", "--seed=1e3"), r"--seed: '1e3' is not .*; write 1000"),
-    "show/depth": (("show", "pre_ln", "--depth=1000000000"), r"--depth: 1000000000 is out of range"),
+    "show/depth": (
+        ("show", "pre_ln", "--depth=1000000000"),
+        r"--depth: 1000000000 is out of range",
+    ),
     "show/depth 0": (("show", "pre_ln", "--depth=0"), r"--depth: 0 must be over 0"),
-    "show/depth with a blank": (("show", "pre_ln", "--depth= 5"), r"--depth: ' 5' is not .*; write 5"),
+    "show/depth with a blank": (
+        ("show", "pre_ln", "--depth= 5"),
+        r"--depth: ' 5' is not .*; write 5",
+    ),
     "show/layer": (("show", "pre_ln", "--layer=13"), r"--layer: 13 is none of 12 layers"),
-    "show/width": (("show", "pre_ln", "--width=100000000000"), r"--width: 100000000000 is out of range"),
+    "show/width": (
+        ("show", "pre_ln", "--width=100000000000"),
+        r"--width: 100000000000 is out of range",
+    ),
     "show/heads": (("show", "pre_ln", "--heads=5"), r"--heads: 5 does not divide --width 64"),
     "show/mlp-width": (("show", "pre_ln", "--mlp-width=-1"), r"--mlp-width: -1 must be over 0"),
     "show/other": (("show", "deepnorm", "--other=-4"), r"--other: -4 must not be negative"),
     "show/norm": (("show", "pre_ln", "--norm=layer*0+rms"), r"norm: 'layer\*0' in .* is no layer"),
-    "show/depth of a norm": (("show", "rms", "--depth=3"), r"--depth: not read for a row of the table norm"),
-    "show/json of a norm": (("show", "rms", "--json"), r"--json: not read for a row of the table norm"),
+    "show/depth of a norm": (
+        ("show", "rms", "--depth=3"),
+        r"--depth: not read for a row of the table norm",
+    ),
+    "show/json of a norm": (
+        ("show", "rms", "--json"),
+        r"--json: not read for a row of the table norm",
+    ),
     "show/json and code": (("show", "pre_ln", "--json", "--code"), r"--code: not read with --json"),
-    "show/json and layer": (("show", "pre_ln", "--json", "--layer=1"), r"--layer: not read with --json"),
+    "show/json and layer": (
+        ("show", "pre_ln", "--json", "--layer=1"),
+        r"--layer: not read with --json",
+    ),
     "show/abbreviated": (("show", "pre_ln", "--dep=3"), r"unrecognized arguments: --dep=3"),
     "show/two depths": (("show", "pre_ln", "--depth=3", "--depth=4"), r"--depth: given twice"),
     "show/an option of two lines": (("show", "pre_ln", "--a\nb"), r"unrecognized arguments: --a b"),
-    "article/seeds": (("lab", "article", "--output={d}/o", "--seeds=1"), r"--seeds: 1 is out of range"),
-    "article/huge seeds": (("lab", "article", "--output={d}/o", "--seeds=1000000000000"), r"--seeds: 1"),
-    "theory/seeds": (("lab", "theory", "--output={d}/o", "--seeds=0"), r"--seeds: 0 is out of range"),
-    "theory/list and output": (("lab", "theory", "--list", "--output={d}/o"), r"--output: not read with --list"),
-    "theory/only": (("lab", "theory", "--output={d}/o", "--only=mhc_gian"), r"did you mean 'mhc_gain'"),
+    "article/seeds": (
+        ("lab", "article", "--output={d}/o", "--seeds=1"),
+        r"--seeds: 1 is out of range",
+    ),
+    "article/huge seeds": (
+        ("lab", "article", "--output={d}/o", "--seeds=1000000000000"),
+        r"--seeds: 1",
+    ),
+    "theory/seeds": (
+        ("lab", "theory", "--output={d}/o", "--seeds=0"),
+        r"--seeds: 0 is out of range",
+    ),
+    "theory/list and output": (
+        ("lab", "theory", "--list", "--output={d}/o"),
+        r"--output: not read with --list",
+    ),
+    "theory/only": (
+        ("lab", "theory", "--output={d}/o", "--only=mhc_gian"),
+        r"did you mean 'mhc_gain'",
+    ),
     "signal/rows": (("lab", "signal", "--rows=0"), r"--rows: 0 must be over 0"),
     "signal/seed": (("lab", "signal", f"--seed={2**32}"), r"--seed: 4294967296 is out of range"),
     "signal/only": (("lab", "signal", "--only=stream_powr"), r"did you mean 'stream_power'"),
     "signal/only empty": (("lab", "signal", "--only="), r"--only: empty; give a value"),
     "compare/output": (("lab", "compare"), r"the following arguments are required: --output"),
-    "compare/steps": (("lab", "compare", "--output={d}/o", "--steps=0"), r"--steps: 0 must be over 0"),
-    "compare/huge steps": (("lab", "compare", "--output={d}/o", "--steps=1000000000000"), r"--steps: "),
-    "compare/depths": (("lab", "compare", "--output={d}/o", "--depths=1e300"), r"--depths: '1e300' is not"),
-    "compare/depth 0": (("lab", "compare", "--output={d}/o", "--depths=3,0"), r"--depths: 0 must be over 0"),
-    "compare/rates": (
-        ("lab", "compare", "--output={d}/o", "--learning-rates=1e-60"), r"--learning-rates: .* float32",
+    "compare/steps": (
+        ("lab", "compare", "--output={d}/o", "--steps=0"),
+        r"--steps: 0 must be over 0",
     ),
-    "compare/rate NaN": (("lab", "compare", "--output={d}/o", "--learning-rates=nan"), r"--learning-rates: nan"),
-    "certify/depth": (("lab", "certify", "{configs}/digits.py", "--depth=-1"), r"--depth: -1 must be over 0"),
+    "compare/huge steps": (
+        ("lab", "compare", "--output={d}/o", "--steps=1000000000000"),
+        r"--steps: ",
+    ),
+    "compare/depths": (
+        ("lab", "compare", "--output={d}/o", "--depths=1e300"),
+        r"--depths: '1e300' is not",
+    ),
+    "compare/depth 0": (
+        ("lab", "compare", "--output={d}/o", "--depths=3,0"),
+        r"--depths: 0 must be over 0",
+    ),
+    "compare/rates": (
+        ("lab", "compare", "--output={d}/o", "--learning-rates=1e-60"),
+        r"--learning-rates: .* float32",
+    ),
+    "compare/rate NaN": (
+        ("lab", "compare", "--output={d}/o", "--learning-rates=nan"),
+        r"--learning-rates: nan",
+    ),
+    "certify/depth": (
+        ("lab", "certify", "{configs}/digits.py", "--depth=-1"),
+        r"--depth: -1 must be over 0",
+    ),
     "certify/arrangements": (
-        ("lab", "certify", "{configs}/digits.py", "--arrangements=pre_nl"), r"--arrangements: unknown name",
+        ("lab", "certify", "{configs}/digits.py", "--arrangements=pre_nl"),
+        r"--arrangements: unknown name",
     ),
     "prune/rows": (("lab", "prune", "{d}", "--rows=0"), r"--rows: 0 must be over 0"),
-    "prune/keep": (("lab", "prune", "{d}", "--keep=1_0"), r"--keep: '1_0'; give shares from 0 to 1"),
+    "prune/keep": (
+        ("lab", "prune", "{d}", "--keep=1_0"),
+        r"--keep: '1_0'; give shares from 0 to 1",
+    ),
     "prune/seed": (("lab", "prune", "{d}", "--seed=-1"), r"--seed: -1 is out of range"),
     "bench/only": (("bench", "--only=norms"), r"--only: invalid choice: 'norms'"),
     "bench/names": (("bench", "--names=rms"), r"--names: not read without --only="),
     "bench/over": (("bench", "--over=norm"), r"--over: not read without --only=digits or vowels"),
-    "bench/dtype": (("bench", "--only=depth", "--dtype=bfloat16"), r"--dtype: not read with --only=depth"),
+    "bench/dtype": (
+        ("bench", "--only=depth", "--dtype=bfloat16"),
+        r"--dtype: not read with --only=depth",
+    ),
     "bench/an unknown option": (("bench", "--quik"), r"unrecognized arguments: --quik"),
-}  # fmt: skip
+}
 CASES += [
     Case(f"command/{name}", ("resnorm", *argv), says) for name, (argv, says) in RESNORM.items()
 ]
