@@ -9,7 +9,13 @@ Run again with the same command, an interrupted run goes on where its last check
 
 import sys
 
-from resnorm_jax.cli.train import main
-
 if __name__ == "__main__":
+    try:
+        from resnorm_jax.cli.start import ending_at_once
+
+        with ending_at_once():
+            from resnorm_jax.cli.train import main
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
     sys.exit(main(sys.argv))

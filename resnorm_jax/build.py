@@ -1,5 +1,6 @@
 """From a checked config to objects. The one place that joins the two."""
 
+import math
 from typing import Any
 
 import flax.linen as nn
@@ -14,9 +15,10 @@ from resnorm_jax.modules.encoder import TransformerEncoder
 from resnorm_jax.modules.front_ends import FeatureEmbedding, PatchEmbedding, TokenEmbedding
 from resnorm_jax.modules.pooling import POOLING
 from resnorm_jax.modules.positions import POSITIONS
-from resnorm_jax.planning import Plan
+from resnorm_jax.planning import FeedForwardPlan, Plan
 
 PATCH = 2
+MOST_BYTES = 2**40  # of one array, or of a model's parameters
 DEVICE_AXIS = "devices"  # the mapped axis over which the rows of a batch are spread
 
 
@@ -32,6 +34,7 @@ def build_model(config: Config, meta: dict[str, Any]) -> SequenceClassifier:
       UserError: naming the field that does not fit.
     """
     planned = check_names(config.model)
+    _check_data(config, meta)
     model, kind = config.model, meta["kind"]
     dtype = jnp.dtype(config.train.precision)
     for field, reader in (("patch", "images"), ("kernel", "features")):
@@ -66,9 +69,51 @@ def check_names(model: ModelConfig) -> Plan:
         except UserError as error:
             raise UserError(f"config.model.{field}: {str(error).partition(': ')[2]}") from None
     try:
-        return _encoder(model).plan(model.width)
+        planned = _encoder(model).plan(model.width)
     except ChoiceError as error:
         raise UserError(f"config.model.{error}") from None
+    if POSITIONS.get(model.positions).rotary and model.width // model.heads % 2:
+        raise UserError(
+            f"config.model.positions: {model.positions!r} turns pairs of features, and a head of "
+            f"model.width {model.width} / model.heads {model.heads} has {model.width // model.heads}; "
+            "give heads of an even width"
+        )
+    _check_bytes("model.width", f"{model.width}, with model.depth {model.depth}", _kernels(planned))
+    return planned
+
+
+def _kernels(planned: Plan) -> int:
+    """Return how many numbers the kernels of all layers hold, nearly all of a model's."""
+    width, inner = planned.width, planned.mlp_width * (2 + planned.activation.gated)
+    layers = (layer.sublayers for segment in planned.segments for layer in segment.layers)
+    branches = (b for sublayers in layers for sublayer in sublayers for b in sublayer.branches)
+    return sum(width * (inner if isinstance(b, FeedForwardPlan) else 4 * width) for b in branches)
+
+
+def _check_data(config: Config, meta: dict[str, Any]) -> None:
+    """Check what grows with the data: arrays that no machine holds, a kernel that sees padding."""
+    model, longest = config.model, _max_length(config.model, meta)
+    rows = config.train.batch_size // config.train.accumulate
+    size = max(model.width, math.prod(meta["shape"]))
+    _check_bytes("train.batch_size", f"{rows} rows of {longest} x {size}", rows * longest * size)
+    limit = longest if POSITIONS.get(model.positions).limited else 0
+    _check_bytes("model.max_length", f"{limit} learned positions", limit * model.width)
+    words = len(meta["vocabulary"])
+    _check_bytes("model.width", f"{model.width}, with {words} tokens", words * model.width)
+    if (model.kernel or 1) > 2 * longest - 1:
+        raise UserError(
+            f"config.model.kernel: {model.kernel} reaches past the data's longest sequence, {longest}, "
+            f"from every position; give at most {2 * longest - 1}"
+        )
+
+
+def _check_bytes(field: str, what: str, count: int) -> None:
+    """Raise UserError for an array of more float32 numbers than a machine holds."""
+    if 4 * count > MOST_BYTES:
+        raise UserError(
+            f"config.{field}: {what}: an array of {4 * count / 2**40:,.0f} TiB, more than a machine "
+            "has; make it smaller"
+        )
 
 
 def _encoder(model: ModelConfig, dtype: Any = None) -> TransformerEncoder:

@@ -14,22 +14,37 @@ from ml_collections import ConfigDict, config_dict
 from resnorm_jax.arrangements import DEFAULT
 from resnorm_jax.data.sources import SOURCES, make_options
 from resnorm_jax.errors import UserError, check_choice, nearest
-from resnorm_jax.schema import NOT_NEGATIVE, POSITIVE, SHARE, checked, kind_name, kinds, option
+from resnorm_jax.schema import (
+    KEY_SEED,
+    POSITIVE,
+    SHARE,
+    check_section,
+    checked,
+    from_zero,
+    kinds,
+    number,
+    option,
+    over_zero,
+    told,
+)
+from resnorm_jax.sizes import RATE, SIZES, STEPS
 
 
 @dataclass(frozen=True)
 class ModelConfig:
     """The model; fields as in `TransformerEncoder` and `SequenceClassifier`."""
 
-    width: int = option(64, "of the stream", POSITIVE)
-    depth: int = option(3, "layers", POSITIVE)
-    heads: int = option(4, "of attention", POSITIVE)
-    mlp_width: int | None = option(None, "inside the feed-forward layer; 4 * width", POSITIVE)
+    width: int = option(64, "of the stream", SIZES["width"])
+    depth: int = option(3, "layers", SIZES["depth"])
+    heads: int = option(4, "of attention", SIZES["heads"])
+    mlp_width: int | None = option(
+        None, "inside the feed-forward layer; 4 * width", SIZES["mlp_width"]
+    )
     arrangement: str = option(DEFAULT, "where norms stand and how branches are added")
     norm: str = option(
         "layer", "of every slot that is not given: a name, or one a layer: layer*2+rms"
     )
-    norm_epsilon: float | None = option(None, "the norm's own if not given")
+    norm_epsilon: float | None = option(None, "the norm's own if not given", SIZES["norm_epsilon"])
     embedding_norm: str | None = option(
         None, "slot: the embedding; a slot's norm stands in place of norm"
     )
@@ -54,18 +69,22 @@ class ModelConfig:
     dropout: float = option(0.1, "of embeddings and branches", SHARE)
     attention_dropout: float = option(0.0, "of attention weights", SHARE)
     drop_path: float = option(
-        0.0, "of a branch, in the last layer; in layer l, l / depth of it", SHARE
+        0.0, "of a branch, in the last layer; in layer l, l / depth of it", SIZES["drop_path"]
     )
     positions: str = option("learned", "how positions are told")
-    max_length: int | None = option(None, "positions; the longest sequence of the data", POSITIVE)
-    pooling: str = option("mean", "from positions to one vector")
-    patch: int | None = option(None, "images only: side of a patch, 2 if not given", POSITIVE)
-    kernel: int | None = option(
-        None, "features only: positions that the embedding sees, 1 if not given", POSITIVE
+    max_length: int | None = option(
+        None, "positions; the longest sequence of the data", over_zero(10**7)
     )
-    unroll: int = option(1, "layers unrolled in each step of the scan", POSITIVE)
+    pooling: str = option("mean", "from positions to one vector")
+    patch: int | None = option(
+        None, "images only: side of a patch, 2 if not given", over_zero(1024)
+    )
+    kernel: int | None = option(
+        None, "features only: positions that the embedding sees, 1 if not given", over_zero(1024)
+    )
+    unroll: int = option(1, "layers unrolled in each step of the scan", SIZES["depth"])
     remat: str = option("none", "what the backward pass computes again")
-    remat_every: int = option(1, "layers between carries that are kept, with remat", POSITIVE)
+    remat_every: int = option(1, "layers between carries that are kept, with remat", SIZES["depth"])
 
 
 @dataclass(frozen=True)
@@ -73,16 +92,16 @@ class OptimizerConfig:
     """The optimizer; None leaves an algorithm's own default, a value it does not read is an error."""
 
     algorithm: str = option("adamw", "of the update")
-    learning_rate: float = option(1e-3, "largest", POSITIVE)
+    learning_rate: float = option(1e-3, "largest", RATE)
     schedule: str = option("cosine", "of the learning rate")
     warmup: float = option(0.0, "share of all steps", SHARE)
-    weight_decay: float | None = option(None, "the algorithm's own if not given", NOT_NEGATIVE)
+    weight_decay: float | None = option(None, "the algorithm's own if not given", from_zero(1e6))
     decay: str = option("kernel", "roles that decay, by comma or +: see resnorm_jax.training.roles")
     b1: float | None = option(None, "decay of the mean gradient", SHARE)
     b2: float | None = option(None, "decay of the mean square", SHARE)
-    epsilon: float | None = option(None, "added to the root of the mean square")
+    epsilon: float | None = option(None, "added to the root of the mean square", from_zero(1e6))
     momentum: float | None = option(None, "decay of the velocity", SHARE)
-    clip: float | None = option(1.0, "largest global norm of the gradient", POSITIVE)
+    clip: float | None = option(1.0, "largest global norm of the gradient", over_zero(1e30))
     unit_weights: bool = option(False, "kernels of unit length after every update, as nGPT's")
 
 
@@ -91,11 +110,11 @@ class TrainConfig:
     """The run."""
 
     batch_size: int = option(
-        32, "rows of a global batch, over all devices and micro-batches", POSITIVE
+        32, "rows of a global batch, over all devices and micro-batches", over_zero(2**20)
     )
-    epochs: int = option(50, "passes over the training rows", POSITIVE)
-    steps: int | None = option(None, "in place of epochs", POSITIVE)
-    accumulate: int = option(1, "micro-batches per step", POSITIVE)
+    epochs: int = option(50, "passes over the training rows", over_zero(10**7))
+    steps: int | None = option(None, "in place of epochs", STEPS)
+    accumulate: int = option(1, "micro-batches per step", over_zero(2**20))
     label_smoothing: float = option(0.0, "share of the target spread over all classes", SHARE)
     precision: str = option("float32", "of the computation", choices=("float32", "bfloat16"))
     ema: float | None = option(
@@ -122,7 +141,7 @@ class TrainConfig:
         None, "steps; checkpoints at multiples of it stay for good", POSITIVE
     )
     keep_best: int = option(1, "best checkpoints that stay, with select=best", POSITIVE)
-    buckets: int = option(3, "padded lengths, hence compiled shapes", POSITIVE)
+    buckets: int = option(3, "padded lengths, hence compiled shapes", over_zero(1000))
     scale: bool = option(
         True, "features: zero mean and unit variance by channel, from training rows"
     )
@@ -137,10 +156,10 @@ class Config:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     seed: int = option(
-        0, "the first: initialization, order of rows, dropout, validation split", NOT_NEGATIVE
+        0, "the first: initialization, order of rows, dropout, validation split", KEY_SEED
     )
-    seeds: int = option(1, "how many runs, with seeds seed, seed + 1, ...", POSITIVE)
-    devices: int = option(0, "how many local devices; 0 for all", NOT_NEGATIVE)
+    seeds: int = option(1, "how many runs, with seeds seed, seed + 1, ...", over_zero(10**5))
+    devices: int = option(0, "how many local devices; 0 for all", from_zero(10**5))
 
     def to_dict(self) -> dict[str, Any]:
         """Return nested plain dictionaries, as written to ``config.json``."""
@@ -160,13 +179,16 @@ def from_dict(values: Mapping[str, Any]) -> Config:
       UserError: naming the field: an unknown key (with the nearest name), a wrong type, a value out
         of range, or fields that contradict each other.
     """
+    check_section("config", values)
     values = dict(values)
+    check_section("config.data", values.get("data", {}))
     data = dict(values.pop("data", {}))
     source = data.pop("source", "")
     options = make_options(str(source), data)
     given = checked(Config, values, "config.")
     config = Config(data={"source": source, **asdict(options)}, **given)
     _check_divisors(config)
+    KEY_SEED.check("config.seed + config.seeds - 1", config.seed + config.seeds - 1)
     return config
 
 
@@ -190,15 +212,40 @@ def experiment(
     """
     config = _defaults(sections)
     presets = {**PRESETS, **(presets or {})}
+    given: dict[str, str] = {}
     for item in filter(None, (part.strip() for part in argument.split(","))):
         name, equals, text = item.partition("=")
         if not equals:
             check_choice("config argument", name, presets)
-            for path, value in presets[name].items():
-                _assign(config, path, value)
+            _check_once(given, name, "")
+            _preset(config, name, presets[name], given)
         else:
-            override(config, _find(config, name), text)
+            path = _find(config, name)
+            _check_once(given, path, text)
+            override(config, path, text)
     return config
+
+
+def _check_once(given: dict[str, str], name: str, text: str) -> None:
+    """Note what an argument gives; raise UserError for a setting given twice, differently."""
+    if given.setdefault(name, text) != text:
+        raise UserError(
+            f"config argument: {name} is given twice, {given[name]!r} and {text!r}; keep one"
+        )
+
+
+def _preset(
+    config: ConfigDict, name: str, values: Mapping[str, Any], given: Mapping[str, str]
+) -> None:
+    for path, value in values.items():
+        if path in given:
+            raise UserError(
+                f"config argument: preset {name!r} comes after {path}={given[path]}, which it sets "
+                "too; write the preset first"
+            )
+        if path != "data" and path not in (known := _leaves(config)):
+            raise UserError(f"preset {name!r}: {path}: unknown field; {nearest(path, known)}")
+        _assign(config, path, value)
 
 
 def override(config: ConfigDict, path: str, text: str) -> None:
@@ -208,30 +255,41 @@ def override(config: ConfigDict, path: str, text: str) -> None:
       UserError: if there is no such field (naming the nearest), or the text is not of its type.
     """
     leaves = _leaves(config)
+    inside = [leaf for leaf in leaves if leaf.startswith(f"{path}.")]
+    if inside:
+        raise UserError(
+            f"config.{path}: a section, which has no value; set a field of it, e.g. config.{inside[0]}"
+        )
     if path not in leaves:
-        raise UserError(f"config.{path}: unknown field; {nearest(path, leaves)}")
+        raise UserError(f"config.{told(path)}: unknown field; {nearest(path, leaves)}")
     _assign(config, path, _parse(path, text, _kind(config, path)))
 
 
 def _defaults(sections: Mapping[str, Any]) -> ConfigDict:
     config = ConfigDict(_section(Config, sections, skip=("data",)))
+    check_section("config.data", sections.get("data"))
     data = dict(sections["data"])
-    source = check_choice("data.source", data.pop("source"), SOURCES)
+    source = check_choice("data.source", str(data.pop("source", "")), SOURCES)
     config.data = ConfigDict({"source": source, **asdict(make_options(source, data))})
     return config
 
 
-def _section(cls: Any, given: Mapping[str, Any], skip: tuple[str, ...] = ()) -> dict[str, Any]:
+def _section(
+    cls: Any, given: Mapping[str, Any], path: str = "config", skip: tuple[str, ...] = ()
+) -> dict[str, Any]:
+    check_section(path, given)
     known = kinds(cls)
-    for name in sorted(set(given) - set(known)):
-        raise UserError(f"config: unknown key {name!r}; {nearest(name, known)}")
+    for name in sorted(set(given) - set(known), key=str):
+        raise UserError(f"config: unknown key {name!r}; {nearest(str(name), known)}")
+    inside = {name for name, (kind, _) in known.items() if is_dataclass(kind)} | set(skip)
+    values = checked(cls, {k: v for k, v in given.items() if k not in inside}, f"{path}.")
     out: dict[str, Any] = {}
     for f in fields(cls):
         kind, optional = known[f.name]
         if is_dataclass(kind):
-            out[f.name] = _section(kind, given.get(f.name, {}))
+            out[f.name] = _section(kind, given.get(f.name, {}), f"{path}.{f.name}")
         elif f.name not in skip:
-            value = given.get(f.name, f.default if f.default is not MISSING else None)
+            value = values.get(f.name, f.default if f.default is not MISSING else None)
             out[f.name] = _placeholder(kind, value) if optional else value
     return out
 
@@ -300,10 +358,12 @@ def _parse(path: str, text: str, kind: type) -> Any:
         return None
     if kind is bool:
         return check_choice(path, text.lower(), ("true", "false")) == "true"
+    if kind not in (int, float):
+        return text
     try:
-        return kind(text)
-    except ValueError:
-        raise UserError(f"config.{path}: {text!r} is not {kind_name(kind)}") from None
+        return number(text, kind)
+    except UserError as error:
+        raise UserError(f"config.{path}: {error}") from None
 
 
 def _check_divisors(config: Config) -> None:

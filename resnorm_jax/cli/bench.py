@@ -6,7 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from resnorm_jax.cli.arguments import Parser
 from resnorm_jax.cli.errors import guarded
+from resnorm_jax.cli.outputs import check_file
+from resnorm_jax.cli.start import ending_at_once
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -17,17 +20,24 @@ MENUS = ("norm", "arrangement", "stream")
 
 def main(argv: list[str]) -> int:
     """Run ``resnorm bench`` with these arguments (the command's own name left out)."""
+    return guarded(lambda: _main(argv))
+
+
+def _main(argv: list[str]) -> None:
     parser = _parser()
     arguments = parser.parse_args(argv)
-    if arguments.names and arguments.only not in (*TABLES, DEPTH):
-        parser.error("--names goes with --only=digits, vowels or depth")
+    if arguments.only not in (*TABLES, DEPTH):
+        parser.not_read(arguments, ["names"], "without --only=digits, vowels or depth")
+    if arguments.only not in TABLES:
+        parser.not_read(arguments, ["over"], "without --only=digits or vowels")
+    if arguments.only == DEPTH:
+        parser.not_read(arguments, ["dtype"], "with --only=depth")
     commands = {DEPTH: _depth, **dict.fromkeys(TABLES, _trained)}
-    command = commands.get(arguments.only, _bench)
-    return guarded(lambda: command(arguments))
+    commands.get(arguments.only, _bench)(arguments)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="resnorm bench",
         description="Measure this library beside flax.linen and torch: ratios under 1 are in favor "
         "of this library. About three minutes on two cores.",
@@ -64,13 +74,14 @@ def _parser() -> argparse.ArgumentParser:
 
 def _bench(arguments: argparse.Namespace) -> None:
     # Imported here, as below: --help should not wait for jax.
-    from rich.console import Console
+    with ending_at_once():
+        from rich.console import Console
 
-    from resnorm_jax.bench import report
-    from resnorm_jax.bench.run import SECTIONS, Settings, measure_all, quick_settings
-    from resnorm_jax.reporting.environment import busy_note
-    from resnorm_jax.reporting.files import write_json
-    from resnorm_jax.reporting.tables import runtime_line
+        from resnorm_jax.bench import report
+        from resnorm_jax.bench.run import SECTIONS, Settings, measure_all, quick_settings
+        from resnorm_jax.reporting.environment import busy_note
+        from resnorm_jax.reporting.files import write_json
+        from resnorm_jax.reporting.tables import runtime_line
 
     tables: dict[str, Callable[[Any, Console], None]] = {
         "norm": report.norm_table,
@@ -78,6 +89,8 @@ def _bench(arguments: argparse.Namespace) -> None:
         "accuracy": report.accuracy_table,
         "memory": report.cost_tables,
     }
+    output = _output(arguments, "bench")
+    check_file("--output", output)
     console = Console()
     _say(console, runtime_line(), busy_note())
     settings = quick_settings(arguments.dtype) if arguments.quick else Settings(arguments.dtype)
@@ -93,30 +106,32 @@ def _bench(arguments: argparse.Namespace) -> None:
 
         sections = SECTIONS if arguments.only is None else (arguments.only,)
         document = measure_all(settings, sections, note, done)
-    output = arguments.output or Path(f"resnorm-bench-{document['backend']}.json")
     write_json(output, document)
     _say(console, f"results  {output}")
 
 
 def _trained(arguments: argparse.Namespace) -> None:
-    from rich.console import Console
+    with ending_at_once():
+        from rich.console import Console
 
-    from resnorm_jax.bench.report import trained_table
-    from resnorm_jax.bench.training_table import MENUS, QUICK, earlier_rows, train_table
-    from resnorm_jax.errors import check_choice
-    from resnorm_jax.reporting.environment import busy_note, environment
-    from resnorm_jax.reporting.files import write_json
-    from resnorm_jax.reporting.tables import runtime_line
+        from resnorm_jax.bench.report import trained_table
+        from resnorm_jax.bench.training_table import MENUS, QUICK, earlier_rows, train_table
+        from resnorm_jax.errors import check_choice
+        from resnorm_jax.reporting.environment import busy_note, environment
+        from resnorm_jax.reporting.files import write_json
+        from resnorm_jax.reporting.tables import runtime_line
 
     data = arguments.only
     menu = arguments.over or ("norm" if data == TABLES[0] else "arrangement")
     choices = MENUS[menu]()
     names = [check_choice("--names", name, choices) for name in arguments.names or choices]
+    output = _output(arguments, f"{data}-{menu}")
+    if not output.exists():  # a table that was begun there goes on
+        check_file("--output", output)
     console = Console()
     _say(console, runtime_line(), busy_note())
     settings = f"precision={arguments.dtype}" + (f",{QUICK}" if arguments.quick else "")
     about = environment()
-    output = arguments.output or Path(f"resnorm-{data}-{menu}-{about['backend']}.json")
     known = earlier_rows(output, data, menu, settings)
     _say(console, f"{len(known)} rows are in {output} already" if known else None)
 
@@ -130,21 +145,24 @@ def _trained(arguments: argparse.Namespace) -> None:
 
 
 def _depth(arguments: argparse.Namespace) -> None:
-    from dataclasses import replace
+    with ending_at_once():
+        from dataclasses import replace
 
-    from rich.console import Console
+        from rich.console import Console
 
-    from resnorm_jax import arrangements
-    from resnorm_jax.bench.depth import QUICK, Depths, depth_costs
-    from resnorm_jax.bench.report import depth_table
-    from resnorm_jax.reporting.environment import busy_note, environment
-    from resnorm_jax.reporting.files import write_json
-    from resnorm_jax.reporting.tables import runtime_line
+        from resnorm_jax import arrangements
+        from resnorm_jax.bench.depth import QUICK, Depths, depth_costs
+        from resnorm_jax.bench.report import depth_table
+        from resnorm_jax.reporting.environment import busy_note, environment
+        from resnorm_jax.reporting.files import write_json
+        from resnorm_jax.reporting.tables import runtime_line
 
     settings = QUICK if arguments.quick else Depths()
     if arguments.names:
         names = tuple(arrangements.get(name).name for name in arguments.names)
         settings = replace(settings, arrangements=names)
+    output = _output(arguments, "depth")
+    check_file("--output", output)
     console = Console()
     _say(console, runtime_line(), busy_note())
     found: list[dict[str, Any]] = []
@@ -154,9 +172,16 @@ def _depth(arguments: argparse.Namespace) -> None:
             _say(console, None if console.is_terminal else f"{row['arrangement']} {row['depth']}")
     document = {**environment(), DEPTH: found}
     depth_table(found, console)
-    output = arguments.output or Path(f"resnorm-depth-{document['backend']}.json")
     write_json(output, document)
     _say(console, f"results  {output}")
+
+
+def _output(arguments: argparse.Namespace, name: str) -> Path:
+    """Return the file of the results."""
+    with ending_at_once():
+        import jax
+
+    return arguments.output or Path(f"resnorm-{name}-{jax.default_backend()}.json")
 
 
 def _say(console: "Console", *lines: str | None) -> None:

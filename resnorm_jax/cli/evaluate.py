@@ -5,7 +5,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from resnorm_jax.cli.arguments import Parser
+from resnorm_jax.cli.outputs import check_file
+from resnorm_jax.cli.start import ending_at_once
 from resnorm_jax.errors import UserError
+from resnorm_jax.schema import KEY_SEED
 
 if TYPE_CHECKING:
     from resnorm_jax.data import Examples
@@ -17,21 +20,27 @@ def main(argv: list[str]) -> int:
     parser = Parser(prog="resnorm evaluate", description="Score a run's checkpoint.")
     parser.add_argument("run", type=Path, help="run directory")
     parser.add_argument("--input", type=Path, help="labelled .ts, .npz, .csv or .jsonl file")
-    parser.add_argument("--seed", type=int, help="which seed's checkpoint; the first if left out")
+    parser.add_number(
+        "--seed", int, KEY_SEED, help="which seed's checkpoint; the first if left out"
+    )
     parser.add_argument("--checkpoint", choices=("best", "last"), help="as scored if left out")
     parser.add_argument("--output", type=Path, help="JSON file for the scores")
-    _evaluate(parser.parse_args(argv))
+    chosen = parser.parse_args(argv)
+    if chosen.output:
+        check_file("--output", chosen.output)
+    _evaluate(chosen)
     return 0
 
 
 def _evaluate(chosen: argparse.Namespace) -> None:
     # Imported here: --help and mistakes should not wait for jax.
-    from rich.console import Console
+    with ending_at_once():
+        from rich.console import Console
 
-    from resnorm_jax.reporting.files import write_json
-    from resnorm_jax.reporting.metrics import score
-    from resnorm_jax.reporting.tables import per_class_table, result_table, runtime_line
-    from resnorm_jax.training.saved_run import load_trained
+        from resnorm_jax.reporting.files import write_json
+        from resnorm_jax.reporting.metrics import score
+        from resnorm_jax.reporting.tables import per_class_table, result_table, runtime_line
+        from resnorm_jax.training.saved_run import load_trained
 
     console = Console()
     console.print(runtime_line(), highlight=False)
@@ -54,8 +63,9 @@ def _evaluate(chosen: argparse.Namespace) -> None:
 
 def _rows(trained: "Trained", path: Path | None) -> tuple["Examples", dict[str, float]]:
     """Return the rows to score, and what trivial rules score on them."""
-    from resnorm_jax.data.inputs import read_inputs
-    from resnorm_jax.training.run_data import baselines
+    with ending_at_once():
+        from resnorm_jax.data.inputs import read_inputs
+        from resnorm_jax.training.run_data import baselines
 
     if path is None:
         dataset = trained.dataset()

@@ -3,6 +3,7 @@
 from importlib import import_module
 
 from resnorm_jax.cli.arguments import usage
+from resnorm_jax.cli.start import ending_at_once
 from resnorm_jax.errors import UserError, nearest
 
 LABS = {
@@ -22,4 +23,6 @@ def main(argv: list[str]) -> int:
         return 0
     if argv[0] not in LABS:
         raise UserError(f"resnorm lab: no command {argv[0]!r}; {nearest(argv[0], LABS)}")
-    return import_module(f"resnorm_jax.cli.lab_{argv[0]}").main(argv[1:])
+    with ending_at_once():
+        command = import_module(f"resnorm_jax.cli.lab_{argv[0]}").main
+    return command(argv[1:])

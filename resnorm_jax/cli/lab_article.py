@@ -8,7 +8,10 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from resnorm_jax.cli.arguments import Parser
+from resnorm_jax.cli.outputs import check_folder
+from resnorm_jax.cli.start import ending_at_once
 from resnorm_jax.errors import UserError
+from resnorm_jax.schema import between
 
 FILES = ("report.html", "report.json")
 
@@ -23,20 +26,17 @@ def parse(argv: list[str]) -> argparse.Namespace:
         "--output", type=Path, default=Path("resnorm-article"), help="folder of the report"
     )
     parser.add_argument("--quick", action="store_true", help="tiny sizes: whether all of it runs")
-    parser.add_argument("--seeds", type=int, help="runs of the random-batch training (100)")
+    # At least 2, so that there is a band.
+    parser.add_number(
+        "--seeds", int, between(2, 10**6), help="runs of the random-batch training (100)"
+    )
     return parser.parse_args(argv)
 
 
 def main(argv: list[str]) -> int:
     """Run the experiments and write the report; return the exit status."""
     arguments = parse(argv)
-    if arguments.seeds is not None and arguments.seeds < 2:
-        raise UserError(f"--seeds: {arguments.seeds}; give at least 2, so that there is a band")
-    for name in FILES:
-        if (arguments.output / name).exists():
-            raise UserError(
-                f"--output: {arguments.output / name} is there already; give another folder"
-            )
+    check_folder("--output", arguments.output, FILES)
     if find_spec("matplotlib") is None:  # said now, not after a quarter of an hour
         raise UserError(
             "lab article: its report is figures, and matplotlib is not installed; run: "
@@ -46,13 +46,14 @@ def main(argv: list[str]) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from rich.console import Console
+    with ending_at_once():
+        from rich.console import Console
 
-    from resnorm_jax.lab.article import report
-    from resnorm_jax.lab.article.sections import PARTS
-    from resnorm_jax.lab.article.settings import QUICK, Settings
-    from resnorm_jax.reporting.progress import Progress
-    from resnorm_jax.reporting.tables import runtime_line
+        from resnorm_jax.lab.article import report
+        from resnorm_jax.lab.article.sections import PARTS
+        from resnorm_jax.lab.article.settings import QUICK, Settings
+        from resnorm_jax.reporting.progress import Progress
+        from resnorm_jax.reporting.tables import runtime_line
 
     settings = QUICK if arguments.quick else Settings()
     if arguments.seeds is not None:

@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from resnorm_jax.cli.arguments import Parser
-from resnorm_jax.cli.lab_common import arrangement_names, check_new, read_config
-from resnorm_jax.errors import UserError
+from resnorm_jax.cli.lab_common import arrangement_names, read_config
+from resnorm_jax.cli.outputs import check_folder
+from resnorm_jax.cli.start import ending_at_once
+from resnorm_jax.sizes import SIZES
 
 
 def main(argv: list[str]) -> int:
@@ -21,7 +23,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument(
         "--arrangements", default="usual", help="names by comma, `usual` (the default) or `all`"
     )
-    parser.add_argument("--depth", type=int, help="layers; the config's if left out")
+    parser.add_number("--depth", int, SIZES["depth"], help="layers; the config's if left out")
     parser.add_argument(
         "--against", type=Path, action="append", default=[], metavar="FOLDER",
         help="of resnorm lab compare, with this depth: check the ranking; may be repeated",
@@ -29,14 +31,13 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--output", type=Path, help="folder of certify.json and certify.html")
     chosen = parser.parse_args(argv)
     names = arrangement_names(chosen.arrangements)
-    if chosen.depth is not None and chosen.depth < 1:
-        raise UserError(f"--depth: {chosen.depth}: give 1 or more")
     if chosen.output is not None:
-        check_new(chosen.output)
+        check_folder("--output", chosen.output)
     config = read_config(chosen.config)
     # Imported here: --help and mistakes should not wait for jax.
-    from resnorm_jax.lab.certify.run import with_model
-    from resnorm_jax.lab.compare.grid import read_grid
+    with ending_at_once():
+        from resnorm_jax.lab.certify.run import with_model
+        from resnorm_jax.lab.compare.grid import read_grid
 
     grids = [read_grid(folder)[1] for folder in chosen.against]
     if chosen.depth is not None:
@@ -46,14 +47,15 @@ def main(argv: list[str]) -> int:
 
 
 def _certify(config: Any, names: Sequence[str], grids: Sequence[Any], output: Path | None) -> None:
-    from rich.console import Console
+    with ending_at_once():
+        from rich.console import Console
 
-    from resnorm_jax.lab.certify import report
-    from resnorm_jax.lab.certify.check import agreement
-    from resnorm_jax.lab.certify.run import as_records, certify, make_case
-    from resnorm_jax.reporting.progress import Progress
-    from resnorm_jax.reporting.tables import runtime_line
-    from resnorm_jax.training.run_data import data_line, prepare_data
+        from resnorm_jax.lab.certify import report
+        from resnorm_jax.lab.certify.check import agreement
+        from resnorm_jax.lab.certify.run import as_records, certify, make_case
+        from resnorm_jax.reporting.progress import Progress
+        from resnorm_jax.reporting.tables import runtime_line
+        from resnorm_jax.training.run_data import data_line, prepare_data
 
     console = Console()
     console.print(runtime_line(), highlight=False)

@@ -1,9 +1,13 @@
 """``resnorm lab compare``: train a grid, and say what each arrangement is worth at each depth."""
 
+import os
 from pathlib import Path
 
 from resnorm_jax.cli.arguments import Parser
 from resnorm_jax.cli.lab_common import arrangement_names, depths, numbers, read_config
+from resnorm_jax.cli.outputs import check_folder
+from resnorm_jax.cli.start import ending_at_once
+from resnorm_jax.sizes import STEPS
 
 DEFAULT = "configs/digits.py"
 
@@ -23,19 +27,22 @@ def main(argv: list[str]) -> int:
     parser.add_argument(
         "--learning-rates", default="", help="peak learning rates by comma; the config's"
     )
-    parser.add_argument("--steps", type=int, help="updates of each run; the config's")
+    parser.add_number("--steps", int, STEPS, help="updates of each run; the config's")
     parser.add_argument("--output", type=Path, required=True, help="folder of the grid")
     chosen = parser.parse_args(argv)
+    claimed = os.path.exists(chosen.output / "grid.json")  # a grid found there goes on
+    check_folder("--output", chosen.output, () if claimed else None)
     names = arrangement_names(chosen.arrangements)
     layers, rates = depths(chosen.depths), numbers("--learning-rates", chosen.learning_rates)
     config = read_config(chosen.config)
     # Imported here: --help and mistakes should not wait for jax.
-    from rich.console import Console
+    with ending_at_once():
+        from rich.console import Console
 
-    from resnorm_jax.lab.compare.grid import make_grid, run_grid
-    from resnorm_jax.lab.compare.report import report
-    from resnorm_jax.reporting.tables import runtime_line
-    from resnorm_jax.training.run_data import data_line, prepare_data
+        from resnorm_jax.lab.compare.grid import make_grid, run_grid
+        from resnorm_jax.lab.compare.report import report
+        from resnorm_jax.reporting.tables import runtime_line
+        from resnorm_jax.training.run_data import data_line, prepare_data
 
     console = Console()
     console.print(runtime_line(), highlight=False)

@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from resnorm_jax.cli.arguments import Parser
+from resnorm_jax.cli.outputs import check_folder
 from resnorm_jax.errors import UserError, check_choice
 from resnorm_jax.lab.pruning.layers import ORDERS
 from resnorm_jax.lab.pruning.measure import METHODS, Plan, Subject, choosing_rows, compress
@@ -15,6 +16,7 @@ from resnorm_jax.reporting import html
 from resnorm_jax.reporting.files import write_json
 from resnorm_jax.reporting.progress import Progress
 from resnorm_jax.reporting.tables import runtime_line
+from resnorm_jax.schema import KEY_SEED, POSITIVE, number
 from resnorm_jax.training.run_data import baselines
 from resnorm_jax.training.saved_run import load_trained
 
@@ -36,12 +38,7 @@ def main(argv: list[str]) -> int:
         shares(chosen.keep),
         next(o for o in ORDERS if o.name == chosen.order),
     )
-    if chosen.rows < 1:
-        raise UserError(f"--rows: {chosen.rows}; give 1 or more")
-    folder = chosen.output or chosen.run / "prune"
-    for name in FILES:
-        if (folder / name).exists():
-            raise UserError(f"--output: {folder / name} exists; name a new folder")
+    folder = check_folder("--output", chosen.output or chosen.run / "prune", FILES)
     console = Console()
     console.print(runtime_line(), highlight=False)
     report = measure(chosen, plan, console)
@@ -67,9 +64,11 @@ def _parser() -> Parser:
         help="how layers to remove are chosen: "
         + "; ".join(f"{o.name} ({o.about})" for o in ORDERS),
     )
-    parser.add_argument("--rows", type=int, default=ROWS, help="most rows to choose layers on")
+    parser.add_number("--rows", int, POSITIVE, default=ROWS, help="most rows to choose layers on")
     parser.add_argument("--output", type=Path, help="folder for the page and JSON; RUN/prune")
-    parser.add_argument("--seed", type=int, help="which seed's checkpoint; the first if left out")
+    parser.add_number(
+        "--seed", int, KEY_SEED, help="which seed's checkpoint; the first if left out"
+    )
     parser.add_argument("--checkpoint", choices=("best", "last"), help="as scored if left out")
     return parser
 
@@ -83,8 +82,8 @@ def shares(text: str) -> list[float]:
     found = set()
     for part in text.split(","):
         try:
-            share = float(part)
-        except ValueError:
+            share = number(part.strip(), float)
+        except UserError:
             share = -1.0
         if not 0 <= share <= 1:
             raise UserError(f"--keep: {part.strip()!r}; give shares from 0 to 1, e.g. 1,0.5,0.1")

@@ -6,8 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from resnorm_jax.cli.arguments import Parser
-from resnorm_jax.cli.train import DEFAULT, load_config
+from resnorm_jax.cli.config_file import load_config
+from resnorm_jax.cli.outputs import check_folder
+from resnorm_jax.cli.start import ending_at_once
+from resnorm_jax.cli.train import DEFAULT
 from resnorm_jax.errors import UserError
+from resnorm_jax.schema import KEY_SEED, POSITIVE
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -29,18 +33,19 @@ def main(argv: list[str]) -> int:
 
 def _signal(chosen: argparse.Namespace) -> None:
     # Imported here, as below: --help should not wait for jax.
-    from rich.console import Console
+    with ending_at_once():
+        from rich.console import Console
 
-    from resnorm_jax.lab.signals.jacobian import JacobianOptions
-    from resnorm_jax.lab.signals.report import print_signals
-    from resnorm_jax.lab.signals.run import signals_of
-    from resnorm_jax.lab.signals.table import STATISTICS
-    from resnorm_jax.reporting.progress import Progress
-    from resnorm_jax.reporting.tables import runtime_line
+        from resnorm_jax.lab.signals.jacobian import JacobianOptions
+        from resnorm_jax.lab.signals.report import print_signals
+        from resnorm_jax.lab.signals.run import signals_of
+        from resnorm_jax.lab.signals.table import STATISTICS
+        from resnorm_jax.reporting.progress import Progress
+        from resnorm_jax.reporting.tables import runtime_line
 
     only = _names(chosen.only, STATISTICS.get, STATISTICS.names())
     if chosen.output is not None:
-        _check_output(chosen.output)
+        check_folder("--output", chosen.output)
     given = _subjects(chosen)
     console = Console()
     console.print(runtime_line(), highlight=False)
@@ -61,8 +66,8 @@ def _parser() -> Parser:
     parser.add_argument("--config", help=f"FILE.py[:ARGUMENT] as train.py takes; {DEFAULT}")
     parser.add_argument("--arrangements", default="", help="A,B,..., or all; the config's own")
     parser.add_argument("--only", default="", help="statistics A,B,...; all if left out")
-    parser.add_argument("--rows", type=int, default=4, help="examples for the Jacobian")
-    parser.add_argument("--seed", type=int, help="the config's; of a run, which checkpoint")
+    parser.add_number("--rows", int, POSITIVE, default=4, help="examples for the Jacobian")
+    parser.add_number("--seed", int, KEY_SEED, help="the config's; of a run, which checkpoint")
     parser.add_argument("--checkpoint", choices=("best", "last"), help="of a run; as scored")
     parser.add_argument("--output", type=Path, help="new directory for signal.html and .json")
     return parser
@@ -76,12 +81,11 @@ def _names(text: str, get, everything: tuple[str, ...]) -> list[str]:
 
 
 def _subjects(chosen: argparse.Namespace) -> "list[Subject]":
-    from resnorm_jax import arrangements
-    from resnorm_jax.config import from_dict
-    from resnorm_jax.lab.signals.run import subjects, trained_subject
+    with ending_at_once():
+        from resnorm_jax import arrangements
+        from resnorm_jax.config import from_dict
+        from resnorm_jax.lab.signals.run import subjects, trained_subject
 
-    if chosen.rows < 1:
-        raise UserError(f"--rows: {chosen.rows}; give 1 or more")
     names = _names(chosen.arrangements, arrangements.get, arrangements.names())
     if chosen.run is not None:
         if names or chosen.config:
@@ -94,11 +98,6 @@ def _subjects(chosen: argparse.Namespace) -> "list[Subject]":
     if chosen.seed is not None:
         config.seed = chosen.seed
     return subjects(from_dict(config.to_dict()), names)
-
-
-def _check_output(path: Path) -> None:
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise UserError(f"--output: {path} holds other files; name a new directory")
 
 
 def _write(found: "dict[str, Signals]", subject: "Subject", path: Path, console: "Console") -> None:

@@ -4,7 +4,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resnorm_jax.cli.arguments import Parser
-from resnorm_jax.errors import UserError
+from resnorm_jax.cli.outputs import check_folder
+from resnorm_jax.cli.start import ending_at_once
+from resnorm_jax.schema import between
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -14,15 +16,17 @@ RECORDS, PAGE = "theory.json", "theory.html"
 
 def main(argv: list[str]) -> int:
     """Measure the claims asked for; print the table, write the records and the page."""
-    chosen = _parser().parse_args(argv)
-    if chosen.seeds is not None and chosen.seeds < 1:
-        raise UserError(f"--seeds: {chosen.seeds}: give 1 or more")
-    if chosen.output.exists() and not chosen.output.is_dir():
-        raise UserError(f"--output: {chosen.output} is a file; name a directory")
+    parser = _parser()
+    chosen = parser.parse_args(argv)
+    if chosen.list:
+        parser.not_read(chosen, ["output", "seeds"], "with --list")
+    else:
+        check_folder("--output", chosen.output, (RECORDS, PAGE))
     # Imported here: --help should not wait for jax.
-    from rich.console import Console
+    with ending_at_once():
+        from rich.console import Console
 
-    from resnorm_jax.lab.theory.table import choose
+        from resnorm_jax.lab.theory.table import choose
 
     claims = choose(chosen.only)
     console = Console()
@@ -52,9 +56,10 @@ def _parser() -> Parser:
         "--output", type=Path, default=Path("resnorm-theory"), metavar="DIR",
         help=f"directory of {RECORDS} and {PAGE} (default: %(default)s)",
     )  # fmt: skip
-    parser.add_argument(
-        "--seeds", type=int, metavar="N", help="seeds of every claim, in place of its own number"
-    )
+    parser.add_number(
+        "--seeds", int, between(1, 10**6), metavar="N",
+        help="seeds of every claim, in place of its own number",
+    )  # fmt: skip
     parser.add_argument("--list", action="store_true", help="print the claims, measure nothing")
     return parser
 
@@ -64,12 +69,13 @@ def _ids(text: str) -> tuple[str, ...]:
 
 
 def _measure(claims: Any, seeds: int | None, output: Path, console: "Console") -> dict[str, Any]:
-    from resnorm_jax.lab.theory.report import measured_words
-    from resnorm_jax.lab.theory.run import measure_all
-    from resnorm_jax.reporting.environment import busy_note
-    from resnorm_jax.reporting.files import write_json
-    from resnorm_jax.reporting.progress import Progress
-    from resnorm_jax.reporting.tables import runtime_line
+    with ending_at_once():
+        from resnorm_jax.lab.theory.report import measured_words
+        from resnorm_jax.lab.theory.run import measure_all
+        from resnorm_jax.reporting.environment import busy_note
+        from resnorm_jax.reporting.files import write_json
+        from resnorm_jax.reporting.progress import Progress
+        from resnorm_jax.reporting.tables import runtime_line
 
     _say(console, runtime_line(), busy_note())
     # Steps are estimated seconds, so that the time left is right where claims differ a hundredfold.

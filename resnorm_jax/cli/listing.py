@@ -1,6 +1,7 @@
 """``resnorm list [WHAT]``: what can be named, with its source."""
 
 from resnorm_jax.cli.arguments import Parser
+from resnorm_jax.cli.start import ending_at_once
 
 WHAT = ("arrangements", "streams", "norms", "data", "optimizers", "configs")
 
@@ -17,11 +18,12 @@ def main(argv: list[str]) -> int:
 
 
 def _print(name: str, markdown: bool) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
+    with ending_at_once():
+        from rich.console import Console
+        from rich.table import Table
+        from rich.text import Text
 
-    from resnorm_jax.cli.tables import TABLES, markdown_table
+        from resnorm_jax.cli.tables import TABLES, markdown_table
 
     if markdown:
         print(markdown_table(name), end="")

@@ -4,10 +4,7 @@ import sys
 from collections.abc import Callable
 from importlib import import_module
 
-from resnorm_jax.cli.arguments import usage
-from resnorm_jax.cli.errors import guarded
-from resnorm_jax.errors import UserError, nearest
-from resnorm_jax.version import __version__
+from resnorm_jax.cli.start import ending_at_once
 
 COMMANDS = {
     "list": "arrangements, streams, norms, data sets, configs",
@@ -22,6 +19,15 @@ COMMANDS = {
 def main(argv: list[str] | None = None) -> int:
     """Run a subcommand; return the exit status."""
     arguments = sys.argv[1:] if argv is None else argv
+    with ending_at_once():
+        from resnorm_jax.cli.errors import guarded
+    return guarded(lambda: _main(arguments))
+
+
+def _main(arguments: list[str]) -> int:
+    from resnorm_jax.cli.arguments import usage
+    from resnorm_jax.version import __version__
+
     if not arguments or arguments[0] in ("-h", "--help"):
         more = "resnorm COMMAND --help says more. Training: python train.py --help"
         print(usage("resnorm COMMAND [ARGUMENTS]", COMMANDS, more))
@@ -29,14 +35,17 @@ def main(argv: list[str] | None = None) -> int:
     if arguments[0] == "--version":
         print(__version__)
         return 0
-    return guarded(lambda: _command(arguments[0])(arguments[1:]))
+    return _command(arguments[0])(arguments[1:])
 
 
 def _command(name: str) -> Callable[[list[str]], int]:
+    from resnorm_jax.errors import UserError, nearest
+
     if name not in COMMANDS:
         raise UserError(f"resnorm: no command {name!r}; {nearest(name, COMMANDS)}")
     modules = {"list": "listing"}  # a module called list would hide the type
-    return import_module(f"resnorm_jax.cli.{modules.get(name, name)}").main
+    with ending_at_once():
+        return import_module(f"resnorm_jax.cli.{modules.get(name, name)}").main
 
 
 if __name__ == "__main__":

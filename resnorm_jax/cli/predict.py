@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resnorm_jax.cli.arguments import Parser
-from resnorm_jax.cli.predict_explain import check_file, write_explanation
-from resnorm_jax.errors import UserError
+from resnorm_jax.cli.outputs import check_file
+from resnorm_jax.cli.predict_explain import check_page, write_explanation
+from resnorm_jax.cli.start import ending_at_once
+from resnorm_jax.schema import KEY_SEED, POSITIVE
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,32 +25,35 @@ def main(argv: list[str]) -> int:
     parser.add_argument("run", type=Path, help="run directory")
     parser.add_argument("input", type=Path, help=".ts, .npz, .csv or .jsonl file")
     parser.add_argument("--output", type=Path, help=".csv or .jsonl file; printed if left out")
-    parser.add_argument("--seed", type=int, help="which seed's checkpoint; the first if left out")
+    parser.add_number(
+        "--seed", int, KEY_SEED, help="which seed's checkpoint; the first if left out"
+    )
     parser.add_argument("--checkpoint", choices=("best", "last"), help="as scored if left out")
     parser.add_argument("--explain", type=Path, help=".html file: why, for one row")
-    parser.add_argument("--row", type=int, help="which row to explain; 0, the first, if left out")
+    parser.add_number(
+        "--row", int, POSITIVE, help="which row to explain, counted from 1; the first if left out"
+    )
     chosen = parser.parse_args(argv)
+    if chosen.output:
+        check_file("--output", chosen.output, WRITERS)
     suffix = chosen.output.suffix if chosen.output else ".csv"
-    if suffix not in WRITERS:
-        raise UserError(f"--output: {chosen.output}: write to a .csv or a .jsonl file")
-    if chosen.output and chosen.output.exists():
-        raise UserError(f"--output: {chosen.output} exists; name a new file")
     if chosen.explain:
-        check_file(chosen.explain)
-    elif chosen.row is not None:
-        raise UserError("--row: not read without --explain=FILE.html")
+        check_page(chosen.explain)
+    else:
+        parser.not_read(chosen, ["row"], "without --explain=FILE.html")
     _predict(chosen, suffix)
     return 0
 
 
 def _predict(chosen: argparse.Namespace, suffix: str) -> None:
     # Imported here: --help and mistakes should not wait for jax.
-    from rich.console import Console
+    with ending_at_once():
+        from rich.console import Console
 
-    from resnorm_jax.data.inputs import read_inputs
-    from resnorm_jax.reporting.files import write_bytes
-    from resnorm_jax.reporting.tables import runtime_line
-    from resnorm_jax.training.saved_run import load_trained
+        from resnorm_jax.data.inputs import read_inputs
+        from resnorm_jax.reporting.files import write_bytes
+        from resnorm_jax.reporting.tables import runtime_line
+        from resnorm_jax.training.saved_run import load_trained
 
     trained = load_trained(chosen.run, chosen.seed, chosen.checkpoint)
     examples = read_inputs(chosen.input, trained.meta)
@@ -56,7 +61,7 @@ def _predict(chosen: argparse.Namespace, suffix: str) -> None:
     if chosen.explain or chosen.output:
         console.print(runtime_line(), highlight=False)
     if chosen.explain:
-        write_explanation(trained, examples, chosen.row or 0, chosen.explain, chosen.run, console)
+        write_explanation(trained, examples, chosen.row or 1, chosen.explain, chosen.run, console)
         if chosen.output is None:
             return
     rows = predictions(trained.log_probs(examples), trained.meta["classes"])
@@ -69,18 +74,19 @@ def _predict(chosen: argparse.Namespace, suffix: str) -> None:
 
 
 def predictions(log_probs: "np.ndarray", classes: list[str]) -> Rows:
-    """Return a dictionary for each row: index, class, its probability, and every class'."""
-    import numpy as np
+    """Return a dictionary for each row: its number from 1 on, class, probability, and every class'."""
+    with ending_at_once():
+        import numpy as np
 
     probs = np.exp(log_probs.astype(np.float64))
     return [
         {
-            "row": index,
+            "row": number,
             "class": classes[int(p.argmax())],
             "probability": round(float(p.max()), 6),
             "probabilities": {c: round(float(v), 6) for c, v in zip(classes, p, strict=True)},
         }
-        for index, p in enumerate(probs)
+        for number, p in enumerate(probs, start=1)
     ]
 
 

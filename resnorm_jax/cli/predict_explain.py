@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from resnorm_jax.cli.outputs import check_file
 from resnorm_jax.errors import UserError
 
 if TYPE_CHECKING:
@@ -12,25 +13,25 @@ if TYPE_CHECKING:
     from resnorm_jax.training.saved_run import Trained
 
 
-def check_file(path: Path) -> None:
+def check_page(path: Path) -> None:
     """Raise UserError unless the page, and the JSON beside it, can be new files."""
-    if path.suffix != ".html":
-        raise UserError(f"--explain: {path}: write to a .html file")
-    for name in (path, path.with_suffix(".json")):
-        if name.exists():
-            raise UserError(f"--explain: {name} exists; name a new file")
+    check_file("--explain", path, [".html"])
+    check_file("--explain", path.with_suffix(".json"))
 
 
 def write_explanation(
     trained: "Trained", examples: "Examples", row: int, path: Path, run: Path, console: "Console"
 ) -> None:
-    """Explain a row; print the check, write the page and JSON."""
+    """Explain a row, counted from 1; print the check, write the page and JSON."""
     from resnorm_jax.lab.explain.explain import explain
     from resnorm_jax.lab.explain.page import page
     from resnorm_jax.reporting import html
     from resnorm_jax.reporting.files import write_json
 
-    found = {**explain(trained, examples, row), "run": str(run), "step": trained.step}
+    if row > len(examples):
+        raise UserError(f"--row: {row}; the file has rows 1 to {len(examples)}")
+    found = explain(trained, examples, row - 1)
+    found |= {"row": row, "run": str(run), "step": trained.step}
     told, parts = found["prediction"], found["attribution"]
     console.print(
         f"row {row}: {told['class']}, probability {told['probability']:.4f}\n"

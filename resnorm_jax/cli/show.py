@@ -1,16 +1,23 @@
 """``resnorm show NAME``: what a scheme does, layer by layer, or what a row of another table says."""
 
 from resnorm_jax.cli.arguments import Parser
+from resnorm_jax.cli.start import ending_at_once
+from resnorm_jax.schema import from_zero
+from resnorm_jax.sizes import SIZES
 
 KINDS = ("arrangement", "stream", "norm", "query_key", "activation")
 
 
 def main(argv: list[str]) -> int:
     """Print a plan, or a row."""
-    chosen = _parser().parse_args(argv)
-    from resnorm_jax.cli.show_rows import show
+    parser = _parser()
+    chosen = parser.parse_args(argv)
+    if chosen.json:
+        parser.not_read(chosen, ["layer", "code"], "with --json, which has the whole plan")
+    with ending_at_once():
+        from resnorm_jax.cli.show_rows import show
 
-    show(chosen)
+    show(chosen, parser)
     return 0
 
 
@@ -21,17 +28,21 @@ def _parser() -> Parser:
     )
     parser.add_argument("name", help="an arrangement; or a stream, norm, query_key or activation")
     parser.add_argument("--table", choices=KINDS, help="where several have the name")
-    parser.add_argument("--depth", type=int, default=12, help="layers (12)")
-    parser.add_argument("--layer", type=int, help="one layer, counted from 1; all if left out")
-    parser.add_argument("--width", type=int, default=64, help="of the stream (64)")
-    parser.add_argument("--heads", type=int, default=4, help="attention heads (4)")
-    parser.add_argument("--mlp-width", type=int, help="inside the feed-forward networks (4 width)")
+    depth, width, other = SIZES["depth"], SIZES["width"], from_zero(SIZES["depth"].high)
+    parser.add_number("--depth", int, depth, default=12, help="layers (12)")
+    parser.add_number("--layer", int, other, help="one layer, counted from 1; all if left out")
+    parser.add_number("--width", int, width, default=64, help="of the stream (64)")
+    parser.add_number("--heads", int, SIZES["heads"], default=4, help="attention heads (4)")
+    parser.add_number(
+        "--mlp-width", int, SIZES["mlp_width"], help="inside the feed-forward networks (4 width)"
+    )
     parser.add_argument("--norm", default="layer", help='a norm, or one by depth: "layer*2+rms"')
     parser.add_argument("--activation", default="gelu", help="of the feed-forward networks (gelu)")
     parser.add_argument("--decoder", action="store_true", help="a decoder, with cross-attention")
-    parser.add_argument(
-        "--other", type=int, default=0, help="layers of the encoder or decoder beside"
-    )
+    parser.add_number(
+        "--other", int, other, default=0,
+        help="layers of the encoder or decoder beside",
+    )  # fmt: skip
     parser.add_argument("--code", action="store_true", help="also print the functions' code")
     parser.add_argument("--json", action="store_true", help="the whole plan, for programs")
     return parser

@@ -9,6 +9,7 @@ from dataclasses import fields
 from functools import partial
 from typing import Any
 
+from resnorm_jax.cli.arguments import Parser
 from resnorm_jax.errors import UserError, nearest
 from resnorm_jax.norms.rows import NORMS
 from resnorm_jax.ops.activations import ACTIVATIONS
@@ -30,9 +31,16 @@ TABLES: dict[str, Registry[Any]] = {
 }
 
 
-def show(chosen: argparse.Namespace) -> None:
+OF_PLANS = (
+    "depth", "layer", "width", "heads", "mlp_width", "norm", "activation", "decoder", "other", "json",
+)  # fmt: skip
+
+
+def show(chosen: argparse.Namespace, parser: Parser) -> None:
     """Print a plan, or a row."""
     kind = _kind(chosen.name, chosen.table)
+    if kind != "arrangement":
+        parser.not_read(chosen, OF_PLANS, f"for a row of the table {kind}")
     row = TABLES[kind].get(chosen.name)
     if kind == "arrangement":
         _show_plan(row, chosen)
@@ -68,10 +76,6 @@ def _show_plan(row: Any, chosen: argparse.Namespace) -> None:
 
 
 def _plan(row: Any, chosen: argparse.Namespace) -> Plan:
-    for field in ("depth", "width", "heads", "mlp_width"):
-        value = getattr(chosen, field)
-        if value is not None and value < 1:
-            raise UserError(f"--{field.replace('_', '-')}: {value} must be over 0")
     if chosen.width % chosen.heads:
         raise UserError(f"--heads: {chosen.heads} does not divide --width {chosen.width}")
     return plan(

@@ -1,24 +1,26 @@
 """Training from the command line: see `HELP`, and train.py beside the package."""
 
-import importlib.util
 import re
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from resnorm_jax.cli.config_file import load_config
 from resnorm_jax.cli.errors import guarded
+from resnorm_jax.cli.start import ending_at_once
 from resnorm_jax.errors import UserError, nearest
+from resnorm_jax.schema import told
 
-if TYPE_CHECKING:
-    from ml_collections import ConfigDict
-
+FLAGS = ("require-accelerator",)
+NAMES = ("config", "workdir", *FLAGS)
 DEFAULT = "configs/japanese_vowels.py"
 HELP = """\
 usage: python train.py --config=FILE.py[:ARGUMENT] --workdir=DIR [--config.path.to.field=value ...]
 
   --config   config file; ARGUMENT is comma-separated presets (smoke, validate) and settings
              (arrangement=post_ln,depth=6,seeds=5). Default: configs/japanese_vowels.py
+             The file is run: it is code, so name none that you would not run yourself
   --workdir  directory of the run; a run of the same config found there goes on
+  --require-accelerator  end with status 2 if jax finds no GPU or TPU, in place of training on the CPU
 
 `resnorm list` shows what can be named; the fields are those of resnorm_jax/config.py."""
 
@@ -32,52 +34,75 @@ def _train(argv: list[str]) -> None:
     if {"-h", "--help", "-help"} & set(argv[1:]):
         print(HELP)
         return
-    given = _arguments(argv[1:])
-    settings = [(n.removeprefix("config."), v) for n, v in given if n.startswith("config.")]
-    named = {"config": DEFAULT, "workdir": ""}
-    for name, value in given:
-        if name in named:
-            named[name] = value
-        elif not name.startswith("config."):
-            raise UserError(f"--{name}: unknown option; {nearest(name, named)}")
+    named, settings = _chosen(argv[1:])
     # Imported here: --help and mistakes should not wait for jax.
-    from rich.console import Console
+    with ending_at_once():
+        from rich.console import Console
 
-    from resnorm_jax.config import from_dict, override
-    from resnorm_jax.training.experiment import run_experiment
+        from resnorm_jax.config import from_dict, override
+        from resnorm_jax.training.experiment import run_experiment
 
-    config = load_config(named["config"])
-    for path, value in settings:
-        override(config, path, value)
-    if not named["workdir"]:
+    config = load_config(named.get("config", DEFAULT))
+    for path, value in settings.items():
+        override(config, path.removeprefix("config."), value)
+    checked = from_dict(config.to_dict())
+    if "workdir" not in named:
         raise UserError("--workdir: missing; name a directory, e.g. --workdir=runs/first")
-    run_experiment(from_dict(config.to_dict()), Path(named["workdir"]), Console())
+    if "require-accelerator" in named:
+        check_accelerator()
+    run_experiment(checked, Path(named["workdir"]), Console())
 
 
-def load_config(name: str) -> "ConfigDict":
-    """Run a config file's ``get_config``; ``name`` is ``FILE.py`` or ``FILE.py:ARGUMENT``."""
-    file, _, argument = name.partition(":")
-    path = Path(file)
-    spec = importlib.util.spec_from_file_location("resnorm_config", path)
-    if not path.is_file() or spec is None or spec.loader is None:
-        folder = path.parent if path.parent.is_dir() else Path("configs")
-        known = [p.as_posix() for p in folder.glob("*.py")]
-        raise UserError(f"--config: no config file {file}; {nearest(path.as_posix(), known)}")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.get_config(argument)
+def _chosen(argv: list[str]) -> tuple[dict[str, str], dict[str, str]]:
+    """Return the options by name, and the settings ``config.PATH``; each is there once."""
+    named: dict[str, str] = {}
+    settings: dict[str, str] = {}
+    for name, value in _arguments(argv):
+        if name not in NAMES and not name.startswith("config."):
+            raise UserError(f"--{told(name)}: unknown option; {nearest(name, NAMES)}")
+        kept = settings if name.startswith("config.") else named
+        if kept.setdefault(name, value) != value:
+            raise UserError(f"--{name}: given twice, {kept[name]!r} and {value!r}; keep one")
+    return named, settings
 
 
 def _arguments(argv: list[str]) -> list[tuple[str, str]]:
     """Return ``(name, value)`` of each ``--name=value`` or ``--name value``."""
     pairs, rest = [], iter(argv)
     for argument in rest:
-        match = re.fullmatch(r"--?([\w.]+)(?:=(.*))?", argument, re.DOTALL)
+        match = re.fullmatch(r"--?(\w[\w.-]*)(?:=(.*))?", argument, re.DOTALL)
         if match is None:
-            raise UserError(f"unexpected argument {argument!r}; write --config.path.to.field=value")
+            raise UserError(
+                f"unexpected argument {told(argument)!r}; write --config.path.to.field=value"
+            )
         name, value = match.groups()
-        pairs.append((name, next(rest, "") if value is None else value))
+        if name in FLAGS and value is not None:
+            raise UserError(f"--{name}: takes no value; write --{name} alone")
+        if value is None:
+            value = "" if name in FLAGS else next(rest, "")
+        if name not in FLAGS and (not value or value.startswith("--")):
+            raise UserError(f"--{told(name)}: no value; write --{told(name)}=VALUE")
+        pairs.append((name, value))
     return pairs
+
+
+def check_accelerator() -> None:
+    """Raise UserError, saying what jax found, unless there is a device that is no CPU."""
+    with ending_at_once():
+        import jax
+
+    try:
+        devices = jax.local_devices()
+    except RuntimeError as error:  # a platform asked for by JAX_PLATFORMS that is not there
+        found = " ".join(str(error).split())
+    else:
+        if devices[0].platform != "cpu":
+            return
+        found = f"{len(devices)} x {devices[0].device_kind}"
+    raise UserError(
+        f"--require-accelerator: jax {jax.__version__} found no GPU or TPU: {told(found, 300)}; "
+        'install jax for it, e.g. pip install "jax[cuda13]", or leave the option out'
+    )
 
 
 if __name__ == "__main__":

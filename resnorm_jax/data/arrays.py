@@ -11,7 +11,7 @@ from resnorm_jax.data.npz_format import read_npz
 from resnorm_jax.data.source import Source
 from resnorm_jax.data.splits import stratified_split
 from resnorm_jax.errors import UserError
-from resnorm_jax.schema import FRACTION, option
+from resnorm_jax.schema import FRACTION, SEED, option
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class ArraysOptions:
     train: str = option("", ".npz file with x, y (integers or strings) and optional lengths")
     test: str = option("", "the same, to score on; empty splits the training file")
     test_fraction: float = option(0.2, "of the rows, stratified, without a test file", FRACTION)
-    seed: int = option(0, "of that split")  # checked when there is one
+    seed: int = option(0, "of that split", SEED)
 
 
 def _check_alike(paths: tuple[Path, Path], kind: Kind, train: np.ndarray, test: np.ndarray) -> None:

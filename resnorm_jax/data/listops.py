@@ -31,7 +31,7 @@ class ListOpsOptions:
     """Options of the ``listops`` source; the defaults are those of the Long Range Arena."""
 
     min_length: int = option(500, "sequences are longer than this (strictly)", between(0, 10**6))
-    max_length: int = option(2000, "sequences are shorter than this (strictly)")
+    max_length: int = option(2000, "sequences are shorter than this (strictly)", between(2, 10**6))
     max_depth: int = option(10, "levels of the tree; 1 means a lone digit", between(1, 100))
     max_args: int = option(10, "most arguments of an operator", between(2, 1000))
     train: int = option(96_000, "rows to learn from", between(1, 10**8))

@@ -11,7 +11,7 @@ from resnorm_jax.data.splits import stratified_split
 from resnorm_jax.data.text_files import Columns, read_csv, read_json
 from resnorm_jax.data.tokenization import TOKENIZERS, build_vocabulary, encode
 from resnorm_jax.errors import UserError
-from resnorm_jax.schema import FRACTION, between, option
+from resnorm_jax.schema import FRACTION, SEED, between, option
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class TextOptions:
         between(3, 10**7),
     )
     test_fraction: float = option(0.2, "of the rows, stratified, without a test file", FRACTION)
-    seed: int = option(0, "of that split")  # checked when there is one
+    seed: int = option(0, "of that split", SEED)
 
 
 TABLES = {".csv": read_csv, ".jsonl": read_json, ".json": read_json}

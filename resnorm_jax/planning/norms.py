@@ -107,10 +107,12 @@ def _parse(text: str, depth: int, field: str) -> Any:
         return text
     parts = []
     for part in text.split("+"):
-        name, _, count = part.strip().partition("*")
-        if count and not count.isdecimal():
-            raise ChoiceError(f"{field}: {count!r} in {text!r} is not a number")
-        parts.append((name, int(count) if count else None))
+        name, star, count = part.strip().partition("*")
+        if star and not (count.isascii() and count.isdecimal() and 0 < len(count) < 10):
+            raise ChoiceError(f"{field}: {count!r} in {text!r} is not a number of layers")
+        if star and not int(count):
+            raise ChoiceError(f"{field}: {part.strip()!r} in {text!r} is no layer; leave it out")
+        parts.append((name, int(count) if star else None))
     fixed = sum(count or 0 for _, count in parts)
     if [count for _, count in parts].count(None) > 1 or fixed > depth:
         raise ChoiceError(

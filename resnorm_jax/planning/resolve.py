@@ -25,6 +25,7 @@ from resnorm_jax.schemes.place import Place
 from resnorm_jax.schemes.query_key import QUERY_KEY
 from resnorm_jax.schemes.slots import NORM
 from resnorm_jax.schemes.spec import Arrangement, Branch, Group
+from resnorm_jax.sizes import check_sizes
 
 # Slots that a model may fill although the arrangement leaves them empty.
 FREE_SLOTS = ("embedding_norm", "value_norm", "heads_norm", "mlp_norm")
@@ -80,6 +81,14 @@ def plan(
     >>> print(plan("deepnorm", depth=8).layer(8).numbers.sublayers[0].skip_scale)
     2.0
     """
+    check_sizes(
+        depth=depth,
+        width=width,
+        heads=heads,
+        mlp_width=mlp_width,
+        norm_epsilon=norm_epsilon,
+        drop_path=drop_path,
+    )
     given = {"default": norm, **(norms or {})}
     row, read = choose(arrangement, given, stream, query_key), {"default"}
     check_remat(remat, remat_every)
@@ -218,6 +227,7 @@ def plan_block(
 ) -> SublayerPlan:
     """Return a residual block that stands alone, around any module."""
     check_slots(norms)
+    check_sizes(norm_epsilon=epsilon)
     per_layer = max(1, place.sublayers // place.layers)
     position = (place.sublayer - 1) % per_layer + 1
     table = SlotNorms(norms, epsilon)
@@ -233,6 +243,7 @@ def plan_layer(
 ) -> LayerPlan:
     """Return a layer that stands alone."""
     check_slots(norms)
+    check_sizes(norm_epsilon=epsilon, drop_path=drop_path)
     sublayers = plan_sublayers(row, SlotNorms(norms, epsilon))
     return LayerPlan(place, sublayers, layer_numbers(row, place, drop_path))
 

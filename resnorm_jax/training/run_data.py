@@ -13,6 +13,7 @@ from resnorm_jax.data import (
     split_validation,
 )
 from resnorm_jax.errors import UserError
+from resnorm_jax.sizes import STEPS
 
 
 def prepare_data(config: Config) -> Dataset:
@@ -48,11 +49,21 @@ def scored_rows(dataset: Dataset, split: str) -> Examples:
 
 
 def total_steps(config: Config, dataset: Dataset, buckets: tuple[int, ...]) -> int:
-    """Return the number of updates: ``train.steps``, or epochs times the batches of one."""
+    """Return the number of updates: ``train.steps``, or epochs times the batches of one.
+
+    Raises:
+      UserError: if the epochs are more updates than a run counts.
+    """
     if config.train.steps is not None:
         return config.train.steps
     batches = TrainBatches(dataset.train, config.train.batch_size, buckets, config.seed)
-    return config.train.epochs * batches.steps_per_epoch
+    steps = config.train.epochs * batches.steps_per_epoch
+    if not STEPS.holds(steps):
+        raise UserError(
+            f"config.train.epochs: {config.train.epochs} of {batches.steps_per_epoch} batches are "
+            f"{steps} steps; give at most {STEPS.high // batches.steps_per_epoch} epochs"
+        )
+    return steps
 
 
 def data_line(dataset: Dataset) -> str:

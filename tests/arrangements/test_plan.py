@@ -1,6 +1,7 @@
 """Plans: which norm stands where, which number holds where, by slot and by depth."""
 
 import itertools
+import math
 from dataclasses import replace
 
 import flax.linen as nn
@@ -93,6 +94,39 @@ def test_slots_have_norms_of_their_own():
 def test_what_does_not_fit_is_told(options, message):
     with pytest.raises(ChoiceError, match=message):
         rn.plan(PRE, 4, **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"depth": 0}, "^depth: 0 must be over 0"),
+        ({"depth": 10**9}, "^depth: 1000000000 is out of range"),
+        ({"width": 10**20}, "^width: 1000.* is out of range"),
+        ({"heads": 0}, "^heads: 0 must be over 0"),
+        ({"mlp_width": -1}, "^mlp_width: -1 must be over 0"),
+        ({"norm_epsilon": -1.0}, "^norm_epsilon: -1.0 must not be negative"),
+        ({"norm_epsilon": math.nan}, "^norm_epsilon: nan is out of range"),
+        ({"drop_path": 1.0}, r"^drop_path: 1.0 must lie in \[0, 1\)"),
+        ({"norm": "layer*0+rms"}, r"^norm: 'layer\*0' in 'layer\*0\+rms' is no layer"),
+        ({"norm": "layer*+rms"}, "^norm: '' in .* is not a number of layers"),
+        ({"norm": "layer*１+rms"}, "^norm: .* is not a number of layers"),
+    ],
+)
+def test_numbers_out_of_their_range_are_told(options, message):
+    with pytest.raises(ChoiceError, match=message):
+        rn.plan(PRE, **options)
+
+
+def test_modules_made_in_code_are_checked_as_configs_are():
+    x = jax.ShapeDtypeStruct((1, 3, 8), jnp.float32)
+    for module, message in (
+        (rn.TransformerEncoder(depth=0, heads=2), "^depth: 0"),
+        (rn.TransformerEncoder(depth=1, heads=2, norm_epsilon=-1.0), "^norm_epsilon: -1.0"),
+        (rn.TransformerEncoderLayer(heads=2, drop_path=math.nan), "^drop_path: nan"),
+        (rn.ResidualBlock(nn.Dense(8), norm_epsilon=-1.0), "^norm_epsilon: -1.0"),
+    ):
+        with pytest.raises(ChoiceError, match=message):
+            jax.eval_shape(module.init, jax.random.key(0), x)
 
 
 def test_a_fixed_scale_needs_a_norm_with_one():

@@ -104,9 +104,10 @@ def test_bfloat16_norms_alone_in_the_default_file(tmp_path, monkeypatch, capsys)
 
 
 def test_unknown_section_is_a_usage_error(capsys):
-    with pytest.raises(SystemExit, match="2"):
-        main(["--only", "nothing"])
-    assert "accuracy" in capsys.readouterr().err
+    assert main(["--only", "nothing"]) == 2
+    error = capsys.readouterr().err.strip()
+    assert "accuracy" in error
+    assert "\n" not in error
 
 
 @pytest.mark.table
@@ -248,9 +249,10 @@ def test_depth_measures_every_policy(tmp_path, capsys):
 
 
 def test_names_without_a_table_is_a_usage_error(capsys):
-    with pytest.raises(SystemExit, match="2"):
-        main(["--names=layer"])
-    assert "digits" in capsys.readouterr().err
+    assert main(["--names=layer"]) == 2
+    error = capsys.readouterr().err.strip()
+    assert "digits" in error
+    assert "\n" not in error
 
 
 @pytest.mark.table

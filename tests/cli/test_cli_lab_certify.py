@@ -54,7 +54,7 @@ def test_a_deep_stack_without_skip_or_norm_will_not_train(grid, tmp_path, capsys
     ("arguments", "message"),
     [
         ([CONFIG, "--arrangements=pre"], "--arrangements: unknown name 'pre'"),
-        ([CONFIG, "--depth=0"], "--depth: 0: give 1 or more"),
+        ([CONFIG, "--depth=0"], "--depth: 0 must be over 0"),
         ([CONFIG, "--against=nowhere"], "nowhere: holds no grid"),
         (["configs/digitz.py"], "did you mean 'configs/digits.py'?"),
     ],

@@ -106,9 +106,9 @@ def test_a_grid_goes_on_where_it_was_stopped(dataset, tmp_path, monkeypatch):
             ["--arrangements=pre_lm"],
             "--arrangements: unknown name 'pre_lm'; did you mean 'pre_ln'?",
         ),
-        (["--depths=3,x"], "--depths: 'x' is not a positive number"),
-        (["--depths=2.5"], "--depths: 2.5 is not a whole number"),
-        (["--learning-rates=-1"], "--learning-rates: '-1' is not a positive number"),
+        (["--depths=3,x"], "--depths: 'x' is not a whole number; write e.g. 3,24"),
+        (["--depths=2.5"], "--depths: '2.5' is not a whole number"),
+        (["--learning-rates=-1"], "--learning-rates: -1.0 must be over 0"),
         (["--config=configs/none.py"], "--config: no config file configs/none.py"),
     ],
 )

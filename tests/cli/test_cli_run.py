@@ -112,6 +112,19 @@ def test_evaluate_equals_the_report(run, tmp_path, capsys):
         assert found[name] == report["seeds"][1][name]
     assert found["log_loss"] == pytest.approx(report["seeds"][1]["log_loss"], rel=1e-5)
     assert "majority class" in capsys.readouterr().out
+    before = out.read_bytes()
+    assert resnorm(["evaluate", str(workdir), f"--output={out}"]) == 2
+    assert "--output: " in (error := capsys.readouterr().err)
+    assert "exists; name a new file" in error
+    assert out.read_bytes() == before
+
+
+def test_a_seed_that_the_run_does_not_have_is_told(run, capsys):
+    for arguments in (["evaluate", str(run[0])], ["predict", str(run[0]), str(TEST_FILE)]):
+        assert resnorm([*arguments, "--seed=7"]) == 2
+        error = capsys.readouterr().err.strip()
+        assert "no last checkpoint of seed 7; it holds ['seed_0', 'seed_1']" in error
+        assert "\n" not in error
 
 
 def test_predict_writes_class_and_probability(run, tmp_path, capsys):
@@ -119,7 +132,7 @@ def test_predict_writes_class_and_probability(run, tmp_path, capsys):
     table = tmp_path / "out.csv"
     assert resnorm(["predict", str(workdir), str(TEST_FILE), f"--output={table}"]) == 0
     rows = list(csv.DictReader(table.open()))
-    assert len(rows) == 22
+    assert [int(row["row"]) for row in rows] == list(range(1, 23))
     lines = tmp_path / "out.jsonl"
     assert resnorm(["predict", str(workdir), str(TEST_FILE), f"--output={lines}"]) == 0
     objects = [json.loads(line) for line in lines.open()]

@@ -1,7 +1,9 @@
 """Configs: settings by path and by short name, and one line for every mistake."""
 
 import dataclasses
+import math
 
+import jax
 import pytest
 
 from resnorm_jax.config import (
@@ -15,7 +17,7 @@ from resnorm_jax.config import (
 )
 from resnorm_jax.data import SOURCES
 from resnorm_jax.errors import UserError
-from resnorm_jax.schema import POSITIVE, checked, option
+from resnorm_jax.schema import POSITIVE, checked, kinds, number, option, told
 
 
 def make(argument="", **sections):
@@ -150,3 +152,110 @@ def test_every_field_is_read():
         for field in dataclasses.fields(section):
             read = f".{field.name}" in code or f'"{field.name}"' in code
             assert read, f"{section_name}.{field.name}"
+
+
+@pytest.mark.parametrize("section", [Config, *SECTIONS], ids=lambda section: section.__name__)
+def test_every_number_has_a_finite_range_of_two_sides(section):
+    for name, (kind, _) in kinds(section).items():
+        field = next(f for f in dataclasses.fields(section) if f.name == name)
+        if kind not in (int, float):
+            continue
+        rule = field.metadata["rule"]
+        assert -math.inf < rule.low < rule.high < math.inf, name
+        for wrong in (rule.low - 1, 2 * rule.high + 1, math.nan, math.inf, -math.inf, 10**400):
+            with pytest.raises(UserError, match=r"^x: .* (?:must|is )"):
+                rule.check("x", wrong)
+
+
+@pytest.mark.parametrize("value", [1e39, 1e-60, 1e-39, math.inf, math.nan, 10**400], ids=told)
+def test_a_number_that_float32_does_not_have_is_refused(value):
+    values = make().to_dict()
+    values["optimizer"]["learning_rate"] = value
+    with pytest.raises(UserError, match=r"config.optimizer.learning_rate: .*(range|float32)"):
+        from_dict(values)
+
+
+def test_a_share_that_float32_rounds_to_one_is_refused():
+    with pytest.raises(UserError, match=r"model.dropout: 0.9999999999 is 1.0 in float32"):
+        from_dict(make(model={"dropout": 0.9999999999}).to_dict())
+
+
+def test_two_seeds_are_never_one_run():
+    key = [jax.random.key_data(jax.random.key(seed)).tolist() for seed in (0, 2**32 - 1)]
+    assert key[0] != key[1]
+    values = make(seed=2**32 - 1).to_dict()
+    from_dict(values)
+    with pytest.raises(UserError, match=r"seed \+ config.seeds - 1: 4294967296 is out of range"):
+        from_dict({**values, "seeds": 2})
+    with pytest.raises(UserError, match=r"config.seed: 4294967296 is out of range"):
+        from_dict({**values, "seed": 2**32})
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "hint"),
+    [
+        ("1_000", int, "write 1000"),
+        (" 5 ", int, "write 5"),
+        ("0x10", int, "write 16"),
+        ("１", int, "write 1"),
+        ("1e3", int, "write 1000"),
+        ("6.0", int, "write 6"),
+        ("1_0.5", float, "write 10.5"),
+        ("0x10", float, "write 16.0"),
+        ("True", int, ""),
+        ("", int, ""),
+        ("9" * 5000, int, ""),
+        ("infinity", float, "write inf"),
+    ],
+)
+def test_a_number_is_written_plainly(text, kind, hint):
+    with pytest.raises(UserError, match=f"is not a (whole )?number(; {hint})?$") as error:
+        number(text, kind)
+    assert hint in str(error.value)
+    assert len(str(error.value)) < 200
+
+
+def test_numbers_written_plainly_are_read():
+    assert [number(t, int) for t in ("7", "-7", "+7", "007")] == [7, -7, 7, 7]
+    assert [number(t, float) for t in ("7", "1e-3", ".5", "5.", "-1.5E+2")] == [
+        7,
+        1e-3,
+        0.5,
+        5,
+        -150,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("depth=3,depth=4", "model.depth is given twice, '3' and '4'"),
+        ("depth=3,model.depth=4", "model.depth is given twice"),
+        ("depth=3,smoke,width=9", None),
+        ("width=9,smoke", "'smoke' comes after model.width=9, which it sets too"),
+        ("smoke,smoke,depth=2,depth=2", None),
+    ],
+)
+def test_settings_that_contradict_each_other(argument, message):
+    if message is None:
+        make(argument)
+        return
+    with pytest.raises(UserError, match=message):
+        make(argument)
+
+
+def test_sections_and_presets_that_are_none():
+    with pytest.raises(UserError, match=r"config.model: 5 is no section; give its fields by name"):
+        make(model=5)
+    with pytest.raises(UserError, match=r"config.model: \[\] is no section"):
+        from_dict({**make().to_dict(), "model": []})
+    with pytest.raises(UserError, match=r"config.data: a section, which has no value; set a field"):
+        override(make(), "data", "digits")
+    with pytest.raises(UserError, match=r"preset 'p': model.widht: unknown field; did you mean"):
+        experiment("p", presets={"p": {"model.widht": 3}}, data={"source": "digits"})
+
+
+def test_a_whole_number_in_a_config_file_may_be_set_to_another_later():
+    config = make(model={"dropout": 0})
+    override(config, "model.dropout", "0.5")
+    assert config.model.dropout == 0.5

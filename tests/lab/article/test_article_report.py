@@ -22,7 +22,7 @@ from resnorm_jax.lab.article.settings import QUICK
 def test_an_existing_report_is_left_alone(tmp_path, name, capsys):
     (tmp_path / name).write_text("mine")
     assert main(["lab", "article", f"--output={tmp_path}", "--quick"]) == 2
-    assert "is there already" in capsys.readouterr().err
+    assert "exists; name a new folder" in capsys.readouterr().err
     assert [p.name for p in tmp_path.iterdir()] == [name]
     assert (tmp_path / name).read_text() == "mine"
 

@@ -27,7 +27,7 @@ def inputs(tmp_path_factory):
 @pytest.fixture(scope="module")
 def explained(tiny_run, inputs, tmp_path_factory):
     path = tmp_path_factory.mktemp("explained") / "why.html"
-    flags = [f"--explain={path}", "--row=2"]
+    flags = [f"--explain={path}", "--row=3"]
     assert resnorm(["predict", str(tiny_run), str(inputs), *flags]) == 0
     return path
 
@@ -42,7 +42,7 @@ def test_the_report_says_what_the_model_predicts(explained, tiny_run, inputs):
     told = found["prediction"]
     assert told["class"] == trained.meta["classes"][int(log_probs.argmax())]
     assert told["probability"] == pytest.approx(float(np.exp(log_probs.max())), rel=1e-4)
-    assert (told["label"], found["row"]) == ("3", 2)
+    assert (told["label"], found["row"]) == ("3", 3)
     assert sum(found["shares"]) == pytest.approx(1)
     assert len(found["shares"]) == len(found["positions"]) == 8
     parts = found["attribution"]
@@ -73,7 +73,7 @@ def test_predictions_are_written_as_before(tiny_run, inputs, tmp_path):
     assert resnorm([*common, f"--output={plain}"]) == 0
     assert resnorm([*common, f"--output={beside}", f"--explain={tmp_path / 'c.html'}"]) == 0
     assert plain.read_bytes() == beside.read_bytes()
-    assert json.loads((tmp_path / "c.json").read_text())["row"] == 0
+    assert json.loads((tmp_path / "c.json").read_text())["row"] == 1
 
 
 @pytest.mark.table
@@ -87,8 +87,8 @@ def test_mistakes_are_one_line_and_nothing_is_written(
         ([f"--explain={explained}"], "why.html exists; name a new file"),
         ([f"--explain={tmp_path / 'taken.html'}"], "taken.json exists; name a new file"),
         ([f"--explain={tmp_path / 'new.txt'}"], "write to a .html file"),
-        ([new, "--row=3"], "--row: 3; the file has rows 0 to 2"),
-        ([new, "--row=-1"], "--row: -1; the file has rows 0 to 2"),
+        ([new, "--row=4"], "--row: 4; the file has rows 1 to 3"),
+        ([new, "--row=0"], "--row: 0 must be over 0"),
         (["--row=1"], "--row: not read without --explain"),
     ):
         capsys.readouterr()

@@ -109,7 +109,7 @@ def test_the_page_needs_no_network_and_nothing_is_overwritten(pruned, tiny_run, 
         ("--keep=nan", "--keep: 'nan'; give shares from 0 to 1"),
         ("--method=layer", "--method: unknown"),
         ("--order=gredy", "--order: unknown"),
-        ("--rows=0", "--rows: 0; give 1 or more"),
+        ("--rows=0", "--rows: 0 must be over 0"),
     ],
 )
 def test_mistakes_are_one_line(tiny_run, tmp_path, capsys, flag, message):

@@ -357,7 +357,7 @@ def test_one_cheap_claim_from_the_command_line(tmp_path, capsys):
     ("arguments", "message"),
     [
         (["--only=mhc_gian"], "did you mean 'mhc_gain'?"),
-        (["--seeds=0"], "--seeds: 0: give 1 or more"),
+        (["--seeds=0"], "--seeds: 0 is out of range; give a value from 1"),
         (["--seeds=two"], "see resnorm lab theory --help"),
         (["--onyl=mhc_gain"], "see resnorm lab theory --help"),
     ],

@@ -1,0 +1,32 @@
+"""How large a model and a run may be: ranges that configs, models made in code and commands share."""
+
+from typing import Any
+
+from resnorm_jax.errors import ChoiceError, UserError
+from resnorm_jax.schema import SHARE, Rule, from_zero, over_zero
+
+WIDEST = 2**20
+SIZES: dict[str, Rule] = {
+    "width": over_zero(WIDEST),
+    "depth": over_zero(10_000),
+    "heads": over_zero(2**16),
+    "mlp_width": over_zero(4 * WIDEST),
+    "norm_epsilon": from_zero(1e6),
+    "drop_path": SHARE,
+}
+RATE = over_zero(1e30)
+STEPS = over_zero(10**9)  # steps are folded into keys of 32 bits, whose upper end is for other uses
+
+
+def check_sizes(**given: Any) -> None:
+    """Check the numbers of a model; None is not checked.
+
+    Raises:
+      ChoiceError: for a number out of its range.
+    """
+    try:
+        for name, value in given.items():
+            if value is not None:
+                SIZES[name].check(name, value)
+    except UserError as error:
+        raise ChoiceError(str(error)) from None
