@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from resnorm_jax.config import Config, from_dict
+from resnorm_jax.data.metadata import check_meta
 from resnorm_jax.errors import UserError
 from resnorm_jax.reporting.files import TEMPORARY, DamagedFileError, read_sealed, write_sealed
 from resnorm_jax.training.identity import Identity, going_on, plain
@@ -18,9 +19,6 @@ from resnorm_jax.training.lock import locked
 CONFIG = "config.json"
 UNSEALED = frozenset({"config", "data", "runtime"})  # files of version 0.2, without a digest
 KEYS = frozenset({"config", "data", "content", "runtime", "changes"})
-DATA_KEYS = frozenset({
-    "name", "kind", "classes", "vocabulary", "scaling", "shape", "max_length", "encoding", "source",
-})  # fmt: skip
 _LEFT_OVER = re.compile(re.escape(TEMPORARY).replace(r"\{\}", ".+"))
 
 
@@ -170,10 +168,10 @@ def _read(path: Path) -> Identity:
         raise UserError(
             f"{path}: damaged ({error}); restore it from a copy, or train in a new directory"
         ) from None
-    whole = UNSEALED <= {*values} <= KEYS and all(isinstance(values[k], dict) for k in UNSEALED)
-    if not whole or not {*values["data"]} >= DATA_KEYS:
+    if not (UNSEALED <= {*values} <= KEYS and all(isinstance(values[k], dict) for k in UNSEALED)):
         held = ", ".join(sorted(values))[:80] or "nothing"
         raise UserError(f"{path}: not a run's config: it holds {held}; name the directory of a run")
+    check_meta(values["data"], f"{path}: data")
     changes = tuple(values.pop("changes", ()))
     return Identity(**{"content": None, **values}, changes=changes)
 
