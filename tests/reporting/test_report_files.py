@@ -147,3 +147,34 @@ def test_broken_line_in_the_middle_is_named(tmp_path):
     path.write_text('{"seed": 0, "split": "train", "step": 1}\n{"seed"\n{}\n')
     with pytest.raises(UserError, match=r"m\.jsonl:2"):
         MetricsLog(path).rows()
+
+
+def test_a_marked_log_is_rewound_to_the_mark(tmp_path):
+    log = MetricsLog(tmp_path / "m.jsonl")
+    for step in (1, 2):
+        for seed in (0, 1):
+            log.append(row(seed, step))
+    mark, before = log.mark(0), log.path.read_bytes()
+    log.append(row(0, 2, "valid"))  # of the marked step, but written after the mark
+    log.append(row(0, 3))
+    log = MetricsLog(log.path)
+    log.rewind(0, mark)
+    assert log.path.read_bytes() == before
+    assert log.mark(0) == mark
+    log.append(row(0, 3))
+    assert log.mark(0)["rows"] == 3
+
+
+@pytest.mark.parametrize("change", ["a number", "a row less", "no file"])
+def test_a_log_that_is_not_what_was_marked_is_refused(tmp_path, change):
+    log = MetricsLog(tmp_path / "m.jsonl")
+    for step in (1, 2):
+        log.append(row(0, step, loss=0.25))
+    mark, data = log.mark(0), log.path.read_bytes()
+    if change == "no file":
+        log.path.unlink()
+    else:
+        changed = {"a number": data.replace(b"0.25", b"0.35"), "a row less": data[: len(data) // 2]}
+        log.path.write_bytes(changed[change])
+    with pytest.raises(UserError, match=r"m\.jsonl: its first 2 rows of seed 0 are not those"):
+        MetricsLog(log.path).rewind(0, mark)
