@@ -169,6 +169,7 @@ ARGUMENTS = {
     "depth=3,depth=4": r"config argument: model\.depth is given twice, '3' and '4'; keep one",
     "depth=3,model.depth=4": r"config argument: model\.depth is given twice",
     "depth=2,smoke": r"preset 'smoke' comes after model\.depth=2, .*write the preset first",
+    "smoke,smoke": r"config argument: preset 'smoke' is given twice; keep one",
     "=3": r"config argument: unknown setting ''",
     "depth=": r"config\.model\.depth: '' is not a whole number",
     "depth": r"config argument: unknown value 'depth'",
@@ -539,6 +540,18 @@ RESNORM = {
         ("lab", "certify", "{configs}/digits.py", "--arrangements=pre_nl"),
         r"--arrangements: unknown name",
     ),
+    "certify/arrangements of a comma": (
+        ("lab", "certify", "{configs}/digits.py", "--arrangements=pre_ln,,keel"),
+        r"--arrangements: unknown name ''",
+    ),
+    "compare/depths of a comma": (
+        ("lab", "compare", "--output={d}/o", "--depths=3,"),
+        r"--depths: '' is not a whole number; write e\.g\. 3,24",
+    ),
+    "certify/against no grid": (
+        ("lab", "certify", "{configs}/digits.py", "--against={d}"),
+        r"holds no grid; make one with resnorm lab compare",
+    ),
     "prune/rows": (("lab", "prune", "{d}", "--rows=0"), r"--rows: 0 must be over 0"),
     "prune/keep": (
         ("lab", "prune", "{d}", "--keep=1_0"),
@@ -556,6 +569,24 @@ RESNORM = {
 }
 CASES += [
     Case(f"command/{name}", ("resnorm", *argv), says) for name, (argv, says) in RESNORM.items()
+]
+
+
+GRIDS = {
+    "not JSON": "{",
+    "a list": "[]",
+    "no depths": '{"arrangements": []}',
+    "depths that are no list": '{"arrangements": [], "depths": 3}',
+    "nested": "[" * 100_000,
+}
+CASES += [
+    Case(
+        f"grid/{name}",
+        ("resnorm", "lab", "certify", "{configs}/digits.py", "--against={d}"),
+        r"grid\.json: not as a grid writes it \(.*\); name another folder",
+        written(text, "grid.json"),
+    )
+    for name, text in GRIDS.items()
 ]
 
 
