@@ -553,6 +553,14 @@ RESNORM = {
         r"holds no grid; make one with resnorm lab compare",
     ),
     "prune/rows": (("lab", "prune", "{d}", "--rows=0"), r"--rows: 0 must be over 0"),
+    "prune/order unread": (
+        ("lab", "prune", "{d}", "--method=magnitude", "--order=greedy"),
+        r"--order: not read with --method=magnitude",
+    ),
+    "prune/keep unread": (
+        ("lab", "prune", "{d}", "--method=int8", "--keep=0.5"),
+        r"--keep: not read with --method=int8",
+    ),
     "prune/keep": (
         ("lab", "prune", "{d}", "--keep=1_0"),
         r"--keep: '1_0'; give shares from 0 to 1",
