@@ -365,10 +365,12 @@ CASES += [
     Case("config file/of lab compare",
          ("resnorm", "lab", "compare", "--config={d}/c.py", "--output={d}/out"),
          r"c\.py: no get_config", written("")),
+    # Valid, so that the mistake beside it is what is told.
     Case("config file/no argument is asked for, and a whole number stands for one",
-         ("train", "--config={d}/c.py", "--config.model.dropout=0.5"), "accuracy",
+         ("train", "--config={d}/c.py", "--config.model.dropout=0.5", "--require-accelerator"),
+         r"^error: --require-accelerator: jax \S+ found",
          written("from resnorm_jax.config import experiment\ndef get_config():\n"
-                 f"    return experiment({SECTIONS}, model={{'dropout': 0}})\n"), 0),
+                 f"    return experiment({SECTIONS}, model={{'dropout': 0}})\n")),
 ]  # fmt: skip
 
 
