@@ -217,7 +217,9 @@ def experiment(
         name, equals, text = item.partition("=")
         if not equals:
             check_choice("config argument", name, presets)
-            _check_once(given, name, "")
+            if name in given:
+                raise UserError(f"config argument: preset {name!r} is given twice; keep one")
+            given[name] = ""
             _preset(config, name, presets[name], given)
         else:
             path = _find(config, name)

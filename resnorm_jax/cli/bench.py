@@ -126,7 +126,7 @@ def _trained(arguments: argparse.Namespace) -> None:
     choices = MENUS[menu]()
     names = [check_choice("--names", name, choices) for name in arguments.names or choices]
     output = _output(arguments, f"{data}-{menu}")
-    if not output.exists():  # a table that was begun there goes on
+    if not output.is_file():  # a table that was begun there goes on
         check_file("--output", output)
     console = Console()
     _say(console, runtime_line(), busy_note())

@@ -34,7 +34,7 @@ def arrangement_names(text: str) -> tuple[str, ...]:
 
     if text in ("all", "usual"):
         return tuple(row.name for row in arrangements.rows() if row.usual or text == "all")
-    names = [name.strip() for name in text.split(",") if name.strip()]
+    names = [name.strip() for name in text.split(",")]
     known = arrangements.names()
     for name in names:
         try:
@@ -53,7 +53,7 @@ def numbers(option: str, text: str, kind: type = float, rule: Rule = RATE) -> tu
       UserError: for what is no such number, or out of its range.
     """
     found = []
-    for part in filter(None, (p.strip() for p in text.split(","))):
+    for part in (p.strip() for p in text.split(",") if text):
         try:
             value = number(part, kind)
         except UserError as error:

@@ -23,6 +23,8 @@ from resnorm_jax.training.saved_run import load_trained
 KEEP = "1,0.9,0.8,0.7,0.6,0.5,0.4,0.3,0.2,0.1"
 FILES = ("prune.html", "prune.json")
 ROWS = 1000
+# Options that a method alone does not read.
+UNREAD = {"magnitude": ("order", "rows"), "int8": ("order", "rows", "keep")}
 
 
 def main(argv: list[str]) -> int:
@@ -32,6 +34,8 @@ def main(argv: list[str]) -> int:
     names = [m.name for m in METHODS]
     if chosen.method != "all":
         names = [check_choice("--method", chosen.method, [*names, "all"])]
+        unread = UNREAD.get(chosen.method, ())
+        parser.not_read(chosen, unread, f"with --method={chosen.method}")
     check_choice("--order", chosen.order, [o.name for o in ORDERS])
     plan = Plan(
         [m for m in METHODS if m.name in names],

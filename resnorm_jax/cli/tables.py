@@ -109,8 +109,11 @@ def _configs() -> tuple[tuple[str, ...], Rows]:
 
 
 def first_line(path: Path) -> str:
-    """Return the first line of a file's docstring, without running the file."""
-    text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+    """Return the first line of a file's docstring, without running the file; or why there is none."""
+    try:
+        text = ast.get_docstring(ast.parse(path.read_bytes())) or ""
+    except (OSError, SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        return f"cannot be read: {type(error).__name__}"
     return text.partition("\n")[0]
 
 

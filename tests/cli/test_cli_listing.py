@@ -5,7 +5,7 @@ import pytest
 
 from resnorm_jax import norms
 from resnorm_jax.cli import listing, tables
-from resnorm_jax.cli.tables import norm_parameters
+from resnorm_jax.cli.tables import first_line, norm_parameters
 
 
 @pytest.mark.parametrize(
@@ -61,3 +61,20 @@ def test_every_norm_of_the_table_can_be_described():
 
 def test_list_knows_every_table():
     assert set(listing.WHAT) == set(tables.TABLES)
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b'"""What it is.\n\nMore."""\n', "What it is."),
+        (b"x = 1\n", ""),
+        (b"def (\n", "cannot be read: SyntaxError"),
+        (b"x = '\xff'\n", "cannot be read: SyntaxError"),
+        (b"x = 1\0\n", "cannot be read: "),
+    ],
+)
+def test_a_config_that_cannot_be_read_is_listed_with_why(content, expected, tmp_path):
+    path = tmp_path / "c.py"
+    path.write_bytes(content)
+    assert first_line(path).startswith(expected)
+    assert first_line(tmp_path) == "cannot be read: IsADirectoryError"

@@ -169,6 +169,7 @@ ARGUMENTS = {
     "depth=3,depth=4": r"config argument: model\.depth is given twice, '3' and '4'; keep one",
     "depth=3,model.depth=4": r"config argument: model\.depth is given twice",
     "depth=2,smoke": r"preset 'smoke' comes after model\.depth=2, .*write the preset first",
+    "smoke,smoke": r"config argument: preset 'smoke' is given twice; keep one",
     "=3": r"config argument: unknown setting ''",
     "depth=": r"config\.model\.depth: '' is not a whole number",
     "depth": r"config argument: unknown value 'depth'",
@@ -364,10 +365,12 @@ CASES += [
     Case("config file/of lab compare",
          ("resnorm", "lab", "compare", "--config={d}/c.py", "--output={d}/out"),
          r"c\.py: no get_config", written("")),
+    # Valid, so that the mistake beside it is what is told.
     Case("config file/no argument is asked for, and a whole number stands for one",
-         ("train", "--config={d}/c.py", "--config.model.dropout=0.5"), "accuracy",
+         ("train", "--config={d}/c.py", "--config.model.dropout=0.5", "--require-accelerator"),
+         r"^error: --require-accelerator: jax \S+ found",
          written("from resnorm_jax.config import experiment\ndef get_config():\n"
-                 f"    return experiment({SECTIONS}, model={{'dropout': 0}})\n"), 0),
+                 f"    return experiment({SECTIONS}, model={{'dropout': 0}})\n")),
 ]  # fmt: skip
 
 
@@ -539,7 +542,27 @@ RESNORM = {
         ("lab", "certify", "{configs}/digits.py", "--arrangements=pre_nl"),
         r"--arrangements: unknown name",
     ),
+    "certify/arrangements of a comma": (
+        ("lab", "certify", "{configs}/digits.py", "--arrangements=pre_ln,,keel"),
+        r"--arrangements: unknown name ''",
+    ),
+    "compare/depths of a comma": (
+        ("lab", "compare", "--output={d}/o", "--depths=3,"),
+        r"--depths: '' is not a whole number; write e\.g\. 3,24",
+    ),
+    "certify/against no grid": (
+        ("lab", "certify", "{configs}/digits.py", "--against={d}"),
+        r"holds no grid; make one with resnorm lab compare",
+    ),
     "prune/rows": (("lab", "prune", "{d}", "--rows=0"), r"--rows: 0 must be over 0"),
+    "prune/order unread": (
+        ("lab", "prune", "{d}", "--method=magnitude", "--order=greedy"),
+        r"--order: not read with --method=magnitude",
+    ),
+    "prune/keep unread": (
+        ("lab", "prune", "{d}", "--method=int8", "--keep=0.5"),
+        r"--keep: not read with --method=int8",
+    ),
     "prune/keep": (
         ("lab", "prune", "{d}", "--keep=1_0"),
         r"--keep: '1_0'; give shares from 0 to 1",
@@ -556,6 +579,24 @@ RESNORM = {
 }
 CASES += [
     Case(f"command/{name}", ("resnorm", *argv), says) for name, (argv, says) in RESNORM.items()
+]
+
+
+GRIDS = {
+    "not JSON": "{",
+    "a list": "[]",
+    "no depths": '{"arrangements": []}',
+    "depths that are no list": '{"arrangements": [], "depths": 3}',
+    "nested": "[" * 100_000,
+}
+CASES += [
+    Case(
+        f"grid/{name}",
+        ("resnorm", "lab", "certify", "{configs}/digits.py", "--against={d}"),
+        r"grid\.json: not as a grid writes it \(.*\); name another folder",
+        written(text, "grid.json"),
+    )
+    for name, text in GRIDS.items()
 ]
 
 

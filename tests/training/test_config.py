@@ -233,7 +233,8 @@ def test_numbers_written_plainly_are_read():
         ("depth=3,model.depth=4", "model.depth is given twice"),
         ("depth=3,smoke,width=9", None),
         ("width=9,smoke", "'smoke' comes after model.width=9, which it sets too"),
-        ("smoke,smoke,depth=2,depth=2", None),
+        ("smoke,depth=2,depth=2", None),
+        ("smoke,seeds=2,smoke", "preset 'smoke' is given twice; keep one"),
     ],
 )
 def test_settings_that_contradict_each_other(argument, message):

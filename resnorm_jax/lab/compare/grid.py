@@ -101,7 +101,7 @@ def run_grid(grid: Grid, dataset: Dataset, folder: Path, console: Console) -> li
                     progress.update(before + done, examples)
 
                 write_json(path, train_cell(grid, dataset, name, depth, entropy, told))
-            cell = json.loads(path.read_text(encoding="utf-8"))
+            cell = _read(path, "runs")
             records += cell["runs"]
             progress.update(before + grid.steps)
             progress.print(f"{name:<28} {depth:>4} layers  {outcome(cell['runs'])}")
@@ -134,7 +134,7 @@ def open_grid(folder: Path, grid: Grid) -> None:
     """
     path, wanted = folder / CLAIM, grid.to_dict()
     if path.exists():
-        stored = json.loads(path.read_text(encoding="utf-8"))
+        stored = _read(path)
         differ = sorted(key for key in {*stored, *wanted} if stored.get(key) != wanted.get(key))
         if differ:
             raise UserError(
@@ -155,14 +155,26 @@ def read_grid(folder: Path) -> tuple[dict[str, Any], list[Record]]:
     path = folder / CLAIM
     if not path.exists():
         raise UserError(f"{folder}: holds no grid; make one with resnorm lab compare")
-    grid = json.loads(path.read_text(encoding="utf-8"))
+    grid = _read(path, "arrangements", "depths")
     records: list[Record] = []
     for name in grid["arrangements"]:
         for depth in grid["depths"]:
             cell = folder / CELLS / f"{name}-{depth}.json"
             if cell.exists():
-                records += json.loads(cell.read_text(encoding="utf-8"))["runs"]
+                records += _read(cell, "runs")["runs"]
     return grid, records
+
+
+def _read(path: Path, *lists: str) -> dict[str, Any]:
+    """Return what a file of a grid holds; raise UserError if it is damaged."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if all(isinstance(found[name], list) for name in lists) and isinstance(found, dict):
+            return found
+        why = f"it is {type(found).__name__}, without lists of {', '.join(lists)}"
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        why = f"{type(error).__name__}: {error}"
+    raise UserError(f"{path}: not as a grid writes it ({why}); name another folder")
 
 
 def outcome(runs: Sequence[Record]) -> str:
