@@ -1,10 +1,40 @@
-"""Masked attention. Not what this library is about: JAX's own does the work."""
+"""Masked attention. Not what this library is about: JAX's own does the work where it is fast.
 
-from typing import Literal
+`jax.nn.dot_product_attention` keeps the weights of all queries for the backward pass. At 16 series of
+1,344 positions and 8 heads these are some gigabytes, and a CPU, whose caches they do not fit, spends
+its time waiting. `chunked` attends for a few queries at a time and computes the weights again going
+backward.
+"""
+
+import math
+from typing import Any, Literal, get_args
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax import lax
+
+from resnorm_jax.errors import nearest
+
+Implementation = Literal["xla", "chunked", "cudnn"]
+IMPLEMENTATIONS = get_args(Implementation)
+CHUNK = 64  # queries at a time: their weights for some thousand keys fit a processor's cache
+# Products of the numbers of queries and keys from which on chunks are taken: on a CPU they are faster
+# from there, elsewhere the weights begin to fill the memory.
+CHUNKED_FROM = {"cpu": 256 * 256}
+CHUNKED_FROM_ELSEWHERE = 4096 * 4096
+
+
+def choose_attention(queries: int, keys: int, backend: str | None = None) -> Implementation:
+    """Return what ``implementation=None`` stands for.
+
+    Args:
+      queries: their number, ``T``.
+      keys: their number, ``S``.
+      backend: ``"cpu"``, ``"gpu"`` or ``"tpu"``; JAX's default one if None.
+    """
+    many = CHUNKED_FROM.get(backend or jax.default_backend(), CHUNKED_FROM_ELSEWHERE)
+    return "chunked" if queries * keys >= many else "xla"
 
 
 def masked_attention(
@@ -15,7 +45,7 @@ def masked_attention(
     *,
     dropout_rate: float = 0.0,
     dropout_key: jax.Array | None = None,
-    implementation: Literal["xla", "cudnn"] | None = None,
+    implementation: Implementation | None = None,
 ) -> jax.Array:
     """Scaled dot-product attention ``softmax(q k^T / sqrt(Dh)) v`` over the allowed keys.
 
@@ -25,22 +55,71 @@ def masked_attention(
       value: ``[B, S, H, Dh]``.
       mask: boolean, broadcastable to ``[B, H, T, S]``; True where a query may look at a key. A query
         that may look at nothing gets the mean of all values, which is finite.
-      dropout_rate: dropout of the attention weights; 0 uses `jax.nn.dot_product_attention`.
+      dropout_rate: dropout of the attention weights.
       dropout_key: random key for it; None turns dropout off.
-      implementation: that function's ``implementation``: ``"xla"``, ``"cudnn"`` or None.
+      implementation: ``"xla"``, all queries at once, by `jax.nn.dot_product_attention`, or by
+        flax.linen's function where there is dropout; ``"chunked"``, 64 queries at a time, in memory
+        that grows with ``T + S`` and not with ``T S``; ``"cudnn"``, NVIDIA's, in half precision,
+        without forward mode and without dropout; None for what `choose_attention` says. With dropout
+        the first two drop different weights.
 
     Returns:
       ``[B, T, H, Dh]`` in the dtype of ``query``.
 
     Source: Vaswani et al. 2017 (arXiv 1706.03762), eq. 1.
     """
-    if dropout_rate and dropout_key is not None:
+    if implementation not in (None, *IMPLEMENTATIONS):
+        hint = nearest(implementation, IMPLEMENTATIONS)
+        raise ValueError(f"implementation {implementation!r}: unknown; {hint}")
+    chosen = implementation or choose_attention(query.shape[1], key.shape[1])
+    dropped = dropout_rate > 0 and dropout_key is not None
+    if chosen == "chunked":
+        return _chunked(query, key, value, mask, (dropout_rate, dropout_key) if dropped else None)
+    if dropped:
         # jax.nn.dot_product_attention has no dropout; flax's has.
         return nn.dot_product_attention(
             query, key, value, mask=mask, dropout_rng=dropout_key, dropout_rate=dropout_rate,
             broadcast_dropout=False, force_fp32_for_softmax=True,
         ).astype(query.dtype)  # fmt: skip
-    return jax.nn.dot_product_attention(query, key, value, mask=mask, implementation=implementation)
+    return jax.nn.dot_product_attention(query, key, value, mask=mask, implementation=chosen)
+
+
+def _chunked(query: Any, key: Any, value: Any, mask: Any, dropout: Any) -> jax.Array:
+    """Attend for `CHUNK` queries after the other; going backward, each computes its weights again."""
+    batch, length, *rest = query.shape
+    count = math.ceil(length / CHUNK)
+
+    def parts(a: jax.Array, axis: int) -> jax.Array:
+        filled = [(0, count * CHUNK - length if i == axis else 0) for i in range(a.ndim)]
+        shape = (*a.shape[:axis], count, CHUNK, *a.shape[axis + 1 :])
+        return jnp.moveaxis(jnp.pad(a, filled).reshape(shape), axis, 0)
+
+    by_query = mask is not None and mask.ndim > 1 and mask.shape[-2] > 1
+    masks = parts(mask, mask.ndim - 2) if by_query else None
+
+    @jax.checkpoint
+    def attend(part: Any) -> jax.Array:
+        number, q, own = part
+        return _attend(q, key, value, own if by_query else mask, dropout, number)
+
+    out = lax.map(attend, (jnp.arange(count), parts(query, 1), masks))
+    return jnp.moveaxis(out, 0, 1).reshape(batch, count * CHUNK, *rest)[:, :length]
+
+
+def _attend(q: Any, k: Any, v: Any, mask: Any, dropout: Any, number: Any) -> jax.Array:
+    """Attend, and divide by the sum of the weights at the end, where there is less to divide."""
+    wide = jnp.promote_types(q.dtype, jnp.float32)
+    scores = jnp.einsum("bthk,bshk->bhts", q, k, preferred_element_type=wide) * q.shape[-1] ** -0.5
+    if mask is not None:
+        scores = jnp.where(mask, scores, 0.7 * jnp.finfo(wide).min)  # finite, as elsewhere
+    weights = jnp.exp(scores - lax.stop_gradient(scores.max(-1, keepdims=True)))
+    total = weights.sum(-1)
+    if dropout is not None:
+        rate, key = dropout
+        kept = jax.random.bernoulli(jax.random.fold_in(key, number), 1 - rate, weights.shape)
+        weights = jnp.where(kept, weights / (1 - rate), 0)
+    y = jnp.einsum("bhts,bshk->bthk", weights.astype(v.dtype), v, preferred_element_type=wide)
+    return (y / jnp.swapaxes(total, 1, 2)[..., None]).astype(q.dtype)
 
 
 def attention_weights(query: jax.Array, key: jax.Array, mask: jax.Array | None = None) -> jax.Array:

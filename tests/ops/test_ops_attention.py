@@ -11,7 +11,8 @@ from oracles import quick_jit, worst
 from tiers import every
 
 from resnorm_jax import masked_attention
-from resnorm_jax.ops.attention import rotate
+from resnorm_jax.ops import attention
+from resnorm_jax.ops.attention import choose_attention, rotate
 from resnorm_jax.ops.masks import attention_mask, zero_padding
 
 
@@ -26,17 +27,34 @@ def random_mask(shape, seed=0):
     return mask
 
 
+@pytest.fixture(autouse=True)
+def small_chunks(monkeypatch):
+    """Two queries at a time, so that five are chunks and a rest."""
+    monkeypatch.setattr(attention, "CHUNK", 2)
+
+
+SHAPES = (None, (2, 1, 1, 6), (1, 1, 5, 6), (2, 3, 5, 6), (5, 6))
+
+
 @pytest.mark.parametrize(
-    "shape", every([None, (2, 1, 1, 6), (1, 1, 5, 6), (2, 3, 5, 6)], [None, (2, 3, 5, 6)])
+    "case",
+    every(
+        [(i, s) for i in ("xla", "chunked") for s in SHAPES],
+        [("xla", None), ("xla", SHAPES[3]), ("chunked", SHAPES[1]), ("chunked", SHAPES[3])],
+    ),
 )
-def test_values_and_gradients(shape):
+def test_values_and_gradients(case):
+    implementation, shape = case
     q, k, v = heads()
     mask = None if shape is None else random_mask(shape)
     weights = np.random.default_rng(1).normal(size=q.shape).astype(np.float32)
 
     @quick_jit
     def run(q, k, v):
-        out, pullback = jax.vjp(lambda *a: masked_attention(*a, mask), q, k, v)
+        def attend(*a):
+            return masked_attention(*a, mask, implementation=implementation)
+
+        out, pullback = jax.vjp(attend, q, k, v)
         return out, pullback(jnp.asarray(weights))
 
     out, grads = run(q, k, v)
@@ -49,20 +67,21 @@ def test_values_and_gradients(shape):
         assert worst(found, want) < 2e-6
 
 
-def test_a_query_that_may_look_at_nothing_gets_finite_values_and_gradients():
+@pytest.mark.parametrize("implementation", every(["xla", "chunked"], ["chunked"]))
+def test_a_query_that_may_look_at_nothing_gets_finite_values_and_gradients(implementation):
     q, k, v = map(jnp.asarray, heads())
     mask = np.ones((2, 1, 5, 6), bool)
     mask[0, 0, 2] = False
     mask[1] = False
 
     def loss(q, k, v):
-        return (masked_attention(q, k, v, mask) ** 2).sum()
+        return (masked_attention(q, k, v, mask, implementation=implementation) ** 2).sum()
 
     value, grads = quick_jit(jax.value_and_grad(loss, (0, 1, 2)))(q, k, v)
     assert np.isfinite(value)
     for gradient in grads:
         assert np.isfinite(gradient).all()
-    out = masked_attention(q, k, v, mask)
+    out = masked_attention(q, k, v, mask, implementation=implementation)
     np.testing.assert_allclose(out[0, 2], np.mean(v[0], axis=0), rtol=1e-5, atol=1e-6)
 
 
@@ -73,7 +92,8 @@ def test_the_result_has_the_dtype_of_the_query():
     assert jax.eval_shape(drop, q, k, v).dtype == jnp.bfloat16
 
 
-def test_dropout_of_the_weights():
+@pytest.mark.parametrize("implementation", every(["xla", "chunked"], ["chunked"]))
+def test_dropout_of_the_weights(implementation):
     q, k, v = map(jnp.asarray, heads())
     mask = random_mask((2, 1, 5, 6))
     plain = masked_attention(q, k, v, mask)
@@ -82,7 +102,9 @@ def test_dropout_of_the_weights():
 
     @partial(quick_jit, static_argnums=1)
     def one(key, rate):
-        return masked_attention(q, k, v, mask, dropout_rate=rate, dropout_key=key)
+        return masked_attention(
+            q, k, v, mask, dropout_rate=rate, dropout_key=key, implementation=implementation
+        )
 
     tiny = one(jax.random.key(0), 1e-9)  # the other implementation, nothing dropped
     np.testing.assert_allclose(tiny, plain, rtol=1e-5, atol=1e-6)
@@ -91,6 +113,63 @@ def test_dropout_of_the_weights():
     assert np.abs(many[0] - plain).max() > 0.01
     error = 5 * np.std(many, axis=0) / np.sqrt(1000)
     assert (np.abs(np.mean(many, axis=0) - plain) < error + 1e-4).all()
+
+
+def test_chunks_keep_every_kind_of_derivative():
+    """Forward mode, and the product of a Hessian and a vector, are those of all queries at once."""
+    q, k, v = map(jnp.asarray, heads())
+    mask = random_mask((2, 1, 5, 6))
+    rng = np.random.default_rng(3)
+    direction = tuple(jnp.asarray(rng.normal(size=a.shape), jnp.float32) for a in (q, k, v))
+
+    @partial(quick_jit, static_argnums=0)
+    def derivatives(implementation):
+        def loss(*a):
+            return (masked_attention(*a, mask, implementation=implementation) ** 3).sum()
+
+        forward = jax.jvp(loss, (q, k, v), direction)[1]
+        hessian = jax.jvp(jax.grad(loss, (0, 1, 2)), (q, k, v), direction)[1]
+        return forward, hessian
+
+    found, want = derivatives("chunked"), derivatives("xla")
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(want), strict=True):
+        assert worst(a, b) < 1e-5
+
+
+def test_the_memory_of_chunks_grows_with_the_length_and_not_with_its_square(monkeypatch):
+    monkeypatch.setattr(attention, "CHUNK", 64)
+
+    def memory(implementation, length):
+        x = jax.ShapeDtypeStruct((1, length, 2, 8), jnp.float32)
+
+        def loss(q, k, v):
+            return masked_attention(q, k, v, implementation=implementation).sum()
+
+        compiled = quick_jit(jax.grad(loss, (0, 1, 2))).lower(x, x, x).compile()
+        return compiled.memory_analysis().temp_size_in_bytes
+
+    assert memory("chunked", 2048) < 2.5 * memory("chunked", 1024)
+    assert memory("xla", 2048) > 2 * memory("xla", 1024)
+    assert memory("chunked", 2048) < memory("xla", 2048) / 16
+
+
+@pytest.mark.parametrize(
+    ("queries", "keys", "backend", "want"),
+    [
+        (255, 255, "cpu", "xla"),
+        (256, 256, "cpu", "chunked"),
+        (32, 2048, "cpu", "chunked"),
+        (1344, 1344, "gpu", "xla"),
+        (4096, 4096, "tpu", "chunked"),
+    ],
+)
+def test_chunks_are_taken_where_they_pay(queries, keys, backend, want):
+    assert choose_attention(queries, keys, backend) == want
+
+
+def test_an_implementation_that_there_is_not_is_named():
+    with pytest.raises(ValueError, match=r"implementation 'chunk'.*did you mean 'chunked'"):
+        masked_attention(*map(jnp.asarray, heads()), implementation="chunk")
 
 
 # --- Rotary positions ---
