@@ -1,9 +1,10 @@
 """From a checked config to objects. The one place that joins the two."""
 
 import math
-from typing import Any
+from typing import Any, cast
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from flax.core import FrozenDict
 
@@ -15,6 +16,7 @@ from resnorm_jax.modules.encoder import TransformerEncoder
 from resnorm_jax.modules.front_ends import FeatureEmbedding, PatchEmbedding, TokenEmbedding
 from resnorm_jax.modules.pooling import POOLING
 from resnorm_jax.modules.positions import POSITIONS
+from resnorm_jax.ops.attention import Implementation, choose_attention
 from resnorm_jax.planning import FeedForwardPlan, Plan
 
 PATCH = 2
@@ -43,12 +45,39 @@ def build_model(config: Config, meta: dict[str, Any]) -> SequenceClassifier:
     return SequenceClassifier(
         classes=len(meta["classes"]),
         front_end=_front_end(model, meta, dtype, planned.embedding_gain),
-        encoder=_encoder(model, dtype),
+        encoder=_encoder(model, dtype, attention_of(config, meta)),
         positions="none" if POSITIONS.get(model.positions).rotary else model.positions,
         max_length=_max_length(model, meta),
         pooling=model.pooling,
         dropout=model.dropout,
     )
+
+
+def attention_of(config: Config, meta: dict[str, Any]) -> Implementation:
+    """Return how a run computes attention: as the config says, or what suits its longest sequence.
+
+    Raises:
+      UserError: for NVIDIA's kernel where it cannot be.
+    """
+    model, chosen = config.model, config.model.attention
+    if chosen == "cudnn":
+        _check_cudnn(config)
+    if chosen == "auto":
+        longest = _max_length(model, meta)
+        return choose_attention(longest, longest)
+    return cast(Implementation, chosen)
+
+
+def _check_cudnn(config: Config) -> None:
+    backend, dropout = jax.default_backend(), config.model.attention_dropout
+    needs = {
+        f"a GPU, and JAX runs on {backend}": backend == "gpu",
+        "train.precision=bfloat16": config.train.precision == "bfloat16",
+        f"attention_dropout=0, and it is {dropout}": dropout == 0,
+    }
+    for what, there in needs.items():
+        if not there:
+            raise UserError(f"config.model.attention: 'cudnn' needs {what}; take attention=auto")
 
 
 def slot_norms(model: ModelConfig) -> dict[str, str]:
@@ -116,7 +145,9 @@ def _check_bytes(field: str, what: str, count: int) -> None:
         )
 
 
-def _encoder(model: ModelConfig, dtype: Any = None) -> TransformerEncoder:
+def _encoder(
+    model: ModelConfig, dtype: Any = None, attention: Implementation | None = None
+) -> TransformerEncoder:
     return TransformerEncoder(
         depth=model.depth,
         heads=model.heads,
@@ -132,6 +163,7 @@ def _encoder(model: ModelConfig, dtype: Any = None) -> TransformerEncoder:
         attention_dropout=model.attention_dropout,
         drop_path=model.drop_path,
         rotary=POSITIONS.get(model.positions).rotary,
+        attention=attention,
         unroll=model.unroll,
         remat=model.remat,
         remat_every=model.remat_every,

@@ -14,6 +14,7 @@ from ml_collections import ConfigDict, config_dict
 from resnorm_jax.arrangements import DEFAULT
 from resnorm_jax.data.sources import SOURCES, make_options
 from resnorm_jax.errors import UserError, check_choice, nearest
+from resnorm_jax.ops.attention import IMPLEMENTATIONS
 from resnorm_jax.schema import (
     KEY_SEED,
     POSITIVE,
@@ -67,6 +68,12 @@ class ModelConfig:
     query_key: str | None = option(None, "how queries and keys are scaled; the arrangement's")
     activation: str = option("gelu", "of the feed-forward layer")
     dropout: float = option(0.1, "of embeddings and branches", SHARE)
+    attention: str = option(
+        "auto",
+        "how attention is computed: all queries at once (xla), few at a time (chunked), by NVIDIA's "
+        "kernel (cudnn), or what suits the longest sequence (auto)",
+        choices=("auto", *IMPLEMENTATIONS),
+    )
     attention_dropout: float = option(0.0, "of attention weights", SHARE)
     drop_path: float = option(
         0.0, "of a branch, in the last layer; in layer l, l / depth of it", SIZES["drop_path"]

@@ -1,6 +1,6 @@
 """Multi-head attention."""
 
-from typing import Any, Literal
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -8,7 +8,12 @@ import jax.numpy as jnp
 
 from resnorm_jax.modules.fields import Context, NumericFields, apply_norm
 from resnorm_jax.modules.initializers import Initializers, branch_initializers
-from resnorm_jax.ops.attention import attention_weights, masked_attention, rotate
+from resnorm_jax.ops.attention import (
+    Implementation,
+    attention_weights,
+    masked_attention,
+    rotate,
+)
 from resnorm_jax.planning import AttentionPlan
 
 
@@ -21,7 +26,7 @@ class MultiHeadAttention(NumericFields):
       rotary: whether positions enter by rotating queries and keys.
       use_bias: whether projections have a bias.
       kernel_inits: initializer of each role (query, key, value, out); None for Xavier uniform.
-      implementation: passed to `jax.nn.dot_product_attention`.
+      implementation: as in `resnorm_jax.masked_attention`.
       plan: norms and scales that an arrangement puts inside: of queries and keys, values, heads.
       axis_name: mapped axis over which the batch is spread, for norms across rows.
       dtype: dtype of the computation; None for that of the input.
@@ -35,7 +40,7 @@ class MultiHeadAttention(NumericFields):
     rotary: bool = False
     use_bias: bool = True
     kernel_inits: Initializers | None = None
-    implementation: Literal["xla", "cudnn"] | None = None
+    implementation: Implementation | None = None
     plan: AttentionPlan = AttentionPlan()
 
     @nn.compact

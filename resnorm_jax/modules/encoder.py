@@ -27,6 +27,8 @@ class TransformerEncoderLayer(TransformerLayer):
       drop_path: stochastic depth's drop rate at the last layer; ``l / N`` of it at layer l.
       rotary: whether positions enter by rotating queries and keys.
       use_bias: whether projections have a bias.
+      attention: how it is computed: ``"xla"``, ``"chunked"``, ``"cudnn"``, or None for what suits the
+        lengths; see `resnorm_jax.masked_attention`.
       place: which layer of how many this is, for constants that depend on depth.
       norms: slot (one of `resnorm_jax.arrangements.SLOTS`) to norm, in place of ``norm`` there.
       axis_name: mapped axis over which the batch is spread, for norms whose statistics run over rows.

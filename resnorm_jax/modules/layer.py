@@ -14,6 +14,7 @@ from resnorm_jax.modules.initializers import branch_initializers
 from resnorm_jax.modules.residual_block import Named, PlannedBlock
 from resnorm_jax.modules.streams import open_stream, own_parameters
 from resnorm_jax.ops.activations import ACTIVATIONS, Activation
+from resnorm_jax.ops.attention import Implementation
 from resnorm_jax.planning import (
     AttentionPlan,
     FeedForwardPlan,
@@ -43,6 +44,7 @@ class LayerOptions:
     attention_dropout: float = 0.0
     rotary: bool = False
     use_bias: bool = True
+    attention: Implementation | None = None
     numerics: Numerics = PLAIN
 
 
@@ -221,8 +223,10 @@ def _branch(plan: BranchPlan, gains: Gains, options: LayerOptions) -> nn.Module:
     }
     if isinstance(plan, FeedForwardPlan):
         return FeedForward(options.mlp_width, options.activation, options.dropout, **shared)
-    rotary = options.rotary and not plan.cross
-    return MultiHeadAttention(options.heads, options.attention_dropout, rotary, **shared)
+    rotary, implementation = options.rotary and not plan.cross, options.attention
+    return MultiHeadAttention(
+        options.heads, options.attention_dropout, rotary, implementation=implementation, **shared
+    )
 
 
 class LayerFields(NormFields, kw_only=True):
@@ -234,6 +238,7 @@ class LayerFields(NormFields, kw_only=True):
     drop_path: float = 0.0
     rotary: bool = False
     use_bias: bool = True
+    attention: Implementation | None = None
 
     def options(self, heads: int, mlp_width: int) -> LayerOptions:
         """Return what all layers share, with names resolved."""
@@ -245,6 +250,7 @@ class LayerFields(NormFields, kw_only=True):
             attention_dropout=self.attention_dropout,
             rotary=self.rotary,
             use_bias=self.use_bias,
+            attention=self.attention,
             numerics=self.numerics,
         )
 

@@ -69,7 +69,7 @@ def masked_attention(
     Source: Vaswani et al. 2017 (arXiv 1706.03762), eq. 1.
     """
     if implementation not in (None, *IMPLEMENTATIONS):
-        hint = nearest(implementation, IMPLEMENTATIONS)
+        hint = nearest(str(implementation), IMPLEMENTATIONS)
         raise ValueError(f"implementation {implementation!r}: unknown; {hint}")
     chosen = implementation or choose_attention(query.shape[1], key.shape[1])
     dropped = dropout_rate > 0 and dropout_key is not None

@@ -82,6 +82,7 @@ def _run(config, workdir, console, parallel, devices, signals) -> dict[str, Any]
         variables = first(seed)
         if seed == config.seed:
             model_summary(variables["params"], console)
+            console.print(f"attention: {model.encoder.attention}", highlight=False)
         state = create_state(variables, optimizer, seed, train.ema)
         scores.append(_scores(run, seed, train_seed(run, seed, state, steps)))
     report = make_report(config, dataset, scores, runner.programs, identity.changes)
