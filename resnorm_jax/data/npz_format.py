@@ -102,7 +102,8 @@ def _broken(y: np.ndarray) -> np.ndarray:
     if y.dtype.kind != "U" or not y.dtype.itemsize:
         return np.zeros(len(y), bool)
     codes = np.dtype(np.uint32).newbyteorder(y.dtype.byteorder)
-    return (np.ascontiguousarray(y).view(codes).reshape(len(y), -1) > sys.maxunicode).any(axis=1)
+    numbers = np.ascontiguousarray(y).view(codes).reshape(len(y), -1)
+    return numbers.max(axis=1) > sys.maxunicode
 
 
 def _labels(path: str | Path, y: np.ndarray) -> list[str | None]:
