@@ -61,7 +61,7 @@ def read_bytes(path: str | Path, largest: int = LARGEST_TEXT) -> bytes:
         with open(path, "rb") as file:
             data = file.read(HEAD)
             _check_head(path, data)
-            return data + file.read(largest) if len(data) == HEAD else data
+            return data + file.read() if len(data) == HEAD else data
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); check the path") from error
 

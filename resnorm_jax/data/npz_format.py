@@ -1,11 +1,12 @@
 """Reader of ``.npz`` files with ``x``, and optionally ``y`` and ``lengths``. Never unpickles."""
 
+import sys
 from pathlib import Path
 
 import numpy as np
 
 from resnorm_jax.data.dataset import Kind
-from resnorm_jax.data.names import is_unicode
+from resnorm_jax.data.names import is_unicode, shown
 from resnorm_jax.data.npz_members import read_arrays
 from resnorm_jax.data.rows import Rows
 from resnorm_jax.errors import UserError
@@ -96,14 +97,23 @@ def _tokens(path: str | Path, x: np.ndarray) -> np.ndarray:
     return x.astype(np.int32)
 
 
+def _broken(y: np.ndarray) -> np.ndarray:
+    """Return which rows hold numbers that are no characters; Python cannot make texts of these."""
+    if y.dtype.kind != "U" or not y.dtype.itemsize:
+        return np.zeros(len(y), bool)
+    codes = np.dtype(np.uint32).newbyteorder(y.dtype.byteorder)
+    numbers = np.ascontiguousarray(y).view(codes).reshape(len(y), -1)
+    return numbers.max(axis=1) > sys.maxunicode
+
+
 def _labels(path: str | Path, y: np.ndarray) -> list[str | None]:
-    try:
-        labels = [str(label) for label in y.tolist()]
-    except ValueError as error:  # a number that is no character
-        raise UserError(f"{path}: 'y' holds broken Unicode ({error}); write it again") from error
+    if _broken(y).any():
+        row = int(_broken(y).argmax()) + 1
+        raise UserError(f"{path}: row {row} has broken Unicode in 'y'; write the file again")
+    labels = [str(label) for label in y.tolist()]
     for row, label in enumerate(labels, start=1):
         if not label.strip() or not is_unicode(label):
-            raise UserError(f"{path}: row {row} has {label!r} as 'y', no label; give a name")
+            raise UserError(f"{path}: row {row} has {shown(label)} as 'y', no label; give a name")
     return [*labels]
 
 

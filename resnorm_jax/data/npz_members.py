@@ -1,6 +1,7 @@
 """The door to ``.npz`` files: arrays by name, each checked before memory is taken. Never unpickles."""
 
 import os
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -35,6 +36,7 @@ FAULTS = (
     MemoryError,
     OverflowError,
     NotImplementedError,
+    tokenize.TokenError,
 )
 
 
