@@ -12,6 +12,7 @@ from resnorm_jax.data import (
     scale_channels,
     split_validation,
 )
+from resnorm_jax.data.preprocess import check_values
 from resnorm_jax.errors import UserError
 from resnorm_jax.sizes import STEPS
 
@@ -22,8 +23,12 @@ def prepare_data(config: Config) -> Dataset:
 
 
 def scaled(dataset: Dataset, config: Config) -> Dataset:
-    """Scale channels by the training rows, if the config says so."""
-    return scale_channels(dataset) if config.train.scale else dataset
+    """Scale channels by the training rows, if the config says so.
+
+    Raises:
+      UserError: a value that float32 cannot square, with its file and channel.
+    """
+    return scale_channels(dataset) if config.train.scale else check_values(dataset)
 
 
 def read_data(config: Config) -> Dataset:

@@ -172,6 +172,9 @@ def _read(path: Path) -> Identity:
         held = ", ".join(sorted(values))[:80] or "nothing"
         raise UserError(f"{path}: not a run's config: it holds {held}; name the directory of a run")
     check_meta(values["data"], f"{path}: data")
+    longest = values["data"].get("max_length")
+    if type(longest) is not int or not 0 < longest < 2**31:
+        raise UserError(f"{path}: data.max_length: {longest!r}; restore the run's config.json")
     changes = tuple(values.pop("changes", ()))
     return Identity(**{"content": None, **values}, changes=changes)
 
