@@ -1,4 +1,4 @@
-"""Wrong inputs: one line, status 2, nothing written. Some of each kind by default, all with -m table."""
+"""Wrong inputs: one line, status 2, nothing written. Some by default, all with -m table."""
 
 import re
 
