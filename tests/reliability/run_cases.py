@@ -5,6 +5,7 @@
 
 import contextlib
 import hashlib
+import importlib
 import io
 import os
 import re
@@ -82,6 +83,13 @@ def run(case: Case, directory: Path) -> Result:
     line = err.strip() if status is not None else (err.strip().splitlines() or [""])[-1]
     line += f" [written: {', '.join(written[:3])}]" if outcome == "written" else ""
     return Result(case.name, outcome, status, line, time.monotonic() - began, megabytes)
+
+
+def warm() -> None:
+    """Import what the product imports late, so that no time limit ends an import halfway."""
+    for name in ("resnorm_jax.training.experiment", "matplotlib.pyplot", "tensorboardX"):
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
 
 
 def command(case: Case, directory: Path) -> list[str]:
