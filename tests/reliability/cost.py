@@ -47,7 +47,7 @@ def _cost(width: int, depth: int, seed: int) -> dict[str, float]:
     shutil.rmtree(folder)
     step_, save = statistics.median(times), statistics.median(saving)
     return {
-        "parameters": sum(x.size for x in jax.tree.leaves(state.variables["params"])),
+        "parameters": sum(x.size for x in jax.tree.leaves(state.params)),
         "state_bytes": sum(x.nbytes for x in jax.tree.leaves(state)),
         "checkpoint_bytes": on_disk,
         "step_seconds": step_,
@@ -77,7 +77,9 @@ def _run(width: int, depth: int, seed: int) -> tuple[Any, Any, Any]:
     network = build_model(config, describe(data))
     buckets = length_buckets(data.train.lengths, 1)
     optimizer, _ = make_optimizer(config.optimizer, 100)
-    state = create_state(first_variables(config, network, data, buckets, seed), optimizer, seed)
+    state = create_state(
+        first_variables(config, network, data, buckets, seed), optimizer, seed, None
+    )
     parallel = DataParallel(StepOptions(network.apply, optimizer), jax.local_devices()[:1])
     batches = TrainBatches(data.train, 64, buckets, seed)
     return parallel, state, (batch for _, batch in iterate(batches, 0, 1))
