@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from reliability.case import Case
-from reliability.run_cases import Result, run
+from reliability.run_cases import Result, run, warm
 
 CORPORA = ("corpus_checkpoints", "corpus_generated", "corpus_data", "corpus_config")
 
@@ -26,6 +26,7 @@ def cases() -> list[Case]:
 
 def measure(quick: bool, seed: int, each) -> dict[str, Any]:
     """Run all cases, or every tenth; ``each`` shows how far."""
+    warm()
     chosen = cases()[:: 10 if quick else 1]
     results = [_one(case) for case in each(chosen, "inputs")]
     return {

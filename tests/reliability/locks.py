@@ -53,7 +53,7 @@ def together(first, second, workdir: Path) -> tuple[str, str, float]:
         twice = " (rows twice)" if _rows_twice(workdir) else ""
         return ("both trained" + twice if statuses == [0, 0] else "neither or odd"), text, gap
     loser = statuses.index(2)
-    return ("right" if _says_who(ended[loser].text, pids[1 - loser]) else "unclear"), text, gap
+    return ("right" if says_who(ended[loser].text, pids[1 - loser]) else "unclear"), text, gap
 
 
 def after(first, second, workdir: Path, how: int) -> tuple[str, str]:
@@ -70,11 +70,12 @@ def after(first, second, workdir: Path, how: int) -> tuple[str, str]:
     text = f"statuses {first_status}, {ended.status}: {ended.text[-200:]}"
     if how == signal.SIGKILL:
         return ("right" if ended.status == 0 else "not given up"), text
-    right = ended.status == 2 and first_status == 0 and _says_who(ended.text, pid)
+    right = ended.status == 2 and first_status == 0 and says_who(ended.text, pid)
     return ("right" if right else "both trained" if ended.status == 0 else "unclear"), text
 
 
-def _says_who(text: str, pid: int) -> bool:
+def says_who(text: str, pid: int) -> bool:
+    """Whether the last line is an error that names this host and the process that holds a run."""
     line = text.strip().splitlines()[-1]
     return line.startswith("error: ") and str(pid) in line and socket.gethostname() in line
 

@@ -4,6 +4,7 @@ import hashlib
 import os
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from reliability import runs
@@ -21,17 +22,26 @@ def command(preset: str = "short", workdir: str = "{d}/run") -> tuple[str, ...]:
 
 def place(directory: Path, preset: str = "short") -> Path:
     """Copy a finished run to ``directory/run`` and return that path."""
-    made = _cache() / preset
+
+    def train(workdir: Path) -> None:
+        status, out, err = call(list(command(preset, str(workdir))), seconds=200)
+        assert status == 0, out + err
+
+    return shutil.copytree(kept(preset, train), directory / "run", symlinks=True)
+
+
+def kept(name: str, train: Callable[[Path], None]) -> Path:
+    """Return a run directory that ``train`` made, now or earlier for this state of the code."""
+    made = _cache() / name
     if not made.exists():
         partial = Path(tempfile.mkdtemp(dir=_cache()))
-        status, out, err = call(list(command(preset, str(partial / "run"))), seconds=200)
-        assert status == 0, out + err
+        train(partial / "run")
         try:
             os.replace(partial / "run", made)
         except OSError:  # another process was faster
             assert made.exists()
         shutil.rmtree(partial)
-    return shutil.copytree(made, directory / "run", symlinks=True)
+    return made
 
 
 def _cache() -> Path:

@@ -5,6 +5,7 @@
 
 import contextlib
 import hashlib
+import importlib
 import io
 import os
 import re
@@ -15,6 +16,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from unittest import mock
 
 from reliability.case import Case
 
@@ -59,13 +61,19 @@ class TimeUpError(BaseException):
     """The time of a case is over; no handler of the product catches it."""
 
 
+class TrainingBeganError(BaseException):
+    """All that is checked before training was checked."""
+
+
 def run(case: Case, directory: Path) -> Result:
     """Run a case in an empty directory; the product is called as its commands call it."""
     if case.files is not None:
         case.files(directory)
     before = snapshot(directory)
     began, processor, memory = time.monotonic(), time.process_time(), _memory_reset()
-    status, out, err = call(command(case, directory))
+    # Of a new run no step is waited for: what is being trained was accepted.
+    fresh = case.status != 0 and not (directory / "run").exists()
+    status, out, err = call(command(case, directory), stop_at_first_step=fresh)
     spent = time.process_time() - processor
     megabytes = max(0.0, _memory("VmHWM") - memory)
     written = sorted(_differ(before, snapshot(directory)))
@@ -75,6 +83,13 @@ def run(case: Case, directory: Path) -> Result:
     line = err.strip() if status is not None else (err.strip().splitlines() or [""])[-1]
     line += f" [written: {', '.join(written[:3])}]" if outcome == "written" else ""
     return Result(case.name, outcome, status, line, time.monotonic() - began, megabytes)
+
+
+def warm() -> None:
+    """Import what the product imports late, so that no time limit ends an import halfway."""
+    for name in ("resnorm_jax.training.experiment", "matplotlib.pyplot", "tensorboardX"):
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
 
 
 def command(case: Case, directory: Path) -> list[str]:
@@ -93,19 +108,25 @@ def command(case: Case, directory: Path) -> list[str]:
     return argv
 
 
-def call(argv: list[str], seconds: float = WALL_SECONDS) -> tuple[int | None, str, str]:
+def call(
+    argv: list[str], seconds: float = WALL_SECONDS, stop_at_first_step: bool = False
+) -> tuple[int | None, str, str]:
     """Call ``train`` or ``resnorm``; return status, stdout, stderr.
 
-    The status is None for an exception that came out, whose traceback is then in stderr.
+    The status is None for an exception that came out, whose traceback is then in stderr; it is 0 for
+    a run that was stopped at its first step.
     """
     out, err = io.StringIO(), io.StringIO()
     entry = _entry(argv[0])
+    begun = _stopped_at_first_step() if stop_at_first_step else contextlib.nullcontext()
     with contextlib.chdir(ROOT), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
-            with _limits(seconds):
+            with begun, _limits(seconds):
                 status = entry(argv[1:])
         except SystemExit as end:
             status = end.code if isinstance(end.code, int) else int(end.code is not None)
+        except TrainingBeganError:
+            status = 0
         except TimeUpError:
             status = None
             err.write("\nTimeUpError")
@@ -114,6 +135,17 @@ def call(argv: list[str], seconds: float = WALL_SECONDS) -> tuple[int | None, st
             name, text = type(error).__name__, " ".join(str(error).split())
             err.write(f"\n{traceback.format_exc()}\n{name}: {text}")
     return status, out.getvalue(), err.getvalue()
+
+
+@contextlib.contextmanager
+def _stopped_at_first_step() -> Iterator[None]:
+    from resnorm_jax.training.devices import DataParallel
+
+    def begun(*_):
+        raise TrainingBeganError
+
+    with mock.patch.object(DataParallel, "train", begun):
+        yield
 
 
 def snapshot(directory: Path) -> dict[str, str]:
@@ -146,7 +178,7 @@ def _entry(name: str) -> Callable[[list[str]], int]:
 
 def _outcome(case: Case, directory: Path, status, out: str, err: str, written: list[str]) -> str:
     if status is None and err.endswith("TimeUpError"):  # one that is being trained was accepted
-        return "accepted" if "run/config.json" in written else "hang"
+        return "accepted" if written else "hang"
     if status is None:
         return "traceback"
     if status == 0 and case.status:
