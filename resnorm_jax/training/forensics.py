@@ -206,12 +206,14 @@ def place_of(point: Point, own: str) -> str:
         gradient with respect to what it was given, in the backward pass. On the other side, what went
         wrong stands beside the module, in its parent.
     """
+    if not point.path and point.side == "in":
+        return "the batch"
     path = "/".join(point.path) or "the model"
     if point.side != own:
         parent = "/".join(point.path[:-1]) or "the model"
         way = "before" if point.side == "in" else "after"
         inside = _WITHIN.get((point.path[-1] if point.path else "", way), "")
-        path = f"{parent}, {inside}{way} its {point.path[-1]}" if point.path else path
+        path = f"{parent}, {inside}{way} its {point.path[-1]}" if point.path else "the loss"
     if point.layer is None:
         return path
     names = [n for n in point.path if n.split("_")[0] != "layers"]
