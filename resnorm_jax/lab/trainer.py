@@ -52,7 +52,6 @@ def training(options: StepOptions, axis_name: str | None = None) -> Step:
       options: of the step.
       axis_name: of the mapped axis that the model's norms and the dropout ask for, here of length 1.
     """
-
     options = replace(options, guarded=False)
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, jax.Array]:

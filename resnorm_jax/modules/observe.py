@@ -71,7 +71,7 @@ class Watch:
         if module.is_mutable_collection(ROW_TAPS) and not module.has_variable(ROW_TAPS, side):
             module.put_variable(ROW_TAPS, side, jnp.zeros(self.rows, jnp.float32))
         if module.has_variable(ROW_TAPS, side):
-            tap = module.get_variable(ROW_TAPS, side)
+            tap: Any = module.get_variable(ROW_TAPS, side)
             for i in places:
                 leaves[i] = _tap(self.rows, leaves[i], tap)
         return jax.tree.unflatten(structure, leaves)

@@ -31,13 +31,13 @@ def explained(
     data = _of_data(train, batch)
     if data is not None:
         return data
+    point = found.point if found.phase == "forward" else None
+    if point is not None and finite_in_float32(options, state, batch, devices, point):
+        why = f"it is finite in float32: {train.precision} overflows"
+        return why, "set train.precision=float32, or scale the data and parameters down"
     parameter = _of_parameters(state, found)
     if parameter is not None:
         return parameter, LOWER
-    if found.phase == "forward" and found.point is not None:
-        if finite_in_float32(options, state, batch, devices, found.point):
-            why = f"it is finite in float32: {train.precision} overflows"
-            return why, "set train.precision=float32, or scale the data and parameters down"
     if found.phase == "update":
         return "the gradient is finite, the new parameters are not", LOWER
     if losses and losses[-1] > 1.5 * min(losses):

@@ -42,7 +42,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Pass:
-    """A step, watched: its points in the order of the forward pass, each with its bad rows ``[B]``."""
+    """A step, watched: its points in the order of the forward pass, with their bad rows ``[B]``."""
 
     forward: Seen
     backward: Seen
@@ -180,7 +180,9 @@ def _in_update(options: StepOptions, state: TrainState, seen: Pass) -> Finding |
     if name is not None:
         return Finding("update", f"the update of {name}", np.zeros(0, int))
     name = first_bad_leaf(seen.kept)
-    return name and Finding("state", f"what is kept in {name}", np.zeros(0, int))
+    if name is None:
+        return None
+    return Finding("state", f"what is kept in {name}", np.zeros(0, int))
 
 
 def first_bad_leaf(tree: Any) -> str | None:
@@ -223,8 +225,12 @@ def place_of(point: Point, own: str) -> str:
 
 
 # What stands between modules, by the module beside it:
-_WITHIN = {("out", "before"): "the attention logits or weights, ", ("query", "after"): "the attention, ",
-           ("key", "after"): "the attention, ", ("value", "after"): "the attention, "}  # fmt: skip
+_WITHIN = {
+    ("out", "before"): "the attention logits or weights, ",
+    ("query", "after"): "the attention, ",
+    ("key", "after"): "the attention, ",
+    ("value", "after"): "the attention, ",
+}
 
 
 def in_float32(apply: Callable[..., Any]) -> Callable[..., Any] | None:

@@ -22,7 +22,7 @@ from resnorm_jax.training.checkpoint import CheckpointStore
 from resnorm_jax.training.devices import DataParallel, check_replicated
 from resnorm_jax.training.evaluation import evaluate
 from resnorm_jax.training.model_state import packed, unpacked
-from resnorm_jax.training.nonfinite import Guard, RolledBack
+from resnorm_jax.training.nonfinite import Guard, RolledBackError
 from resnorm_jax.training.run_directory import seed_directory
 from resnorm_jax.training.step import TrainState, scored_variables
 from resnorm_jax.training.watchdog import Watchdog
@@ -104,7 +104,7 @@ def train_seed(run: Run, seed: int, state: TrainState, total_steps: int) -> Outc
                     reporter = _Reporter(run, seed, progress, board, batches.steps_per_epoch, guard)
                     state = sitting.go(start, run.parallel.replicate(state), reporter)
                 break
-            except RolledBack:
+            except RolledBackError:
                 start, state = guard.restored()
                 resumed = start
         speed = progress.examples_per_second

@@ -23,7 +23,7 @@ PATIENCE = 50  # steps skipped one after the other: what follows would be no tra
 COUNTS = ("nonfinite_steps", "rollbacks", "batch_offset", "skipped_in_a_row")
 
 
-class RolledBack(Exception):  # noqa: N818: not an error
+class RolledBackError(Exception):
     """Training goes on from an earlier step."""
 
 
@@ -84,7 +84,7 @@ class Guard:
 
         Raises:
           DivergedError: if the run is to end.
-          RolledBack: if it is to go on from `restored`.
+          RolledBackError: if it is to go on from `restored`.
         """
         steps = [step for step, _ in self._flags][: len(flags)]
         self._flags = self._flags[len(flags) :]
@@ -126,7 +126,7 @@ class Guard:
             f"seed {self.seed}: rolled back from step {step + 1} to {self._target}, "
             f"rollback {self.counts['rollbacks']} of at most {self.train.max_rollbacks}"
         )
-        raise RolledBack
+        raise RolledBackError
 
     def _total(self) -> str:
         return f"{self.counts['nonfinite_steps']} in all"

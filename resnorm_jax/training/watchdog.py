@@ -11,7 +11,7 @@ STATUS = 75  # sysexits.h: a temporary failure; the same command goes on
 
 
 def _end() -> None:
-    faulthandler.dump_traceback(file=sys.__stderr__, all_threads=True)
+    faulthandler.dump_traceback(file=2, all_threads=True)  # standard error
     os._exit(STATUS)  # what hangs would hang an orderly end too
 
 

@@ -20,7 +20,9 @@ def test_it_ends_what_takes_too_long_and_says_what_that_was(capfd):
     dog.check()
     assert ended == [119]
     told = capfd.readouterr().err
-    assert told.startswith("watchdog: nothing finished for 60 s (train.watchdog=60) while seed 0 was")
+    assert told.startswith(
+        "watchdog: nothing finished for 60 s (train.watchdog=60) while seed 0 was"
+    )
     assert "at step 2; the same command goes on" in told
 
 
