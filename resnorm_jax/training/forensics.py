@@ -27,8 +27,8 @@ class Finding:
     """What was found.
 
     Attributes:
-      phase: ``"forward"``, ``"loss"``, ``"backward"``, ``"gradient norm"``, ``"update"``, ``"state"`` or
-        ``"none"``, when all is finite this time.
+      phase: ``"forward"``, ``"loss"``, ``"backward"``, ``"gradient norm"``, ``"update"``, ``"state"``
+        or ``"none"``, when all is finite this time.
       place: in words, with the module's path; layers count from 1.
       rows: positions in the batch, ``[R]``; empty where the rows cannot be told apart.
       point: of the model; None where it is no module's input or output.
@@ -42,7 +42,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Pass:
-    """A step, watched: its points in the order of the forward pass, with their bad rows ``[B]``."""
+    """A step, watched: points in the order of the forward pass, with their bad rows ``[B]``."""
 
     forward: Seen
     backward: Seen

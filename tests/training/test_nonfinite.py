@@ -15,9 +15,8 @@ import tiny
 from rich.console import Console
 from tiers import every
 
-from resnorm_jax.build import build_model
 from resnorm_jax.config import from_dict
-from resnorm_jax.data import TrainBatches, describe
+from resnorm_jax.data import TrainBatches
 from resnorm_jax.data.dataset import Examples
 from resnorm_jax.errors import DivergedError, UserError
 from resnorm_jax.training import loop
