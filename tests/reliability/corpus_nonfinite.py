@@ -4,7 +4,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from case import Case
+from reliability.case import Case
 
 
 def arrays(folder: Path, value: float, row: int) -> None:

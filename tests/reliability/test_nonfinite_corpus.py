@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
-from corpus_nonfinite import CASES
+from reliability.corpus_nonfinite import CASES
 
 from resnorm_jax.cli import train
 

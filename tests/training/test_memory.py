@@ -1,6 +1,7 @@
 """Out of memory: one line with the field to change, after a table of memory by part."""
 
 import io
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 import tiny
 from rich.console import Console
 
+from resnorm_jax.cli import train
 from resnorm_jax.training.memory import (
     OutOfMemoryError,
     is_out_of_memory,
@@ -79,3 +81,19 @@ def test_the_field_is_that_of_the_largest_part(parts):
     line = memory_line(made, {"activations": 1, "optimizer state": 1 << 20}, "x", "cpu")
     assert "optimizer.algorithm (now adamw)" in line
     assert "XLA_PYTHON" not in line
+
+
+def test_a_run_that_does_not_fit_ends_with_one_line(tmp_path, monkeypatch, capsys):
+    def exhausted(self, state, batch):
+        raise EXHAUSTED
+
+    monkeypatch.setattr(tiny.DataParallel, "train", exhausted)
+    small = ("width=8", "depth=1", "heads=2")
+    configs = Path(__file__).parents[2] / "configs"
+    arguments = [f"--config={configs}/digits.py", f"--workdir={tmp_path}/run", "--config.devices=1"]
+    status = train.main(["train.py", *arguments, *(f"--config.model.{s}" for s in small)])
+    printed = capsys.readouterr()
+    assert status == 2
+    assert printed.err.startswith("error: out of memory while seed 0 was at step 1: about ")
+    assert printed.err.count("\n") == 1
+    assert "activations" in printed.out
