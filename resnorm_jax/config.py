@@ -152,6 +152,19 @@ class TrainConfig:
     scale: bool = option(
         True, "features: zero mean and unit variance by channel, from training rows"
     )
+    nonfinite: str = option(
+        "abort",
+        "what a step that is not finite does: abort; skip it; or rollback to the last checkpoint and "
+        "pass over the batches from there to it",
+        choices=("abort", "skip", "rollback"),
+    )
+    max_rollbacks: int = option(3, "of a seed's run, with nonfinite=rollback", from_zero(1000))
+    watchdog: float = option(
+        3600.0,
+        "seconds without a step, a batch of an evaluation or a save, after which the process ends; "
+        "0 for never",
+        from_zero(1e9),
+    )
 
 
 @dataclass(frozen=True)
@@ -382,6 +395,12 @@ def _check_divisors(config: Config) -> None:
         near = min(divisors, key=lambda h: abs(h - heads))
         raise UserError(
             f"config.model.heads: {heads} does not divide model.width {width}; try heads={near}"
+        )
+    given = config.train.max_rollbacks
+    if config.train.nonfinite != "rollback" and given != TrainConfig.max_rollbacks:
+        raise UserError(
+            f"config.train.max_rollbacks: {given} is not read with "
+            f"train.nonfinite={config.train.nonfinite}; set train.nonfinite=rollback"
         )
     if config.train.batch_size % config.train.accumulate:
         raise UserError(

@@ -17,12 +17,11 @@ from rich.console import Console
 from resnorm_jax import arrangements, norms
 from resnorm_jax.config import Config, experiment, from_dict
 from resnorm_jax.data import length_buckets, majority_accuracy
-from resnorm_jax.errors import UserError
+from resnorm_jax.errors import DivergedError, UserError
 from resnorm_jax.reporting.progress import Progress
 from resnorm_jax.schemes import STREAMS
 from resnorm_jax.training.devices import DataParallel
 from resnorm_jax.training.experiment import run_experiment
-from resnorm_jax.training.loop import DivergedError
 from resnorm_jax.training.run_data import prepare_data, total_steps
 
 # What may be compared: a field of the model, and the names that it takes.

@@ -152,6 +152,12 @@ class TrainBatches:
         plan = self._plan(epoch)
         return gather(self.examples, plan.rows[index], int(plan.edges[index]))
 
+    def rows_at(self, step: int) -> np.ndarray:
+        """Return which rows a step's batch holds, ``[B]`` from 0, fillers as the rows they repeat."""
+        epoch, index = divmod(int(step), self.steps_per_epoch)
+        rows = self._plan(epoch).rows[index]
+        return np.where(rows >= 0, rows, np.resize(rows[rows >= 0], len(rows)))
+
 
 def iterate(batches: TrainBatches, start_step: int, stop_step: int) -> Iterator[tuple[int, Batch]]:
     """Yield ``(step, batch)`` for ``start_step <= step < stop_step``, prepared by two threads."""

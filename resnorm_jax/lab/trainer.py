@@ -6,6 +6,7 @@ makes a run of steps, `over` a grid of runs: over seeds, learning rates or whate
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -45,10 +46,13 @@ def descent(
 def training(options: StepOptions, axis_name: str | None = None) -> Step:
     """Return the trainer's own step, of a batch: it sees the mean loss.
 
+    It is not guarded: a run that diverges stays so, and its numbers say it.
+
     Args:
       options: of the step.
       axis_name: of the mapped axis that the model's norms and the dropout ask for, here of length 1.
     """
+    options = replace(options, guarded=False)
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, jax.Array]:
         if axis_name is None:

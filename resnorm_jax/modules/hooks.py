@@ -156,7 +156,9 @@ HOOKS = (
         _each(_tap),
     ),
 )
-COLLECTIONS = tuple(hook.collection for hook in HOOKS)
+# Of `resnorm_jax.modules.observe`, whose points are all modules:
+BAD_ROWS, ROW_TAPS = "bad_rows", "row_taps"
+COLLECTIONS = (*(hook.collection for hook in HOOKS), BAD_ROWS, ROW_TAPS)
 
 
 # --- What is asked of a model through them ---

@@ -50,6 +50,8 @@ class CheckpointStore:
       keep: how many to keep: the newest, or by ``rank``.
       warn: called with a line when a damaged checkpoint is set aside.
       every: those at multiples of so many steps stay for good; None for no such.
+      period: steps between two regular ones, which ``keep`` counts; what a signal saved between them
+        stays only as long as it is the newest. 1 counts all.
       rank: note to what those that stay are largest in; None for the step.
     """
 
@@ -59,10 +61,11 @@ class CheckpointStore:
         keep: int = 2,
         warn: Callable[[str], None] = print,
         every: int | None = None,
+        period: int = 1,
         rank: Callable[[Note], Any] | None = None,
     ) -> None:
         self.directory, self.keep, self.warn = Path(directory), keep, warn
-        self.every, self.rank = every, rank
+        self.every, self.period, self.rank = every, period, rank
 
     def steps(self) -> list[int]:
         """Return the steps of finished checkpoints, ascending."""
@@ -85,11 +88,13 @@ class CheckpointStore:
     def save(self, step: int, tree: Any, note: Note) -> None:
         """Write a checkpoint of a pytree of arrays, with a JSON note, and drop those not kept.
 
+        One of this step that is there already stays, unless checkpoints are ranked.
+
         Raises:
           UserError: it cannot be written. The others are as they were.
         """
         final = self._path(step)
-        if final.exists():
+        if final.exists() and self.rank is None:
             return
         partial = final.with_suffix(".partial")
         with writing(final):
@@ -102,9 +107,17 @@ class CheckpointStore:
             write_sealed(
                 partial / MANIFEST, {"format": FORMAT, "step": step, "note": note, "files": files}
             )
-            os.replace(partial, final)
+            self._put(partial, final)
             sync_directory(self.directory)
             self._drop()
+
+    def _put(self, partial: Path, final: Path) -> None:
+        before = final.with_suffix(".replaced")
+        if final.exists():  # of a way that the run has been rolled back from
+            shutil.rmtree(before, ignore_errors=True)
+            os.replace(final, before)
+        os.replace(partial, final)
+        shutil.rmtree(before, ignore_errors=True)
 
     def _write_arrays(self, path: Path, host: Any) -> None:
         try:
@@ -116,9 +129,19 @@ class CheckpointStore:
             raise cannot_write(path.parent, (full or lines)[0][:200]) from error
 
     def _drop(self) -> None:
-        for old in self.ranked()[: -self.keep]:
+        steps = self.ranked()
+        regular = [step for step in steps if step % self.period == 0]
+        others = int(regular[-1:] != steps[-1:])
+        kept = {*regular[-max(1, self.keep - others) :], steps[-1]}
+        for old in set(steps) - kept:
             if self.every is None or old % self.every:
                 shutil.rmtree(self._path(old))
+
+    def drop_after(self, step: int) -> None:
+        """Remove the checkpoints of later steps."""
+        for late in self.steps():
+            if late > step:
+                shutil.rmtree(self._path(late))
 
     def note(self, step: int) -> Note:
         """Return the note of a checkpoint.

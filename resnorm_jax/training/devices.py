@@ -31,7 +31,7 @@ class DataParallel:
     """
 
     def __init__(self, options: StepOptions, devices: Sequence[jax.Device]) -> None:
-        self.devices = list(devices)
+        self.options, self.devices = options, list(devices)
         self.programs = 0  # traced, hence compiled, so far
         # As pmap's own outputs lie: a state that lies elsewhere would be compiled for once more.
         self._everywhere = NamedSharding(

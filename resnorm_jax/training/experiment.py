@@ -19,12 +19,14 @@ from resnorm_jax.training.evaluation import evaluate
 from resnorm_jax.training.identity import change_line, identify
 from resnorm_jax.training.initial import first_variables
 from resnorm_jax.training.loop import Outcome, Run, train_seed
+from resnorm_jax.training.memory import memory_told
 from resnorm_jax.training.optimizers import make_optimizer
 from resnorm_jax.training.preemption import Signals
 from resnorm_jax.training.report import make_report, write_report
 from resnorm_jax.training.run_data import data_line, read_data, scaled, scored_rows, total_steps
 from resnorm_jax.training.run_directory import check_steps, claimed, open_run
-from resnorm_jax.training.step import StepOptions, create_state
+from resnorm_jax.training.step import StepOptions, TrainState, create_state
+from resnorm_jax.training.watchdog import Watchdog
 
 
 def run_experiment(
@@ -44,8 +46,8 @@ def run_experiment(
     Raises:
       UserError: for a mistake in the config, the data or the work directory. Nothing is
         overwritten.
-      DivergedError: when a loss is not finite.
       Preempted: after SIGTERM or SIGINT; what was to be saved is saved.
+      DivergedError: when a loss is not finite.
     """
     console.print(runtime_line(), highlight=False)
     check_names(config.model)
@@ -75,16 +77,25 @@ def _run(config, workdir, console, parallel, devices, signals) -> dict[str, Any]
         model.apply, optimizer, train.label_smoothing, train.accumulate, train.ema, train.log_every
     )
     runner, log = parallel(options, devices), MetricsLog(workdir / "metrics.jsonl")
-    run = Run(train, dataset, runner, schedule, buckets, workdir, log, console, signals)
+    watchdog = Watchdog(train.watchdog)
+    run = Run(
+        train, dataset, runner, schedule, buckets, workdir, log, console, watchdog, signals
+    )  # fmt: skip
     console.print(data_line(dataset), highlight=False)
     scores = []
-    for seed in range(config.seed, config.seed + config.seeds):
-        variables = first(seed)
-        if seed == config.seed:
-            model_summary(variables["params"], console)
-            console.print(f"attention: {model.encoder.attention}", highlight=False)
-        state = create_state(variables, optimizer, seed, train.ema)
-        scores.append(_scores(run, seed, train_seed(run, seed, state, steps)))
+
+    def state_of(seed: int, variables: Any) -> TrainState:
+        return create_state(variables, optimizer, seed, train.ema)
+
+    with watchdog, memory_told(config, run, lambda: state_of(config.seed, first(config.seed))):
+        for seed in range(config.seed, config.seed + config.seeds):
+            watchdog.doing(f"seed {seed} was initialized")
+            variables = first(seed)
+            if seed == config.seed:
+                model_summary(variables["params"], console)
+                console.print(f"attention: {model.encoder.attention}", highlight=False)
+            state = state_of(seed, variables)
+            scores.append(_scores(run, seed, train_seed(run, seed, state, steps)))
     report = make_report(config, dataset, scores, runner.programs, identity.changes)
     write_report(report, workdir, log, console)
     return report
@@ -100,5 +111,8 @@ def _scores(run: Run, seed: int, outcome: Outcome) -> dict[str, Any]:
         "params_sha256": params_sha256(outcome.params),
         "train_seconds": round(outcome.seconds, 3),
         "examples_per_second": outcome.examples_per_second,
-        **evaluate(run.parallel, outcome.variables, rows, classes, size, run.buckets),
+        **outcome.counts,
+        **evaluate(
+            run.parallel, outcome.variables, rows, classes, size, run.buckets, run.watchdog.doing
+        ),
     }

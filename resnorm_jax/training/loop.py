@@ -7,22 +7,24 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import jax
 import optax
 from rich.console import Console
 
 from resnorm_jax.config import TrainConfig
 from resnorm_jax.data import Dataset, TrainBatches, iterate
-from resnorm_jax.errors import DivergedError, Preempted
+from resnorm_jax.errors import Preempted
 from resnorm_jax.reporting.files import MetricsLog
 from resnorm_jax.reporting.progress import Progress
 from resnorm_jax.reporting.tensorboard import Scalars
 from resnorm_jax.training.devices import DataParallel, check_replicated
 from resnorm_jax.training.evaluation import evaluate
 from resnorm_jax.training.model_state import packed, unpacked
+from resnorm_jax.training.nonfinite import Guard, RolledBackError
 from resnorm_jax.training.preemption import Signals
+from resnorm_jax.training.reporter import Reporter
 from resnorm_jax.training.saving import Saver, Stores, merit
 from resnorm_jax.training.step import TrainState, scored_variables
+from resnorm_jax.training.watchdog import Watchdog
 
 
 @dataclass
@@ -37,7 +39,13 @@ class Run:
     workdir: Path
     log: MetricsLog
     console: Console
+    watchdog: Watchdog = field(default_factory=Watchdog)
     signals: Signals = field(default_factory=Signals)
+
+    def doing(self, activity: str) -> None:
+        """Tell the watchdog what is done now; raise Preempted if a signal was received."""
+        self.watchdog.doing(activity)
+        self.signals.check()
 
 
 @dataclass
@@ -48,14 +56,15 @@ class Outcome:
       variables: those to be scored: last, averaged or best.
       step: updates behind them.
       seconds: spent training, over all sittings.
-      examples: rows seen in this sitting, and the seconds that it took without the first step.
+      examples_per_second: in this sitting, without the first step.
+      counts: ``nonfinite_steps`` and ``rollbacks``.
     """
 
     variables: dict[str, Any]
     step: int
     seconds: float
     examples_per_second: float | None
-    best: dict[str, float] = field(default_factory=dict)
+    counts: dict[str, int]
 
     @property
     def params(self) -> Any:
@@ -67,87 +76,140 @@ def train_seed(run: Run, seed: int, state: TrainState, total_steps: int) -> Outc
     """Train from ``state``, or from the newest checkpoint if there is one, to ``total_steps``.
 
     Raises:
-      DivergedError: when the loss is not finite; names the steps.
+      DivergedError: when a step or a score is not finite, and ``train.nonfinite`` has no other way.
+      Preempted: after a signal; the state is saved.
     """
-    stores = Stores.of(run.workdir, seed, run.train, run.console.print)
-    start, note = 0, {}
-    restored = stores.last.restore_latest(state)
-    if restored is not None:
-        start, state = restored
-        note = stores.last.note(start)
-        if start < total_steps:
-            run.console.print(f"seed {seed}: resumed at step {start}")
-    if run.train.select == "best":
-        stores.check_best(start, note)
-    _rewind(run.log, seed, start, note)
-    state = run.parallel.replicate(state)
-    seconds, began = note.get("seconds", 0.0), time.monotonic()
-
-    batches = TrainBatches(run.dataset.train, run.train.batch_size, run.buckets, seed)
-    every = evaluate_every(run.train, batches.steps_per_epoch, total_steps)
-    examples = 0
-    with (
-        Progress(f"seed {seed}", total_steps, start=start, console=run.console) as progress,
-        Scalars(run.workdir / "tensorboard" / f"seed_{seed}", start if restored else None) as board,
-        Saver() as saver,
-        run.signals.held(),
-    ):
-        reporter = _Reporter(run, seed, progress, board, batches.steps_per_epoch)
-
-        def save(done: int, **more: Any) -> None:
-            saver.wait()  # the best of earlier steps is known then
-            check_replicated(state)
-            spent = seconds + time.monotonic() - began
-            told = {"seconds": spent, "log": run.log.mark(seed), "best": stores.best.ranked()}
-            saver.save(stores.last, done, state, told | more)
-
-        def validate(done: int) -> None:
-            """Also where a signal ends it: the step is saved, and validated when the run goes on."""
-            try:
-                _validate(run, seed, done, state, reporter, stores.best, saver)
-            except Preempted as stop:
-                save(done, validate=True)
-                saver.wait()
-                raise _stopped(stop.number, seed, done) from None
-
-        if note.get("validate"):
-            validate(start)
-        for index, batch in iterate(batches, start, total_steps):
-            state, sums = run.parallel.train(state, batch)
-            done = index + 1
-            examples += int(batch["weight"].sum())
-            ends = done == total_steps
-            if index == start:
-                check_replicated(state)
-                progress.update(done, examples)  # what came before was compilation
-            reporter.collect()  # the numbers of an earlier step: the device is not waited for
-            if done % run.train.log_every == 0 or ends:
-                reporter.expect(done, sums, examples)
-                examples = 0
-            if run.dataset.valid is not None and (done % every == 0 or ends):
-                reporter.collect()
-                validate(done)
-            stop = run.signals.received
-            if done % run.train.checkpoint_every == 0 or ends or stop:
-                reporter.collect()
-                save(done)
-            if stop:
-                saver.wait()
-                raise _stopped(stop, seed, done)
-        speed = progress.examples_per_second
-    return _outcome(run, state, stores, speed, total_steps)
+    with Saver() as saver, run.signals.held():
+        stores = Stores.of(run.workdir, seed, run.train, run.console.print, saver)
+        batches = TrainBatches(run.dataset.train, run.train.batch_size, run.buckets, seed)
+        guard = Guard(run, seed, state, batches, stores.last)
+        sitting = _Sitting(run, seed, total_steps, batches, stores, guard)
+        start = sitting.resume(state)
+        with Progress(f"seed {seed}", total_steps, start=start[0], console=run.console) as progress:
+            while True:
+                try:
+                    state = sitting.go(*start, progress)
+                    break
+                except RolledBackError:
+                    start = sitting.rolled_back()
+        return _outcome(run, state, stores, guard, progress.examples_per_second, total_steps)
 
 
-def _rewind(log: MetricsLog, seed: int, start: int, note: Mapping[str, Any]) -> None:
-    """Have the log as it was when the checkpoint was saved."""
-    if "log" in note:
-        log.rewind(seed, note["log"])
-    else:
-        log.truncate(seed, start)
+Start = tuple[int, TrainState, dict[str, Any]]  # step, state on the host, note of the checkpoint
 
 
-def _stopped(number: int, seed: int, step: int) -> Preempted:
-    return Preempted(number, f"seed {seed} saved at step {step}")
+@dataclass
+class _Sitting:
+    """One seed's training in this process."""
+
+    run: Run
+    seed: int
+    total_steps: int
+    batches: TrainBatches
+    stores: Stores
+    guard: Guard
+    seconds: float = 0.0  # of earlier processes
+    began: float = field(default_factory=time.monotonic)
+    resumed: int | None = None
+
+    def resume(self, first: TrainState) -> Start:
+        """Return where to start: the newest checkpoint, or the first state."""
+        run, note = self.run, {}
+        restored = self.stores.last.restore_latest(first)
+        step, state = restored or (0, first)
+        if restored is not None:
+            note = self.stores.last.note(step)
+            self.resumed, self.seconds = step, note.get("seconds", 0.0)
+            self.guard.resume(note)
+            if step < self.total_steps:
+                run.console.print(f"seed {self.seed}: resumed at step {step}")
+        if run.train.select == "best":
+            self.stores.check_best(step, note)
+        return step, state, note
+
+    def rolled_back(self) -> Start:
+        """Return where to start after a rollback; what was saved later goes."""
+        step, state = self.guard.restored()
+        self.resumed = step
+        self.stores.last.drop_after(step)
+        return step, state, self.stores.last.note(step) if step else {}
+
+    def go(self, start: int, host: TrainState, note: Mapping[str, Any], progress: Progress):
+        """Train from step ``start`` on; return the state after the last step."""
+        run, guard, total, log = self.run, self.guard, self.total_steps, self.run.log
+        if "log" in note:
+            log.rewind(self.seed, note["log"])
+        else:
+            log.truncate(self.seed, start)
+        state = run.parallel.replicate(host)
+        every = evaluate_every(run.train, self.batches.steps_per_epoch, total)
+        examples, offset = 0, guard.offset
+        with Scalars(run.workdir / "tensorboard" / f"seed_{self.seed}", self.resumed) as board:
+            reporter = Reporter(
+                run, self.seed, progress, board, self.batches.steps_per_epoch, guard
+            )  # fmt: skip
+            if note.get("validate"):
+                self._validate(start, state, reporter)
+            for index, batch in iterate(self.batches, start + offset, total + offset):
+                step, done = index - offset, index - offset + 1
+                ends = done == total
+                run.watchdog.doing(f"seed {self.seed} was at step {done}")
+                state, sums = run.parallel.train(state, batch)
+                guard.expect(step, sums["finite"])
+                examples += int(batch["weight"].sum())
+                if step == start:
+                    check_replicated(state)
+                    progress.update(done, examples)  # what came before was compilation
+                reporter.collect()  # the numbers of an earlier step: the device is not waited for
+                if done % run.train.log_every == 0 or ends:
+                    reporter.expect(done, sums, examples)
+                    examples = 0
+                if run.dataset.valid is not None and (done % every == 0 or ends):
+                    reporter.settle()
+                    self._validate(done, state, reporter)
+                stop = run.signals.received
+                if done % run.train.checkpoint_every == 0 or ends or stop:
+                    reporter.settle()
+                    if ends:
+                        guard.check_end(total)
+                    self._save(done, state)
+                if stop:
+                    raise self._stopped(stop, done)
+        return state
+
+    def _save(self, done: int, state: TrainState, **more: Any) -> None:
+        self.run.watchdog.doing(f"seed {self.seed} saved step {done}")
+        check_replicated(state)
+        told = {
+            "seconds": self.seconds + time.monotonic() - self.began,
+            "log": self.run.log.mark(self.seed),
+            "best": self.stores.best.ranked(),
+        }
+        self.stores.last.save(done, state, told | self.guard.note() | more)
+
+    def _stopped(self, number: int, done: int) -> Preempted:
+        self.stores.last.steps()  # waits until it is saved
+        return Preempted(number, f"seed {self.seed} saved at step {done}")
+
+    def _validate(self, done: int, state: TrainState, reporter: Reporter) -> None:
+        """Score the validation rows; where a signal ends that, save the step, to be validated later."""
+        run, best = self.run, self.stores.best
+        assert run.dataset.valid is not None
+        variables = scored_variables(state)
+        try:
+            found = evaluate(
+                run.parallel, variables, run.dataset.valid, run.dataset.classes,
+                run.train.batch_size, run.buckets, run.doing,
+            )  # fmt: skip
+        except Preempted as stop:
+            self._save(done, state, validate=True)
+            raise self._stopped(stop.number, done) from None
+        numbers = {"loss": found["log_loss"], **{k: found[k] for k in ("accuracy", "macro_f1")}}
+        reporter.write(done, "valid", **numbers)
+        if run.train.select == "best":
+            known = best.ranked()
+            if len(known) < best.keep or merit(numbers) > merit(best.note(known[0])):
+                best.save(done, packed(variables), numbers)
 
 
 def evaluate_every(train: TrainConfig, steps_per_epoch: int, total_steps: int) -> int:
@@ -158,73 +220,13 @@ def evaluate_every(train: TrainConfig, steps_per_epoch: int, total_steps: int) -
     return steps_per_epoch * epochs
 
 
-class _Reporter:
-    """Reads numbers off the device one step late, and writes them wherever they are looked at."""
-
-    def __init__(self, run: Run, seed: int, progress: Progress, board: Scalars, epoch: int):
-        self.run, self.seed, self.progress, self.board = run, seed, progress, board
-        self.steps_per_epoch = epoch
-        self._pending: tuple[int, Mapping[str, jax.Array], int] | None = None
-
-    def expect(self, step: int, sums: Mapping[str, jax.Array], examples: int) -> None:
-        """Keep the sums of a step, to be read when the next step is on its way."""
-        self._pending = (step, sums, examples)
-
-    def collect(self) -> None:
-        """Read and write what is pending, if anything."""
-        if self._pending is None:
-            return
-        (step, sums, examples), self._pending = self._pending, None
-        host = {name: float(value) for name, value in jax.device_get(sums).items()}
-        count, steps = max(host["count"], 1.0), max(host["steps"], 1.0)
-        loss, accuracy = host["loss"] / count, host["correct"] / count
-        if not math.isfinite(loss):
-            raise DivergedError(
-                f"seed {self.seed}: the loss is {loss} within steps "
-                f"{step - int(steps) + 1} to {step}; try a lower optimizer.learning_rate, more "
-                "optimizer.warmup or another model.arrangement"
-            )
-        self.write(
-            step,
-            "train",
-            loss=loss,
-            accuracy=accuracy,
-            grad_norm=host["grad_norm"] / steps,
-            learning_rate=float(self.run.schedule(step - 1)),
-        )
-        self.progress.update(step, examples, loss=loss, accuracy=accuracy)
-
-    def write(self, step: int, split: str, **numbers: float) -> None:
-        """Write a row to the log and to TensorBoard."""
-        epoch = round(step / self.steps_per_epoch, 4)
-        row = {"seed": self.seed, "step": step, "epoch": epoch, "split": split, **numbers}
-        self.run.log.append(row)
-        self.board.write(row)
-
-
-def _validate(run: Run, seed: int, step: int, state: TrainState, reporter, best, saver) -> None:
-    assert run.dataset.valid is not None
-    variables = scored_variables(state)
-    found = evaluate(
-        run.parallel, variables, run.dataset.valid, run.dataset.classes, run.train.batch_size,
-        run.buckets, run.signals.check,
-    )  # fmt: skip
-    numbers = {"loss": found["log_loss"], **{k: found[k] for k in ("accuracy", "macro_f1")}}
-    reporter.write(step, "valid", **numbers)
-    saver.wait()
-    known = best.ranked()
-    if run.train.select == "best" and (
-        len(known) < best.keep or merit(numbers) > merit(best.note(known[0]))
-    ):
-        saver.save(best, step, packed(variables), numbers)
-
-
-def _outcome(run: Run, state: TrainState, stores: Stores, speed, total_steps: int) -> Outcome:
+def _outcome(
+    run: Run, state: TrainState, stores: Stores, guard: Guard, speed: Any, total_steps: int
+) -> Outcome:
     note = stores.last.note(stores.last.steps()[-1])
-    variables = scored_variables(state)
-    if run.train.select == "last":
-        return Outcome(variables, total_steps, note["seconds"], speed)
-    stores.check_best(total_steps, note)
-    step = stores.best.ranked()[-1]
-    tree = stores.best.restore(step, packed(variables))
-    return Outcome(unpacked(tree, variables), step, note["seconds"], speed, stores.best.note(step))
+    variables, step = scored_variables(state), total_steps
+    if run.train.select == "best":
+        stores.check_best(total_steps, note)
+        step = stores.best.ranked()[-1]
+        variables = unpacked(stores.best.restore(step, packed(variables)), variables)
+    return Outcome(variables, step, note["seconds"], speed, guard.told())

@@ -114,7 +114,7 @@ def load_trained(workdir: Path, seed: int | None = None, kind: str | None = None
     )
     like = jax.tree.map(lambda s: np.zeros(s.shape, s.dtype), like)
     wanted = scored_variables(like)
-    stores = Stores.of(workdir, seed, config.train, print)
+    stores = Stores.of(workdir, seed, config.train)
     store = stores.best if kind == "best" else stores.last
     if not store.steps():
         seeds = sorted(p.name for p in (workdir / "checkpoints").glob("seed_*"))

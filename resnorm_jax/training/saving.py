@@ -1,8 +1,10 @@
 """Which checkpoints a seed has, and saving them while training goes on."""
 
+import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,13 +32,19 @@ class Stores:
 
     @classmethod
     def of(
-        cls, workdir: Path, seed: int, train: TrainConfig, warn: Callable[[str], None]
+        cls,
+        workdir: Path,
+        seed: int,
+        train: TrainConfig,
+        warn: Callable[[str], None] = print,
+        saver: "Saver | None" = None,
     ) -> "Stores":
-        """Return those of a seed of a run."""
+        """Return those of a seed of a run; with a saver they are saved in its thread."""
+        make: Any = partial(BackgroundStore, saver) if saver else CheckpointStore
         last, best = (seed_directory(workdir, seed, kind) for kind in ("last", "best"))
         return cls(
-            CheckpointStore(last, train.keep, warn, train.keep_every),
-            CheckpointStore(best, train.keep_best, warn, rank=merit),
+            make(last, train.keep, warn, train.keep_every, train.checkpoint_every),
+            make(best, train.keep_best, warn, rank=merit),
         )
 
     def check_best(self, step: int, note: Mapping[str, Any]) -> None:
@@ -70,7 +78,7 @@ class Stores:
 
 
 class Saver:
-    """Writes checkpoints in a thread of its own, one at a time; use as a context manager.
+    """A thread that saves checkpoints, one at a time; use as a context manager.
 
     A failure is raised by the next call, and at the end at the latest.
     """
@@ -78,15 +86,21 @@ class Saver:
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(1, "checkpoint")
         self._last: Future[None] | None = None
+        self._thread = 0
 
-    def save(self, store: CheckpointStore, step: int, tree: Any, note: dict[str, Any]) -> None:
-        """Copy the arrays to the host, and have them saved; the caller may donate them at once."""
+    def submit(self, save: Callable[[], None]) -> None:
+        """Have something saved, after what was given before."""
         self.wait()
-        host = jax.tree.map(np.array, flax.serialization.to_state_dict(tree))
-        self._last = self._pool.submit(store.save, step, host, note)
+        self._last = self._pool.submit(self._run, save)
+
+    def _run(self, save: Callable[[], None]) -> None:
+        self._thread = threading.get_ident()
+        save()
 
     def wait(self) -> None:
         """Wait until what was given is saved; raise what went wrong."""
+        if threading.get_ident() == self._thread:  # it is being saved
+            return
         last, self._last = self._last, None
         if last is not None:
             last.result()
@@ -100,3 +114,21 @@ class Saver:
                 self.wait()
         finally:
             self._pool.shutdown()
+
+
+class BackgroundStore(CheckpointStore):
+    """A `CheckpointStore` that saves in a `Saver`'s thread; whatever looks into it waits for that."""
+
+    def __init__(self, saver: Saver, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.saver = saver
+
+    def save(self, step: int, tree: Any, note: dict[str, Any]) -> None:
+        """Copy the arrays to the host, and have them saved; the caller may donate them at once."""
+        host = jax.tree.map(np.array, flax.serialization.to_state_dict(tree))
+        self.saver.submit(partial(super().save, step, host, note))
+
+    def steps(self) -> list[int]:
+        """Return the steps of finished checkpoints, ascending."""
+        self.saver.wait()
+        return super().steps()

@@ -59,7 +59,10 @@ flax.serialization.register_serialization_state(
 
 @dataclass(frozen=True)
 class StepOptions:
-    """What a step is made of, apart from the state."""
+    """What a step is made of, apart from the state.
+
+    ``guarded`` holds back an update that is not finite; without it such numbers go into the state.
+    """
 
     apply: Callable[..., Any]
     optimizer: optax.GradientTransformation
@@ -67,6 +70,7 @@ class StepOptions:
     accumulate: int = 1
     ema: float | None = None
     log_every: int = 1
+    guarded: bool = True
 
 
 def create_state(
@@ -113,6 +117,10 @@ def train_step(
 ) -> tuple[TrainState, Sums]:
     """Do one update; return the new state and the metrics summed since the last logged step.
 
+    Among the metrics is ``finite``: whether the loss, the gradient's norm, the new parameters and what
+    is kept beside them are. A guarded step that is not only counts: its state is the one before, but
+    for ``step``, and its own metrics are left out.
+
     Args:
       state: replicated over ``axis_name``.
       batch: this device's rows: ``x``, ``y``, ``weight`` and, unless images, ``mask``. A model with
@@ -132,20 +140,24 @@ def train_step(
     if axis_name is not None:
         sums, gradient = lax.psum((sums, gradient), axis_name)
     gradient = jax.tree.map(lambda g: g / jnp.maximum(sums["count"], 1), gradient)
+    sums |= {"grad_norm": optax.tree.norm(gradient), "steps": jnp.ones((), jnp.float32)}
     updates, opt_state = options.optimizer.update(gradient, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
-    sums |= {"grad_norm": optax.tree.norm(gradient), "steps": jnp.ones((), jnp.float32)}
     fresh = state.step % options.log_every == 0
-    sums = {name: jnp.where(fresh, 0, state.sums[name]) + value for name, value in sums.items()}
-    state = state.replace(
-        step=state.step + 1,
+    before = {name: jnp.where(fresh, 0, value) for name, value in state.sums.items()}
+    updated = state.replace(
         params=params,
         opt_state=opt_state,
         ema=_averaged(state.ema, params, options.ema),
-        sums=sums,
+        sums={name: before[name] + value for name, value in sums.items()},
         collections=kept,
     )
-    return state, sums
+    finite = _all_finite((sums["loss"], sums["grad_norm"], params, kept))
+    if options.guarded:
+        # A branch, not a choice element by element: XLA joins that to the update and rounds otherwise.
+        held = state.replace(sums=before)
+        updated = lax.cond(finite, lambda new, old: new, lambda new, old: old, updated, held)
+    return updated.replace(step=state.step + 1), {**updated.sums, "finite": finite}
 
 
 def predict_step(
@@ -187,6 +199,11 @@ def _gradient_sums(
     start = (zeros, jax.tree.map(jnp.zeros_like, state.params))
     ((sums, grads), kept), _ = lax.scan(more, (start, kept), (parts, jnp.arange(count)))
     return sums, grads, kept
+
+
+def _all_finite(tree: Any) -> jax.Array:
+    leaves = [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
+    return jnp.stack([jnp.isfinite(leaf).all() for leaf in leaves]).all()
 
 
 def _averaged(ema: Params | None, params: Params, decay: float | None) -> Params | None:
