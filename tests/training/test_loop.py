@@ -46,7 +46,7 @@ def test_the_host_waits_only_where_numbers_are_read(tmp_path, monkeypatch):
         events.append("step")
         return real_train(self, state, batch)
 
-    monkeypatch.setattr(loop.jax, "device_get", spy_get)
+    monkeypatch.setattr(jax, "device_get", spy_get)
     monkeypatch.setattr(tiny.DataParallel, "train", spy_train)
     data = tiny.dataset().replace(valid=None)
     train(tiny.config(log_every=4, checkpoint_every=100), tmp_path, steps=12, data=data)

@@ -10,7 +10,7 @@ import tiny
 
 from resnorm_jax.errors import UserError
 from resnorm_jax.training.checkpoint import CheckpointStore, DamagedCheckpointError
-from resnorm_jax.training.saving import Saver, Stores, merit
+from resnorm_jax.training.saving import BackgroundStore, Saver, Stores, merit
 
 
 def tree(seed=0):
@@ -37,29 +37,50 @@ def test_the_best_stay_and_of_equal_ones_the_earlier(tmp_path):
 
 
 def test_a_save_in_the_background_has_the_values_of_its_moment(tmp_path):
-    values, store = tree(1), CheckpointStore(tmp_path)
+    values = tree(1)
     with Saver() as saver:
-        saver.save(store, 1, values, {})
+        store = BackgroundStore(saver, tmp_path)
+        store.save(1, values, {})
         values["a"][:] = 2  # as a donated buffer is written into
+        assert store.steps() == [1]  # whatever looks waits
     np.testing.assert_array_equal(store.restore(1, tree())["a"], tree(1)["a"])
 
 
 def test_a_failed_save_in_the_background_is_told_by_the_next_call(tmp_path, monkeypatch):
-    store = CheckpointStore(tmp_path)
-    store.save(1, tree(), {})
+    CheckpointStore(tmp_path).save(1, tree(), {})
 
     def full(*_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "replace", full)
     with Saver() as saver:
-        saver.save(store, 2, tree(), {})
+        store = BackgroundStore(saver, tmp_path)
+        store.save(2, tree(), {})
         with pytest.raises(UserError, match=r"cannot be written \(No space left on device\)"):
-            saver.wait()
+            store.save(3, tree(), {})
     with pytest.raises(UserError, match="No space left"), Saver() as saver:
-        saver.save(store, 2, tree(), {})
+        BackgroundStore(saver, tmp_path).save(2, tree(), {})
     assert store.steps() == [1]
     store.check(1)
+
+
+def test_what_a_signal_saved_between_two_periods_goes_and_moves_no_other(tmp_path):
+    store = CheckpointStore(tmp_path, keep=2, period=10)
+    for step, there in [(10, [10]), (20, [10, 20]), (23, [20, 23]), (30, [20, 30]), (31, [30, 31])]:
+        store.save(step, tree(), {})
+        assert store.steps() == there
+    store.drop_after(30)
+    assert store.steps() == [30]
+
+
+def test_a_ranked_checkpoint_of_a_step_that_is_done_again_is_replaced(tmp_path):
+    """After a rollback the same step has another batch."""
+    store = CheckpointStore(tmp_path, keep=1, rank=merit)
+    store.save(4, tree(1), note(0.5))
+    store.save(4, tree(2), note(0.6))
+    assert store.note(4) == note(0.6)
+    np.testing.assert_array_equal(store.restore(4, tree())["a"], tree(2)["a"])
+    assert [p.name for p in tmp_path.iterdir()] == ["step_000000004"]
 
 
 @pytest.fixture
