@@ -2,8 +2,9 @@
 
 Every single-bit flip of metadata is tried on the function that reads the file, because whole commands
 would take days: `CheckpointStore.restore` and `note` for what lies in a checkpoint, `read_run` for
-config.json, `MetricsLog.rows` for the log. Whole commands (the training command once more, and
-``resnorm evaluate``) are tried for every file truncated or deleted, and for a sample of flips.
+config.json, `MetricsLog.rewind` to the mark of the newest checkpoint for the log. Whole commands (the
+training command once more, and ``resnorm evaluate``) are tried for every file truncated or deleted,
+and for a sample of flips.
 """
 
 import os
@@ -72,9 +73,14 @@ def _readers(run: Path) -> dict[Path, Read]:
         seconds = float(store.note(step)["seconds"])
         return [(jax.tree_util.keystr(p), leaf.tobytes()) for p, leaf in leaves], seconds
 
+    def log() -> Any:
+        made = MetricsLog(run / "metrics.jsonl")
+        made.rewind(0, store.note(step)["log"])
+        return made.rows()
+
     readers: dict[Path, Read] = {
         run / "config.json": lambda: read_run(run),
-        run / "metrics.jsonl": MetricsLog(run / "metrics.jsonl").rows,
+        run / "metrics.jsonl": log,
     }
     newest = run / "checkpoints" / "seed_0" / "last" / f"step_{step:09d}"
     readers |= {path: checkpoint for path in sorted(newest.rglob("*")) if path.is_file()}

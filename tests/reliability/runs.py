@@ -56,19 +56,28 @@ class Server:
             stdout=subprocess.PIPE,
             cwd=ROOT,
             env={**os.environ, **environment()},
-            text=True,
-            bufsize=1,
+            bufsize=0,
         )
+        self._read = b""
+
+    def _line(self, timeout: float | None) -> int | None:
+        """Return the next number that the server wrote; None if there is none in time."""
+        while b"\n" not in self._read:
+            if not select.select([self._process.stdout], [], [], timeout)[0]:
+                return None
+            self._read += os.read(self._process.stdout.fileno(), 4096)
+        line, self._read = self._read.split(b"\n", 1)
+        return int(line)
 
     def send(self, argv: list[str], out: Path, devices: int = 1, pause: Any = None) -> None:
         """Ask for a run; `started` says its process id."""
         request = {"argv": argv, "env": environment(devices), "out": str(out), "pause": pause}
         self._out, self._began = out, time.monotonic()
-        self._process.stdin.write(json.dumps(request) + "\n")
+        self._process.stdin.write(json.dumps(request).encode() + b"\n")
 
     def started(self) -> int:
         """Wait until the run that was asked for has started; return its process id."""
-        self.pid = int(self._process.stdout.readline())
+        self.pid = self._line(None)
         return self.pid
 
     def start(self, argv: list[str], out: Path, devices: int = 1, pause: Any = None) -> int:
@@ -82,13 +91,14 @@ class Server:
 
     def running(self) -> bool:
         """Whether the run that was started last has not ended yet."""
-        return not select.select([self._process.stdout], [], [], 0)[0]
+        return b"\n" not in self._read and not select.select([self._process.stdout], [], [], 0)[0]
 
     def wait(self, timeout: float = 120) -> Ended:
         """Wait for the run's end; kill it when it takes longer (status -9)."""
-        if not select.select([self._process.stdout], [], [], timeout)[0]:
+        status = self._line(timeout)
+        if status is None:
             os.kill(self.pid, 9)
-        status = int(self._process.stdout.readline())
+            status = self._line(None)
         text = self._out.read_text(errors="replace")
         return Ended(status, text, time.monotonic() - self._began)
 
