@@ -83,7 +83,9 @@ def test_tokens_are_as_many_as_strides_begin(case):
 def test_a_stride_of_one_is_the_embedding_as_it_was(kernel):
     x = rows(7)
     plain, strided = (FeatureEmbedding(D, kernel, **s) for s in ({}, {"stride": 1}))
-    traced = [str(jax.make_jaxpr(f.init_with_output)(jax.random.key(0), x)) for f in (plain, strided)]
+    traced = [
+        str(jax.make_jaxpr(f.init_with_output)(jax.random.key(0), x)) for f in (plain, strided)
+    ]
     assert traced[0] == traced[1]
     shapes = jax.eval_shape(strided.init, jax.random.key(0), x)["params"]["project"]
     assert shapes["kernel"].shape == ((C, D) if kernel == 1 else (kernel, C, D))
@@ -104,9 +106,15 @@ TOKENS = np.array([4, 2, 1])  # of stride 3
 MASK = np.arange(10) < LENGTHS[:, None]
 CASES = {
     "one a position": (MASK, np.arange(4) < TOKENS[:, None]),
-    "one a row": (np.array([[True], [False], [True]]), np.array([[True] * 4, [False] * 4, [True] * 4])),
+    "one a row": (
+        np.array([[True], [False], [True]]),
+        np.array([[True] * 4, [False] * 4, [True] * 4]),
+    ),
     "none": (None, None),
-    "holes": (MASK & (np.arange(10) != 3), np.array([[1, 0, 1, 1], [1, 0, 0, 0], [1, 0, 0, 0]], bool)),
+    "holes": (
+        MASK & (np.arange(10) != 3),
+        np.array([[1, 0, 1, 1], [1, 0, 0, 0], [1, 0, 0, 0]], bool),
+    ),
 }
 
 

@@ -44,7 +44,11 @@ def test_the_model_of_a_config(model, kernel, stride, longest):
 @pytest.mark.parametrize(
     ("model", "meta", "says"),
     [
-        ({"stride": 8, "kernel": 7}, {}, "model.kernel: 7 is under model.stride 8: .*; give kernel=8"),
+        (
+            {"stride": 8, "kernel": 7},
+            {},
+            "model.kernel: 7 is under model.stride 8: .*; give kernel=8",
+        ),
         ({"stride": 8, "max_length": 6}, {}, "6 is under the data's longest, 7 tokens of stride 8"),
         ({"stride": 8, "kernel": 51}, {}, "model.kernel: 51 reaches past .*, 50.* at most 50"),
         ({"stride": 51}, {}, "model.stride: 51 reaches past .*, 50.* at most 50"),
@@ -68,7 +72,7 @@ def test_a_batch_is_as_large_as_its_tokens():
     wide = {"width": 2**17, "mlp_width": 8, "heads": 2}
     made = config(**wide)
     made = replace(made, train=replace(made.train, batch_size=2**16))
-    with pytest.raises(UserError, match="train.batch_size: .* TiB"):
+    with pytest.raises(UserError, match=r"train\.batch_size: .* TiB"):
         build.build_model(made, META)
     build.build_model(replace(made, model=replace(made.model, stride=25)), META)
 
