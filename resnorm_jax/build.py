@@ -20,6 +20,7 @@ from resnorm_jax.ops.attention import Implementation, choose_attention
 from resnorm_jax.planning import FeedForwardPlan, Plan
 
 PATCH = 2
+READERS = {"patch": "images", "kernel": "features", "stride": "features"}  # by field
 MOST_BYTES = 2**40  # of one array, or of a model's parameters
 DEVICE_AXIS = "devices"  # the mapped axis over which the rows of a batch are spread
 
@@ -36,12 +37,12 @@ def build_model(config: Config, meta: dict[str, Any]) -> SequenceClassifier:
       UserError: naming the field that does not fit.
     """
     planned = check_names(config.model)
-    _check_data(config, meta)
     model, kind = config.model, meta["kind"]
-    dtype = jnp.dtype(config.train.precision)
-    for field, reader in (("patch", "images"), ("kernel", "features")):
+    for field, reader in READERS.items():
         if getattr(model, field) is not None and kind != reader:
             raise UserError(f"config.model.{field}: not read: the data are {kind}, not {reader}")
+    _check_data(config, meta)
+    dtype = jnp.dtype(config.train.precision)
     return SequenceClassifier(
         classes=len(meta["classes"]),
         front_end=_front_end(model, meta, dtype, planned.embedding_gain),
@@ -66,6 +67,12 @@ def attention_of(config: Config, meta: dict[str, Any]) -> Implementation:
         longest = _max_length(model, meta)
         return choose_attention(longest, longest)
     return cast(Implementation, chosen)
+
+
+def kernel_and_stride(model: ModelConfig) -> tuple[int, int]:
+    """Return how many positions of features a token sees, and how many lie from one to the next."""
+    stride = model.stride or 1
+    return model.kernel or stride, stride
 
 
 def _check_cudnn(config: Config) -> None:
@@ -107,6 +114,12 @@ def check_names(model: ModelConfig) -> Plan:
             f"model.width {model.width} / model.heads {model.heads} has {model.width // model.heads}; "
             "give heads of an even width"
         )
+    kernel, stride = kernel_and_stride(model)
+    if kernel < stride:
+        raise UserError(
+            f"config.model.kernel: {kernel} is under model.stride {stride}: no token would see the "
+            f"positions between; give kernel={stride} or more"
+        )
     _check_bytes("model.width", f"{model.width}, with model.depth {model.depth}", _kernels(planned))
     return planned
 
@@ -122,17 +135,20 @@ def _kernels(planned: Plan) -> int:
 def _check_data(config: Config, meta: dict[str, Any]) -> None:
     """Check what grows with the data: arrays that no machine holds, a kernel that sees padding."""
     model, longest = config.model, _max_length(config.model, meta)
+    kernel, stride = kernel_and_stride(model)
     rows = config.train.batch_size // config.train.accumulate
-    size = max(model.width, math.prod(meta["shape"]))
+    size = max(model.width, stride * math.prod(meta["shape"]))
     _check_bytes("train.batch_size", f"{rows} rows of {longest} x {size}", rows * longest * size)
     limit = longest if POSITIONS.get(model.positions).limited else 0
     _check_bytes("model.max_length", f"{limit} learned positions", limit * model.width)
     words = len(meta["vocabulary"])
     _check_bytes("model.width", f"{model.width}, with {words} tokens", words * model.width)
-    if (model.kernel or 1) > 2 * longest - 1:
+    positions = stride * model.max_length if model.max_length else meta["max_length"]
+    most = positions if stride > 1 else 2 * positions - 1
+    if kernel > most:
         raise UserError(
-            f"config.model.kernel: {model.kernel} reaches past the data's longest sequence, {longest}, "
-            f"from every position; give at most {2 * longest - 1}"
+            f"config.model.{'kernel' if model.kernel else 'stride'}: {kernel} reaches past the data's "
+            f"longest sequence, {positions}, from every position; give at most {most}"
         )
 
 
@@ -175,18 +191,20 @@ def _encoder(
 def _front_end(
     model: ModelConfig, meta: dict[str, Any], dtype: Any, embedding_gain: float
 ) -> nn.Module:
+    kernel, stride = kernel_and_stride(model)
     makers = {
         "tokens": lambda: TokenEmbedding(
             model.width, len(meta["vocabulary"]), embedding_gain, dtype=dtype
         ),
-        "features": lambda: FeatureEmbedding(model.width, model.kernel or 1, dtype=dtype),
+        "features": lambda: FeatureEmbedding(model.width, kernel, dtype=dtype, stride=stride),
         "images": lambda: PatchEmbedding(model.width, model.patch or PATCH, dtype=dtype),
     }
     return makers[meta["kind"]]()
 
 
 def _max_length(model: ModelConfig, meta: dict[str, Any]) -> int:
-    longest = meta["max_length"]
+    stride = kernel_and_stride(model)[1]
+    longest = -(-meta["max_length"] // stride)
     if meta["kind"] == "images":
         height, width = meta["shape"][:2]
         patch = model.patch or PATCH
@@ -198,5 +216,6 @@ def _max_length(model: ModelConfig, meta: dict[str, Any]) -> int:
     if model.max_length is not None and model.max_length < longest:
         raise UserError(
             f"config.model.max_length: {model.max_length} is under the data's longest, {longest}"
+            + (f" tokens of stride {stride}" if stride > 1 else "")
         )
     return model.max_length or longest

@@ -80,14 +80,19 @@ class ModelConfig:
     )
     positions: str = option("learned", "how positions are told")
     max_length: int | None = option(
-        None, "positions; the longest sequence of the data", over_zero(10**7)
+        None, "positions of the stream; the longest sequence of the data", over_zero(10**7)
     )
     pooling: str = option("mean", "from positions to one vector")
     patch: int | None = option(
         None, "images only: side of a patch, 2 if not given", over_zero(1024)
     )
     kernel: int | None = option(
-        None, "features only: positions that the embedding sees, 1 if not given", over_zero(1024)
+        None,
+        "features only: positions that a token sees; as many as stride if not given",
+        over_zero(1024),
+    )
+    stride: int | None = option(
+        None, "features only: positions from one token to the next, 1 if not given", over_zero(1024)
     )
     unroll: int = option(1, "layers unrolled in each step of the scan", SIZES["depth"])
     remat: str = option("none", "what the backward pass computes again")

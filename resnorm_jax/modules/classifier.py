@@ -17,11 +17,12 @@ class SequenceClassifier(nn.Module):
     Attributes:
       classes: number of classes.
       front_end: `TokenEmbedding`, `FeatureEmbedding`, `PatchEmbedding`, or any module that maps the
-        input to ``[B, L, D]``.
+        input to ``[B, L, D]``. One that gives fewer tokens than positions has a ``stride``: its token
+        j (from 0) is valid where position ``j * stride`` is.
       encoder: `TransformerEncoder`, or any module called as
         ``encoder(x, mask, deterministic=...)``.
       positions: ``"learned"``, ``"sinusoidal"`` or ``"none"``; with rotary attention, ``"none"``.
-      max_length: longest sequence that learned positions serve, class token not counted.
+      max_length: most tokens that learned positions serve, class token not counted.
       pooling: ``"mean"``, ``"cls"``, ``"last"`` or ``"max"``.
       dropout: dropout of the embedded input and before the head.
       param_dtype: dtype of the parameters.
@@ -74,7 +75,8 @@ class SequenceClassifier(nn.Module):
         pooling = POOLING.get(self.pooling)
         h = self.front_end(zero_padding(x, mask))
         if mask is not None:
-            mask = jnp.broadcast_to(mask, h.shape[:2])
+            stride = getattr(self.front_end, "stride", 1)
+            mask = jnp.broadcast_to(mask[:, ::stride], h.shape[:2])
         if pooling.class_token:
             h, mask = self._prepend(h, mask)
         h = self._add_positions(h, int(pooling.class_token))

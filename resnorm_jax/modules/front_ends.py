@@ -34,7 +34,7 @@ class TokenEmbedding(nn.Module):
 
 
 class FeatureEmbedding(nn.Module):
-    """Project continuous features: ``[B, L, C]`` to ``[B, L, D]``.
+    """Project continuous features: ``[B, L, C]`` to ``[B, ceil(L / stride), D]``.
 
     Attributes:
       width: D.
@@ -42,20 +42,39 @@ class FeatureEmbedding(nn.Module):
         so that padding (zeros too) still changes nothing.
       dtype: dtype of the result; None for that of the input.
       param_dtype: dtype of the parameters.
+      stride: positions from one token to the next. Over 1, token j (from 0) sees the positions from
+        ``j * stride`` to ``j * stride + kernel - 1``; at 1 they lie around it.
+
+    Raises:
+      ValueError: for a kernel under the stride, which would skip positions.
+
+    Source: patches are those of Nie et al. 2023 (arXiv 2211.14730), section 3.1. There each channel is
+    a series of its own, and the end is padded with the last value; here all channels are projected
+    together, and zeros are beyond the end.
     """
 
     width: int
     kernel: int = 1
     dtype: Any = None
     param_dtype: Any = jnp.float32
+    stride: int = 1
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Embed ``x [B, L, C]``."""
+        if self.kernel < self.stride:
+            raise ValueError(
+                f"kernel={self.kernel} is under stride={self.stride}: positions would be skipped"
+            )
         options = {"dtype": self.dtype, "param_dtype": self.param_dtype, "name": "project"}
         if self.kernel == 1:
             return nn.Dense(self.width, **options)(x)
-        return nn.Conv(self.width, (self.kernel,), padding="SAME", **options)(x)
+        kernel, stride = (self.kernel,), (self.stride,)
+        if self.stride == 1:
+            return nn.Conv(self.width, kernel, padding="SAME", **options)(x)
+        # The last token begins at the last multiple of the stride; what it sees beyond the end is 0.
+        beyond = (x.shape[1] - 1) // self.stride * self.stride + self.kernel - x.shape[1]
+        return nn.Conv(self.width, kernel, stride, padding=[(0, beyond)], **options)(x)
 
 
 class PatchEmbedding(nn.Module):

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import optax
 
-from resnorm_jax.build import build_model
+from resnorm_jax.build import build_model, kernel_and_stride
 from resnorm_jax.config import Config
 from resnorm_jax.data import Dataset, Examples
 from resnorm_jax.data.fingerprint import fingerprint
@@ -82,7 +82,9 @@ class Trained:
 
     def check_lengths(self, examples: Examples) -> None:
         """Raise UserError for a row that is longer than the model's learned positions."""
-        longest = self.config.model.max_length or self.meta["max_length"]
+        stride = kernel_and_stride(self.config.model)[1]
+        tokens = self.config.model.max_length or -(-self.meta["max_length"] // stride)
+        longest = tokens * stride
         limited = POSITIONS.get(self.config.model.positions).limited
         if limited and self.meta["kind"] != "images" and (examples.lengths > longest).any():
             row = int((examples.lengths > longest).argmax())

@@ -37,6 +37,7 @@ FIELDS = {
     "model.max_length": ("0", "-1", 10**9, "4"),
     "model.patch": ("0", "-2", 10**6, "4"),
     "model.kernel": ("0", "-1", 10**7, "16"),
+    "model.stride": (*NO_NUMBERS, "0", "-1", 10**7, "2.0"),
     "model.unroll": ("0", 10**9),
     "model.remat_every": ("0", 10**9, "3"),
     "optimizer.learning_rate": (
@@ -140,6 +141,15 @@ CASES += [
 CASES += [field("model.norm", text, r"config\.model\.norm: .*('|depth|found)") for text in NORMS]
 CASES += [
     field("model.kernel", 16, r"config\.model\.kernel: 16 reaches past .*; give at most 15"),
+    field("model.stride", 4, r"config\.model\.kernel: 3 is under model\.stride 4: .*; give kernel=4"),
+    field("model.stride", 9, r"config\.model\.stride: 9 reaches past .*; give at most 8",
+          "--config.model.kernel=none"),
+    field("model.kernel", 9, r"config\.model\.kernel: 9 reaches past .*; give at most 8",
+          "--config.model.stride=2"),
+    field("model.max_length", 3, r"config\.model\.max_length: 3 is under .* 4 tokens of stride 2",
+          "--config.model.stride=2"),
+    field("model.stride", 2, r"config\.model\.stride: not read: the data are images, not features",
+          "--config.data.view=image", "--config.model.kernel=none"),
     field("model.positions", "rotary", r"config\.model\.positions: .* heads of an even width",
           "--config.model.width=6", "--config.model.heads=2"),
     field("model.depth", 10**4, r"config\.model\.width: .* more than a machine",

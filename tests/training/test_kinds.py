@@ -18,6 +18,7 @@ LISTOPS = {"source": "listops", "min_length": 5, "max_length": 30, "max_depth": 
            "train": 60, "valid": 16, "test": 20}  # fmt: skip
 CASES = {
     "images": ({"source": "digits", "view": "image"}, {"pooling": "cls", "patch": 4}, {}),
+    "patches": ({"source": "digits"}, {"stride": 2, "kernel": 3, "pooling": "statistics"}, {}),
     "text": ({"source": "sample_text"}, {"activation": "swiglu", "norm": "rms"}, {}),
     "tokens": (LISTOPS, {"positions": "rotary", "arrangement": "rezero"}, {"select": "best"}),
     "bfloat16": ({"source": "digits"}, {"positions": "sinusoidal"}, {"precision": "bfloat16"}),

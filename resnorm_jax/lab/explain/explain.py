@@ -5,12 +5,12 @@ from typing import Any
 
 import numpy as np
 
-from resnorm_jax.build import PATCH
+from resnorm_jax.build import PATCH, kernel_and_stride
 from resnorm_jax.data import Examples
 from resnorm_jax.errors import UserError
 from resnorm_jax.lab.explain.attribution import Attribution, attribute
 from resnorm_jax.lab.explain.model import Seen, case_of, observe_case
-from resnorm_jax.lab.explain.rollout import POOLED, SOURCE, pooled_weights, roll_out
+from resnorm_jax.lab.explain.rollout import POOLED, SOURCE, pooled_weights, roll_out, spread
 from resnorm_jax.modules.pooling import POOLING
 from resnorm_jax.training.saved_run import Trained
 
@@ -19,8 +19,10 @@ def explain(trained: Trained, examples: Examples, row: int) -> dict[str, Any]:
     """Explain the prediction for one row.
 
     Returns:
-      ``prediction``, ``positions`` (labels, and the share of each in the roll-out),
-      ``class_token_share``, ``attribution`` (parts of the predicted class' logit), and ``input``.
+      ``prediction``, ``positions`` (labels), ``shares`` (of each in the roll-out), ``even_shares`` (if
+      all tokens had the same), ``kernel`` and ``stride`` (of the embedding: a token's share is spread
+      over what it sees), ``class_token_share``, ``attribution`` (parts of the predicted class' logit,
+      by token), and ``input``.
 
     Raises:
       UserError: for a row that is not there, or longer than the model's learned positions.
@@ -36,6 +38,12 @@ def explain(trained: Trained, examples: Examples, row: int) -> dict[str, Any]:
         seen.attention, np.ones(len(seen.output), bool)
     )
     tokens = int(POOLING.get(pooling).class_token)
+    kernel, stride = kernel_and_stride(trained.config.model)
+    shares = share[tokens:]
+    even = np.full(len(shares), 1 / len(shares))
+    if stride > 1:
+        to_positions = spread(kernel, stride, case.x.shape[1])
+        shares, even = shares @ to_positions, even @ to_positions
     return {
         "row": row,
         "kind": trained.meta["kind"],
@@ -45,7 +53,10 @@ def explain(trained: Trained, examples: Examples, row: int) -> dict[str, Any]:
         "roll_out_source": SOURCE,
         "attentions": len(seen.attention),
         "positions": labels(trained, case.x),
-        "shares": share[tokens:],
+        "shares": shares,
+        "even_shares": even,
+        "kernel": kernel,
+        "stride": stride,
         "class_token_share": float(share[0]) if tokens else None,
         "grid": grid(trained),
         "attribution": _attribution(attribute(case, seen, chosen), tokens),

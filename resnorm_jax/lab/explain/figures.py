@@ -27,12 +27,13 @@ def _draw_series(found: Mapping[str, Any]) -> Any:
         above.plot(steps, x[:, 0], marker="." if len(x) < 60 else None, color="0.2")
         above.set_ylabel("value (as the model sees it)")
     else:
-        edges = (0.5, len(x) + 0.5, 0.5, x.shape[1] + 0.5)
-        image = above.imshow(x.T, aspect="auto", origin="lower", cmap="gray", extent=edges)
+        extent = (0.5, len(x) + 0.5, 0.5, x.shape[1] + 0.5)
+        image = above.imshow(x.T, aspect="auto", origin="lower", cmap="gray", extent=extent)
         figure.colorbar(image, ax=above, label="value (as the model sees it)")
         above.set_ylabel("channel")
     below.bar(steps, 100 * shares, width=0.9, color="tab:orange")
-    below.axhline(100 / len(shares), color="0.4", linestyle="--", linewidth=1)
+    even, edges = 100 * np.asarray(found["even_shares"]), np.arange(len(x) + 1) + 0.5
+    below.stairs(even, edges, baseline=None, color="0.4", linestyle="--", linewidth=1)
     below.set_xlabel("position (time step)")
     below.set_ylabel(PER_CENT)
     return figure

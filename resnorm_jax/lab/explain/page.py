@@ -20,6 +20,11 @@ PARTS = (
     "the way through the stream to the head is counted: a branch that matters because later branches "
     "read it has a small bar here, and its worth shows in theirs."
 )
+STRIDE = (
+    "A token stands for {kernel} steps, and the next begins {stride} steps later. Attention is between "
+    "tokens; the share of each is spread evenly over the steps that it sees. Positions of the stream, "
+    "further down, are tokens."
+)
 PLACES = (
     "The same contributions, by the position at which they were written. A position late in the model "
     "holds what attention brought there, so it need not stand for that position of the input."
@@ -53,6 +58,8 @@ def _positions(found: Mapping[str, Any]) -> list[html.Html]:
     if found["class_token_share"] is not None:
         share = f"{100 * found['class_token_share']:.1f} %"
         parts.append(html.paragraph(f"The class token itself holds {share}; the rest is below."))
+    if found["stride"] > 1:
+        parts.append(html.paragraph(STRIDE.format(**found)))
     drawn = draw_input(found)
     if drawn is not None:
         parts.append(html.figure(drawn, "Input, and the share of each position", ROLL_OUT))

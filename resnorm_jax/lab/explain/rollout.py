@@ -42,6 +42,22 @@ def roll_out(weights: Sequence[Any], mask: Any = None) -> np.ndarray:
     return rolled
 
 
+def spread(kernel: int, stride: int, length: int) -> np.ndarray:
+    """Return how a token's share goes to the positions that it sees, each alike.
+
+    Args:
+      kernel: positions that a token sees, from its first on.
+      stride: positions from one token to the next.
+      length: positions there are; tokens see nothing beyond.
+
+    Returns:
+      ``[ceil(length / stride), length]`` float64, rows sum to 1.
+    """
+    first, position = np.arange(0, length, stride)[:, None], np.arange(length)
+    seen = (first <= position) & (position < first + kernel)
+    return seen / seen.sum(axis=1, keepdims=True)
+
+
 def _mean(h: np.ndarray, valid: np.ndarray) -> np.ndarray:
     return valid / max(valid.sum(), 1)
 

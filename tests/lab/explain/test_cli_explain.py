@@ -103,13 +103,18 @@ def test_mistakes_are_one_line_and_nothing_is_written(
 def untrained(tiny_run, meta, **model) -> Trained:
     """The tiny run's model for other data, as it is before training."""
     trained = load_trained(tiny_run)
-    config = replace(trained.config, model=replace(trained.config.model, kernel=None, **model))
+    model = {"kernel": None, **model}
+    config = replace(trained.config, model=replace(trained.config.model, **model))
     meta = {**trained.meta, **meta}
-    shape = {"tokens": (1, meta["max_length"]), "images": (1, *meta["shape"])}[meta["kind"]]
+    length = meta["max_length"]
+    shape = {
+        "tokens": (1, length), "images": (1, *meta["shape"]), "features": (1, length, *meta["shape"]),
+    }[meta["kind"]]  # fmt: skip
     dtype = jnp.int32 if meta["kind"] == "tokens" else jnp.float32
     built = build_model(config, meta)
     variables = jax.jit(built.init)(jax.random.key(0), jnp.zeros(shape, dtype))
-    return replace(trained, config=config, meta=meta, variables=variables)
+    identity = replace(trained.identity, data=meta)
+    return replace(trained, config=config, identity=identity, variables=variables)
 
 
 @pytest.mark.table
@@ -140,6 +145,26 @@ def test_images_are_shown_by_patches(tiny_run):
     assert len(found["shares"]) == len(found["positions"]) == 12
     assert found["positions"][5] == "row 2, column 2"
     assert page({**found, "run": "run"}).count("data:image/svg+xml") == 3
+
+
+@pytest.mark.table
+def test_a_tokens_share_is_spread_over_the_steps_that_it_sees(tiny_run):
+    meta = {"kind": "features", "shape": [2], "max_length": 9}
+    trained = untrained(tiny_run, meta, depth=1, kernel=5, stride=3)
+    x = np.random.default_rng(0).random((1, 9, 2)).astype(np.float32)
+    rows = Examples(x, np.array([7], np.int32), np.array([0], np.int32))
+    found = explain(trained, rows, 0)
+    assert len(found["shares"]) == len(found["positions"]) == len(found["even_shares"]) == 7
+    assert found["positions"][-1] == "step 7"
+    assert found["shares"].sum() == pytest.approx(1)
+    assert found["shares"][0] == pytest.approx(found["shares"][1])  # of the first token alone
+    even = [1 / 15] * 3 + [1 / 15 + 1 / 12] * 2 + [1 / 12, 1 / 12 + 1 / 3]
+    np.testing.assert_allclose(found["even_shares"], even)
+    assert all(len(p["by_position"]) == 3 for p in found["attribution"]["parts"])
+    assert found["attribution"]["complete"]
+    text = page({**found, "run": "run"})
+    assert "A token stands for 5 steps, and the next begins 3 steps later" in text
+    assert text.count("data:image/svg+xml") == 3
 
 
 def test_the_darkest_token_is_the_largest_share():

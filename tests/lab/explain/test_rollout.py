@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from resnorm_jax.lab.explain.rollout import POOLED, pooled_weights, roll_out
+from resnorm_jax.lab.explain.rollout import POOLED, pooled_weights, roll_out, spread
 from resnorm_jax.modules.pooling import POOLING
 
 HEADS, LENGTH, LAYERS = 3, 5, 4
@@ -99,3 +99,15 @@ def test_statistics_split_the_variance():
         expected[t] += 1 / 3 / 2
     np.testing.assert_allclose(pooled_weights("statistics", h, valid), expected, rtol=1e-9)
     assert pooled_weights("statistics", h, valid).sum() == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "stride", "length"), [(1, 1, 4), (3, 3, 7), (4, 4, 8), (5, 2, 6), (9, 4, 3)]
+)
+def test_a_tokens_share_goes_to_the_positions_that_it_sees(kernel, stride, length):
+    found = spread(kernel, stride, length)
+    assert found.shape == (-(-length // stride), length)
+    for token, row in enumerate(found):
+        seen = range(token * stride, min(token * stride + kernel, length))
+        expected = [1 / len(seen) if position in seen else 0.0 for position in range(length)]
+        np.testing.assert_allclose(row, expected, rtol=1e-12)
