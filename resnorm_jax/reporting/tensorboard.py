@@ -1,10 +1,24 @@
 """Scalars for TensorBoard, where tensorboardX is installed. The only file that imports it."""
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from resnorm_jax.reporting.files import ROW_KEYS
+
+
+def _summary_writer() -> Any:
+    """Import tensorboardX without torch, which it imports for seconds wherever that is installed."""
+    absent = "torch" not in sys.modules
+    if absent:
+        sys.modules["torch"] = None  # type: ignore[assignment]  # an import of it fails at once
+    try:
+        from tensorboardX import SummaryWriter
+    finally:
+        if absent:
+            del sys.modules["torch"]
+    return SummaryWriter
 
 
 class Scalars:
@@ -22,14 +36,14 @@ class Scalars:
     def __init__(self, directory: str | Path, resumed_step: int | None = None):
         self._writer: Any = None
         try:
-            from tensorboardX import SummaryWriter
+            make = _summary_writer()
         except ImportError:
             return
         # TensorBoard hides what earlier event files hold at and past this step.
         purge = None if resumed_step is None else resumed_step + 1
         # File names hold seconds: a quick resume would otherwise overwrite what it continues.
         suffix = "" if resumed_step is None else f".from{resumed_step}"
-        self._writer = SummaryWriter(str(directory), purge_step=purge, filename_suffix=suffix)
+        self._writer = make(str(directory), purge_step=purge, filename_suffix=suffix)
 
     def write(self, row: Mapping[str, Any]) -> None:
         """Write the numbers of one row, as given to ``MetricsLog.append``."""

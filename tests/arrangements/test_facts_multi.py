@@ -415,6 +415,7 @@ def test_lambdas_fall_from_the_first_layer_to_the_last():
     assert initial("input_lambdas", 1)["layers"]["resid_gate"] == np.float32(1.15)
 
 
+@pytest.mark.table
 def test_lambdas_mix_before_each_layer():
     """With branches that write nothing: x <- l x + m x0, once a layer and not once a sublayer."""
     x, end = through_depth("input_lambdas", lambda params: params, depth=6)

@@ -28,7 +28,7 @@ def _field(field, value, says):
 CASES = [
     _field("train.nonfinite", "ignore", r"config\.train\.nonfinite: .*'ignore'; choose one of"),
     _field("train.nonfinite", "skipp", r"config\.train\.nonfinite: .* did you mean 'skip'"),
-    _field("train.nonfinite", "", r"config\.train\.nonfinite: .*choose one of"),
+    _field("train.nonfinite", "", r"config\.train\.nonfinite: no value"),
     _field("train.max_rollbacks", "-1", r"config\.train\.max_rollbacks: -1 must not be negative"),
     _field("train.max_rollbacks", "1.5", r"config\.train\.max_rollbacks: '1\.5' is not a whole"),
     _field("train.max_rollbacks", "7", r"max_rollbacks: 7 is not read .* set train\.nonfinite=roll"),

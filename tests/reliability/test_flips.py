@@ -15,6 +15,7 @@ def run(tmp_path_factory):
     return made.place(tmp_path_factory.mktemp("flips"))
 
 
+@pytest.mark.table
 @pytest.mark.parametrize("name", ["manifest.json", "config.json", "metrics.jsonl", "_METADATA"])
 def test_a_flipped_bit_is_found_or_changes_nothing(run, name):
     rand, bad = random.Random(12), []

@@ -54,6 +54,7 @@ def one_line(error: UserError) -> None:
     assert len(text) < 2000
 
 
+@pytest.mark.table
 @fuzzed
 @given(st.sampled_from(PATHS), TEXTS)
 def test_any_text_for_any_field(path, text):

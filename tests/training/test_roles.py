@@ -9,7 +9,7 @@ import optax
 import pytest
 import tiny
 from oracles import quick_jit
-from tiers import every, schemes, showing, stream_traits
+from tiers import every, one_and_many, showing
 
 from resnorm_jax import TransformerEncoder, arrangements, norms
 from resnorm_jax.config import OptimizerConfig
@@ -162,7 +162,7 @@ NORMS = showing(norms.rows(), lambda row: [row.module, *(p.name for p in row.par
 @pytest.mark.parametrize(
     "name",
     [
-        *every(arrangements.names(), schemes(stream_traits)),
+        *every(arrangements.names(), one_and_many()),
         *every([f"norm={n}" for n in norms.names()], [f"norm={row.name}" for row in NORMS]),
     ],
 )

@@ -97,6 +97,7 @@ def assert_close(found, expected):
         np.testing.assert_allclose(found[key], expected[key], rtol=2e-5, atol=2e-6)
 
 
+@pytest.mark.table
 @pytest.mark.parametrize(
     ("devices", "accumulate"),
     [(2, 4), *(pytest.param(*n, marks=pytest.mark.table) for n in ((1, 1), (8, 1), (1, 4)))],
