@@ -299,6 +299,7 @@ def test_mean_split_takes_means_over_valid_tokens_alone():
 # --- Every stream ---
 
 
+@pytest.mark.table
 @every_stream
 def test_a_stream_keeps_the_carrys_dtype_and_scales_both_sides(row):
     x, y = normal(2, 3, D), normal(2, 3, D, seed=1)

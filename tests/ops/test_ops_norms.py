@@ -237,6 +237,7 @@ def test_forward_mode_is_the_transpose_of_reverse_mode(name):
     assert left == pytest.approx(right, rel=1e-5)
 
 
+@pytest.mark.table
 @every_norm
 def test_zero_and_constant_rows_are_finite_to_second_order(name):
     norm, _, _, has_bias = NORMS[name]

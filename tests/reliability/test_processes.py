@@ -19,14 +19,14 @@ def silent(items, label):
 
 
 def test_a_run_that_is_killed_goes_on_to_the_same_end(server, tmp_path, monkeypatch):
-    """Twice: in a save, and in its first second."""
+    """In a save; the other moments are of the slow tier."""
 
     def undisturbed(workdir):
         ended = server.run(runs.arguments("short", workdir), tmp_path / "undisturbed.txt")
         assert ended.status == 0, ended.text
 
-    monkeypatch.setattr(kills, "KILLS_A_RUN", 2)
-    monkeypatch.setattr(kills, "KINDS", ("save", "first second"))
+    monkeypatch.setattr(kills, "KILLS_A_RUN", 1)
+    monkeypatch.setattr(kills, "KINDS", ("save",))
     known = runs.left_behind(made.kept("undisturbed", undisturbed)), 0.0
     one = kills.disturb(server, tmp_path / "run", ("short", 1), random.Random(0), known)
     assert one.ended == ""
@@ -34,6 +34,7 @@ def test_a_run_that_is_killed_goes_on_to_the_same_end(server, tmp_path, monkeypa
     assert one.kinds
 
 
+@pytest.mark.table
 def test_two_processes_started_together(server, tmp_path):
     """One trains; the other, which may be this one, says who holds the directory."""
     argv = runs.arguments("short", tmp_path / "run")

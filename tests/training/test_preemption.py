@@ -92,7 +92,7 @@ def whole(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("whole")
     made = tiny.config(
         checkpoint_every=5, evaluate_every=3, log_every=2, select="best", keep_best=2,
-        model={"dropout": 0.3},
+        model={"dropout": 0.3}, optimizer={"learning_rate": 0.3},
     )  # fmt: skip
     outcome = train(made, workdir)
     return made, params_sha256(outcome.params), outcome.step, log_of(workdir)

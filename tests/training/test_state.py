@@ -279,6 +279,7 @@ def test_evaluation_uses_the_running_statistics():
     np.testing.assert_allclose(together, jax.nn.log_softmax(logits), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.table
 @pytest.mark.parametrize("select", every(["last", "best"], ["best"]))
 def test_resume_is_bit_equal(tmp_path, select, monkeypatch):
     data = tiny.dataset()
