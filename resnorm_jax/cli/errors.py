@@ -12,23 +12,28 @@ def guarded(command: Callable[[], int | None]) -> int:
     """Run a command; return its exit status.
 
     0 done, 1 the training diverged, 2 a person's mistake, 128 and the signal's number after a signal:
-    130 for Ctrl-C, 143 for SIGTERM.
+    130 for Ctrl-C, 143 for SIGTERM. (75 is the watchdog's, which ends the process by itself.)
     """
     try:
         return command() or 0
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {_one_line(error)}", file=sys.stderr)
         return 2
     except DivergedError as error:
-        print(f"diverged: {error}", file=sys.stderr)
+        print(f"diverged: {_one_line(error)}", file=sys.stderr)
         return 1
     except Preempted as stop:
-        name, saved = signal.Signals(stop.number).name, stop.saved or "nothing was left to save"
+        name, saved = signal.Signals(stop.number).name, stop.saved or "all that was done is saved"
         print(f"{name}: {saved}; the same command goes on from there", file=sys.stderr)
         return 128 + stop.number
     except BrokenPipeError:  # whoever read the output, such as head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        print("interrupted", file=sys.stderr)
         return 130
+
+
+def _one_line(error: Exception) -> str:
+    """The message, though a path or a value in it may hold the ends of lines."""
+    return "\\n".join(str(error).splitlines())

@@ -58,6 +58,8 @@ def line(tmp_path, capsys):
         ("digits.py:batch_size=12", (), "12 rows do not divide by 8 devices; try 16"),
         ("digits.py:batch_size=30,accumulate=2", ("--config.devices=4",), "4 devices x 2"),
         ("digits.py:select=best", (), "set train.validation=0.2"),
+        ("digits.py:attention=cudnn", (), "needs a GPU, and JAX runs on cpu"),
+        ("digits.py:attention=chunk", (), "config.model.attention: unknown value"),
         ("digits.py:positions=rotery", (), "did you mean 'rotary'?"),
         ("digits.py:momentum=0.9", (), "adamw does not read it"),
         ("digits.py:patch=2", (), "not read: the data are features, not images"),
@@ -160,3 +162,10 @@ def test_help_and_lists(capsys, monkeypatch):
         assert name in out
     assert train.main(["train.py", "--help"]) == 0
     assert "--workdir" in capsys.readouterr().out
+
+
+def test_a_message_is_one_line_whatever_is_in_it(capsys):
+    assert resnorm(["evaluate", "a\nrun\nof two lines"]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "a\\nrun\\nof two lines" in error
