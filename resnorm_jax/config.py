@@ -238,13 +238,14 @@ def experiment(
     config = _defaults(sections)
     presets = {**PRESETS, **(presets or {})}
     given: dict[str, str] = {}
+    chosen: set[str] = set()
     for item in filter(None, (part.strip() for part in argument.split(","))):
         name, equals, text = item.partition("=")
         if not equals:
             check_choice("config argument", name, presets)
-            if name in given:
+            if name in chosen:
                 raise UserError(f"config argument: preset {name!r} is given twice; keep one")
-            given[name] = ""
+            chosen.add(name)
             _preset(config, name, presets[name], given)
         else:
             path = _find(config, name)

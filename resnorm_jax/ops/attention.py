@@ -85,41 +85,57 @@ def masked_attention(
 
 
 def _chunked(query: Any, key: Any, value: Any, mask: Any, dropout: Any) -> jax.Array:
-    """Attend for `CHUNK` queries after the other; going backward, each computes its weights again."""
-    batch, length, *rest = query.shape
+    """Attend for `CHUNK` queries after the other; going backward, each computes its weights again.
+
+    Heads stand before positions, so that no chunk has to turn the keys and values around.
+    """
+    batch, length, heads, _ = query.shape
     count = math.ceil(length / CHUNK)
 
-    def parts(a: jax.Array, axis: int) -> jax.Array:
+    def chunks(a: jax.Array, axis: int) -> jax.Array:
         filled = [(0, count * CHUNK - length if i == axis else 0) for i in range(a.ndim)]
         shape = (*a.shape[:axis], count, CHUNK, *a.shape[axis + 1 :])
         return jnp.moveaxis(jnp.pad(a, filled).reshape(shape), axis, 0)
 
+    q_BxHxTxK, k_BxHxSxK, v_BxHxSxK = (jnp.swapaxes(a, 1, 2) for a in (query, key, value))
     by_query = mask is not None and mask.ndim > 1 and mask.shape[-2] > 1
-    masks = parts(mask, mask.ndim - 2) if by_query else None
+    masks = chunks(mask, mask.ndim - 2) if by_query else None
+    wide = jnp.promote_types(query.dtype, jnp.float32)
+    shared = None if by_query or mask is None else _bias(mask, wide)
 
     @jax.checkpoint
-    def attend(part: Any) -> jax.Array:
-        number, q, own = part
-        return _attend(q, key, value, own if by_query else mask, dropout, number)
+    def attend(chunk: Any) -> jax.Array:
+        number, q, own = chunk
+        bias = _bias(own, wide) if by_query else shared
+        return _attend(q, k_BxHxSxK, v_BxHxSxK, bias, dropout, number)
 
-    out = lax.map(attend, (jnp.arange(count), parts(query, 1), masks))
-    return jnp.moveaxis(out, 0, 1).reshape(batch, count * CHUNK, *rest)[:, :length]
+    out = lax.map(attend, (jnp.arange(count), chunks(q_BxHxTxK, 2), masks))
+    out = jnp.moveaxis(out, 0, 2).reshape(batch, heads, count * CHUNK, -1)
+    return jnp.swapaxes(out[:, :, :length], 1, 2)
 
 
-def _attend(q: Any, k: Any, v: Any, mask: Any, dropout: Any, number: Any) -> jax.Array:
+def _bias(mask: jax.Array, dtype: Any) -> jax.Array:
+    """What is added to the scores: so low a number, where a query may not look, that it swallows them.
+
+    It is finite: a query that may look at nothing has equal scores then.
+    """
+    return jnp.where(mask, 0, 0.7 * jnp.finfo(dtype).min).astype(dtype)
+
+
+def _attend(q: Any, k: Any, v: Any, bias: Any, dropout: Any, number: Any) -> jax.Array:
     """Attend, and divide by the sum of the weights at the end, where there is less to divide."""
     wide = jnp.promote_types(q.dtype, jnp.float32)
-    scores = jnp.einsum("bthk,bshk->bhts", q, k, preferred_element_type=wide) * q.shape[-1] ** -0.5
-    if mask is not None:
-        scores = jnp.where(mask, scores, 0.7 * jnp.finfo(wide).min)  # finite, as elsewhere
+    scaled = q.astype(wide) * q.shape[-1] ** -0.5
+    scores = jnp.einsum("bhtk,bhsk->bhts", scaled, k, preferred_element_type=wide)
+    scores = scores if bias is None else scores + bias
     weights = jnp.exp(scores - lax.stop_gradient(scores.max(-1, keepdims=True)))
-    total = weights.sum(-1)
+    total = weights.sum(-1, keepdims=True)
     if dropout is not None:
         rate, key = dropout
         kept = jax.random.bernoulli(jax.random.fold_in(key, number), 1 - rate, weights.shape)
         weights = jnp.where(kept, weights / (1 - rate), 0)
-    y = jnp.einsum("bhts,bshk->bthk", weights.astype(v.dtype), v, preferred_element_type=wide)
-    return (y / jnp.swapaxes(total, 1, 2)[..., None]).astype(q.dtype)
+    y = jnp.einsum("bhts,bhsk->bhtk", weights.astype(v.dtype), v, preferred_element_type=wide)
+    return (y / total).astype(q.dtype)
 
 
 def attention_weights(query: jax.Array, key: jax.Array, mask: jax.Array | None = None) -> jax.Array:

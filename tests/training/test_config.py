@@ -260,3 +260,8 @@ def test_a_whole_number_in_a_config_file_may_be_set_to_another_later():
     config = make(model={"dropout": 0})
     override(config, "model.dropout", "0.5")
     assert config.model.dropout == 0.5
+
+
+def test_a_preset_may_have_the_name_of_a_field():
+    presets = {"seeds": {"seeds": 2}}
+    assert experiment("seeds", presets=presets, data={"source": "digits"}).seeds == 2
