@@ -9,6 +9,7 @@ refuse it, which is told.
 import json
 import os
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,7 @@ from pathlib import Path
 from resnorm_jax.errors import UserError
 
 NAME = "run.lock"
+SIGNED_WITHIN = 100  # hundredths of a second
 _held: set[tuple[int, int]] = set()  # device and inode: record locks do not bar their own process
 
 
@@ -93,9 +95,12 @@ def _sign(descriptor: int) -> None:
 
 
 def _busy(directory: Path, descriptor: int) -> str:
-    try:
-        holder = json.loads(os.pread(descriptor, 4096, 0))
-        who = f"process {holder['pid']} on {holder['host']}"
-    except (ValueError, KeyError, TypeError):  # it has locked the file and not signed it yet
-        who = "another process"
+    who = "another process"
+    for _ in range(SIGNED_WITHIN):  # it may have locked the file and not signed it yet
+        try:
+            holder = json.loads(os.pread(descriptor, 4096, 0))
+            who = f"process {holder['pid']} on {holder['host']}"
+            break
+        except (ValueError, KeyError, TypeError):
+            time.sleep(0.01)
     return f"--workdir: {directory} is in use by {who}; wait until it ends, or name a new directory"

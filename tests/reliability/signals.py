@@ -40,7 +40,7 @@ PLACES = (
     Place("compilation", TRAINING + "devices", "train_step", 1, 0),
     Place("step", TRAINING + "devices", "DataParallel.train", 7, 6),
     Place("evaluation", TRAINING + "devices", "DataParallel.predict", 1, 5),
-    Place("save", "orbax.checkpoint", "StandardCheckpointer.save", 2, 8, SAVING),
+    Place("save", "orbax.checkpoint", "StandardCheckpointer.save", 2, 5, SAVING),
     Place("final scores", TRAINING + "experiment", "evaluate", 1, 18),
     Place("report", TRAINING + "report", "draw_curves", 1, 18),
     Place("step, two signals", TRAINING + "devices", "DataParallel.train", 7, 0, (), 2),
@@ -115,7 +115,7 @@ def interrupt(server, workdir: Path, place: Place, kind: int, more, known) -> di
 
 def _says(text: str) -> bool:
     line = (text.strip().splitlines() or [""])[-1]
-    return any(word in line for word in ("interrupted", "SIGTERM", "SIGINT", "stopped", "signal"))
+    return any(word in line for word in ("SIGTERM: ", "SIGINT: ", "ended without a save"))
 
 
 def _saved(workdir: Path) -> int:
