@@ -38,6 +38,7 @@ def locked(directory: Path) -> Iterator[None]:
         yield
     finally:
         _held.discard(key)
+        os.ftruncate(descriptor, 0)  # nobody is to be taken for the next holder
         os.close(descriptor)
 
 
