@@ -17,7 +17,7 @@ PACKAGES = ("resnorm_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint",
 MAY_CHANGE = frozenset({
     "devices", "seeds", "train.epochs", "train.steps", "train.log_every", "train.evaluate_every",
     "train.checkpoint_every", "train.keep", "train.keep_every", "train.keep_best",
-    "train.watchdog", "model.remat", "model.remat_every", "model.unroll",
+    "train.watchdog", "train.max_rollbacks", "model.remat", "model.remat_every", "model.unroll",
 })  # fmt: skip
 ANOTHER = "name a new directory"
 
