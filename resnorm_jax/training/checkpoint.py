@@ -34,6 +34,7 @@ FORMAT = 1  # of the saved state; a state of another format is refused
 UNSEALED = frozenset(
     {"step", "note", "files"}
 )  # manifests of version 0.2, without format and digest
+SPARE = 2**20  # bytes that a checkpoint takes beside its arrays, and the log until the next one
 Note = dict[str, Any]
 _NAME = re.compile(r"step_(\d{9})")
 
@@ -101,6 +102,7 @@ class CheckpointStore:
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
         host = jax.tree.map(np.asarray, flax.serialization.to_state_dict(tree))
+        self._check_space(host)
         self._write_arrays(partial / "state", host)
         with writing(final):
             files = _digests(partial)
@@ -118,6 +120,17 @@ class CheckpointStore:
             os.replace(final, before)
         os.replace(partial, final)
         shutil.rmtree(before, ignore_errors=True)
+
+    def _check_space(self, host: Any) -> None:
+        """Refuse where the state does not fit: Orbax would leave tracebacks of its threads behind."""
+        needed = SPARE + sum(np.asarray(leaf).nbytes for leaf in jax.tree.leaves(host))
+        with writing(self.directory):
+            free = shutil.disk_usage(self.directory).free
+        if free < needed:
+            why = (
+                f"No space left on device: {needed / 2**20:.1f} MiB needed, {free / 2**20:.1f} free"
+            )
+            raise cannot_write(self.directory, why)
 
     def _write_arrays(self, path: Path, host: Any) -> None:
         try:

@@ -11,7 +11,7 @@ import os
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from resnorm_jax.errors import UserError
@@ -91,8 +91,9 @@ def _lock(directory: Path, descriptor: int) -> None:
 
 def _sign(descriptor: int) -> None:
     holder = json.dumps({"host": socket.gethostname(), "pid": os.getpid()}).encode()
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, holder, 0)
+    with suppress(OSError):  # on a full disk it is locked all the same
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, holder, 0)
 
 
 def _busy(directory: Path, descriptor: int) -> str:

@@ -144,7 +144,8 @@ class _Sitting:
         state = run.parallel.replicate(host)
         every = evaluate_every(run.train, self.batches.steps_per_epoch, total)
         examples, offset = 0, guard.offset
-        with Scalars(run.workdir / "tensorboard" / f"seed_{self.seed}", self.resumed) as board:
+        folder = run.workdir / "tensorboard" / f"seed_{self.seed}"
+        with Scalars(folder, self.resumed, run.console.print) as board:
             reporter = Reporter(
                 run, self.seed, progress, board, self.batches.steps_per_epoch, guard
             )  # fmt: skip

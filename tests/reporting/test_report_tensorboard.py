@@ -66,3 +66,19 @@ def test_does_nothing_without_tensorboardx(tmp_path, monkeypatch):
     with Scalars(tmp_path / "tb", resumed_step=5) as scalars:
         scalars.write(row(1, loss=0.5))
     assert not (tmp_path / "tb").exists()
+
+
+def test_a_full_disk_is_told_once_and_training_goes_on(tmp_path, monkeypatch):
+    writer = pytest.importorskip("tensorboardX.event_file_writer")
+    lines = []
+    with Scalars(tmp_path, warn=lines.append) as scalars:
+        scalars.write(row(10, loss=0.5))
+
+        def full(*_):
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(writer.EventsWriter, "flush", full)
+        for step in (20, 30):
+            scalars.write(row(step, loss=0.5))
+    assert lines == [f"{tmp_path}: no events for TensorBoard (No space left on device)"]
+    assert shown(tmp_path)[0] == ("loss/train", 10, 0.5)

@@ -3,6 +3,7 @@
 import errno
 import os
 import shutil
+from collections import namedtuple
 
 import numpy as np
 import pytest
@@ -62,6 +63,15 @@ def test_a_failed_save_in_the_background_is_told_by_the_next_call(tmp_path, monk
         BackgroundStore(saver, tmp_path).save(2, tree(), {})
     assert store.steps() == [1]
     store.check(1)
+
+
+def test_a_state_that_does_not_fit_on_the_disk_is_not_begun(tmp_path, monkeypatch):
+    usage = namedtuple("usage", "free")(2**20)
+    monkeypatch.setattr("shutil.disk_usage", lambda path: usage)
+    store = CheckpointStore(tmp_path)
+    with pytest.raises(UserError, match=r"No space left on device: 1\.0 MiB needed, 1\.0 free"):
+        store.save(1, tree(), {})
+    assert store.steps() == []
 
 
 def test_what_a_signal_saved_between_two_periods_goes_and_moves_no_other(tmp_path):
