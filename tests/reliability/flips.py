@@ -150,7 +150,7 @@ def _flip(path: Path, bit: int) -> None:
 def _whole_commands(run: Path, rand: random.Random, quick: bool, each) -> dict[str, str]:
     """Damage a copy of the run, start the training command again, and evaluate it."""
     files = sorted(p.relative_to(run).as_posix() for p in run.rglob("*") if p.is_file())
-    files = [name for name in files if not name.startswith("tensorboard")]
+    files = [name for name in files if not name.startswith(("tensorboard", "run.lock"))]
     damages: list[tuple[str, str, Callable[[Path], Any]]] = []
     for name in files:
         size = (run / name).stat().st_size
