@@ -86,7 +86,14 @@ def _check_path(workdir: Path) -> None:
     try:
         with suppress(FileNotFoundError):
             os.lstat(workdir)  # pathlib passes over what is wrong with a name
-        deeper = ("checkpoints", "checkpoints/*", "checkpoints/*/*", "checkpoints/*/*/*")
+        deeper = (
+            CONFIG,
+            "metrics.jsonl",
+            "checkpoints",
+            "checkpoints/*",
+            "checkpoints/*/*",
+            "checkpoints/*/*/*",
+        )
         links = [p for pattern in deeper for p in workdir.glob(pattern) if p.is_symlink()]
     except (OSError, ValueError) as error:  # a name that no file can have is a ValueError
         why = getattr(error, "strerror", None) or str(error)

@@ -215,6 +215,11 @@ FOLDERS: dict[str, Change] = {
     "no step": lambda run: [shutil.rmtree(p) for p in _newest(run).parent.iterdir()],
 }
 
+
+def _change_lines(path: Path, change: Callable[[list[bytes]], list[bytes]]) -> None:
+    path.write_bytes(b"".join(change(path.read_bytes().splitlines(keepends=True))))
+
+
 LOG: dict[str, tuple[Change, str]] = {
     "gone": (_gone("metrics.jsonl"), r"metrics\.jsonl"),
     "empty": (_text("metrics.jsonl", ""), r"metrics\.jsonl"),
@@ -231,9 +236,9 @@ LOG: dict[str, tuple[Change, str]] = {
         _text("metrics.jsonl", '{"seed": [], "split": "train", "step": 2}\n'),
         r"metrics\.jsonl:1",
     ),
-    "its rows twice": (
-        lambda run: (run / "metrics.jsonl").write_text((run / "metrics.jsonl").read_text() * 2),
-        r"metrics\.jsonl:\d",
+    "its first row twice": (
+        lambda run: _change_lines(run / "metrics.jsonl", lambda rows: rows[:1] + rows),
+        r"metrics\.jsonl:",
     ),
     "not UTF-8": (_text("metrics.jsonl", b"\xff\xfe\n"), r"metrics\.jsonl:1"),
 }
@@ -337,9 +342,9 @@ def _other_data(before: str, after: str, directory: Path) -> None:
     (directory / "a.ts").write_text(after)
 
 
-OTHER_DATA = {
+OTHER_DATA = {  # a class that is declared and has no row changes nothing
     "classes in another order": (_series("A B"), _series("B A")),
-    "a class more": (_series("A B"), _series("A B C")),
+    "a class more": (_series("A B"), _series("A B C") + "9,9:C\n"),
     "a class called otherwise": (_series("A B"), _series("A C")),
     "a value changed": (_series("A B"), _series("A B").replace("1,2", "1,3", 1)),
     "labels exchanged": (_series("A B"), _series("A B", "1,2:{1}\n2,3:{0}\n")),

@@ -144,10 +144,20 @@ def test_a_pipe_in_the_place_of_the_config_does_not_hang(tmp_path):
         read_run(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["checkpoints", "checkpoints/seed_0", "checkpoints/seed_0/last"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "config.json",
+        "metrics.jsonl",
+        "checkpoints",
+        "checkpoints/seed_0",
+        "checkpoints/seed_0/last",
+    ],
+)
 def test_links_out_of_a_run_are_refused(tmp_path, name):
     workdir = tmp_path / "run"
     open_run(workdir, identity())
+    (workdir / name).unlink(missing_ok=True)
     (workdir / name).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / "outside").mkdir()
     (workdir / name).symlink_to(tmp_path / "outside")
