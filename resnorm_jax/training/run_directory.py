@@ -86,15 +86,11 @@ def _check_path(workdir: Path) -> None:
     try:
         with suppress(FileNotFoundError):
             os.lstat(workdir)  # pathlib passes over what is wrong with a name
-        deeper = (
-            CONFIG,
-            "metrics.jsonl",
-            "checkpoints",
-            "checkpoints/*",
-            "checkpoints/*/*",
-            "checkpoints/*/*/*",
-        )
-        links = [p for pattern in deeper for p in workdir.glob(pattern) if p.is_symlink()]
+        ours = [workdir / name for name in (CONFIG, "metrics.jsonl", "checkpoints")]
+        deeper = [
+            p for depth in ("*", "*/*", "*/*/*") for p in workdir.glob(f"checkpoints/{depth}")
+        ]
+        links = [p for p in ours + deeper if p.is_symlink()]
     except (OSError, ValueError) as error:  # a name that no file can have is a ValueError
         why = getattr(error, "strerror", None) or str(error)
         name = _short(ascii(str(workdir))[1:-1])

@@ -216,10 +216,6 @@ FOLDERS: dict[str, Change] = {
 }
 
 
-def _change_lines(path: Path, change: Callable[[list[bytes]], list[bytes]]) -> None:
-    path.write_bytes(b"".join(change(path.read_bytes().splitlines(keepends=True))))
-
-
 LOG: dict[str, tuple[Change, str]] = {
     "gone": (_gone("metrics.jsonl"), r"metrics\.jsonl"),
     "empty": (_text("metrics.jsonl", ""), r"metrics\.jsonl"),
@@ -235,10 +231,6 @@ LOG: dict[str, tuple[Change, str]] = {
     "a row's seed a list": (
         _text("metrics.jsonl", '{"seed": [], "split": "train", "step": 2}\n'),
         r"metrics\.jsonl:1",
-    ),
-    "its first row twice": (
-        lambda run: _change_lines(run / "metrics.jsonl", lambda rows: rows[:1] + rows),
-        r"metrics\.jsonl:",
     ),
     "not UTF-8": (_text("metrics.jsonl", b"\xff\xfe\n"), r"metrics\.jsonl:1"),
 }
