@@ -1,10 +1,11 @@
 """A bit flipped, a file truncated or deleted, in a finished run: the same result or none.
 
-Every single-bit flip of metadata is tried on the function that reads the file, because whole commands
-would take days: `CheckpointStore.restore` and `note` for what lies in a checkpoint, `read_run` for
-config.json, `MetricsLog.rewind` to the mark of the newest checkpoint for the log. Whole commands (the
-training command once more, and ``resnorm evaluate``) are tried for every file truncated or deleted,
-and for a sample of flips.
+Every single-bit flip of what this package writes, and some of Orbax' files, whose digests the manifest
+has, are tried on the function that reads the file, because whole commands would take days:
+`CheckpointStore.restore` and `note` for what lies in a checkpoint, `read_run` for config.json,
+`MetricsLog.rewind` to the mark of the newest checkpoint for the log. Whole commands (the training
+command once more, and ``resnorm evaluate``) are tried for every file truncated or deleted, and for a
+sample of flips.
 """
 
 import os
@@ -19,7 +20,9 @@ from typing import Any
 from reliability import made, runs
 from reliability.run_cases import call
 
-ARRAY_FLIPS, COMMAND_FLIPS = 200, 40
+ARRAY_FLIPS, COMMAND_FLIPS = 50, 20  # of each array file; through whole commands
+OURS = ("config.json", "metrics.jsonl", "manifest.json")  # all bits; of Orbax' metadata some
+OTHERS = 1500
 EVALUATE = ["resnorm", "evaluate"]
 BITS_IF_QUICK = 60
 Read = Callable[[], Any]
@@ -97,11 +100,12 @@ def _state(run: Path) -> Any:
 
 
 def _bits(path: Path, rand: random.Random, quick: bool) -> Iterable[int]:
-    """All bits of a metadata file; a share of 200 for an array file."""
+    """All bits of a file that this package writes; some of a file of Orbax."""
     size = path.stat().st_size * 8
     if path.parent.name == "d":
-        return [rand.randrange(size) for _ in range(10 if quick else ARRAY_FLIPS // 4)]
-    return rand.sample(range(size), min(size, BITS_IF_QUICK)) if quick else range(size)
+        return [rand.randrange(size) for _ in range(10 if quick else ARRAY_FLIPS)]
+    some = BITS_IF_QUICK if quick else size if path.name in OURS else OTHERS
+    return range(size) if some >= size else rand.sample(range(size), some)
 
 
 def _flipped(path: Path, bit: int, read: Read, bad: list[str]) -> str:
