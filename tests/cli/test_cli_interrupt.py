@@ -45,6 +45,11 @@ COMMANDS = {
 QUICK = ("train", "certify")
 
 
+def _hear_ctrl_c():
+    """A shell has its background commands ignore it, and so would these tests' processes."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 @pytest.mark.parametrize(
     "name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.table) for n in COMMANDS]
 )
@@ -55,6 +60,7 @@ def test_while_jax_is_imported(name, tmp_path):
         [sys.executable, *words],
         cwd=ROOT, capture_output=True, text=True, check=False, timeout=60,
         env={**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"},
+        preexec_fn=_hear_ctrl_c,
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (130, "interrupted\n")
     assert [p.name for p in tmp_path.iterdir() if p.name != "__pycache__"] == ["jax.py"]
