@@ -7,6 +7,7 @@ import os
 import select
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ TIMES = ("train_seconds", "examples_per_second", "seconds", "compiled_programs")
 
 def environment(devices: int = 1) -> dict[str, str]:
     """The variables of a run on some fake devices; compiled programs are kept between runs."""
-    cache = Path(os.environ.get("RESNORM_RELIABILITY_CACHE", "/tmp")) / "resnorm_jax-reliability"
+    cache = Path(tempfile.gettempdir()) / "resnorm_jax-reliability"
     return {
         "JAX_PLATFORMS": "cpu",
         "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
