@@ -98,7 +98,7 @@ class TransformerStack(LayerFields):
         x = hooked(self, OPENED, x)
         carry, site = open_stream(self, plan.stream, x, site, self.numerics, "stack")
         carry = hooked(self, START, carry)
-        flow: Flow = (carry, self._first_values(plan, x, given))
+        flow: Flow = (carry, self._first_values(plan, x))
         seen = []
         for segment in plan.segments:
             flow, named = self._run_segment(plan, segment, flow, given, site)
@@ -107,7 +107,7 @@ class TransformerStack(LayerFields):
         site = own_norms(norms, site, self.numerics, told, on_stream=False)
         return plan.stream.finish(flow[0], site), _joined(seen)
 
-    def _first_values(self, plan: Plan, x: jax.Array, given: Given) -> dict[str, jax.Array]:
+    def _first_values(self, plan: Plan, x: jax.Array) -> dict[str, jax.Array]:
         """Room for the first layer's values of each attention, where the arrangement mixes them in."""
         branches = [s.branches[0] for s in plan.segments[0].sublayers]
         shape = (self.heads, x.shape[-1] // self.heads)
@@ -115,10 +115,7 @@ class TransformerStack(LayerFields):
         mixing = [
             b for b in branches if isinstance(b, AttentionPlan) and b.value_residual is not None
         ]
-        sources = {
-            b.name: x if given.memory is None or not b.cross else given.memory for b in mixing
-        }
-        return {name: jnp.zeros((*z.shape[:2], *shape), dtype) for name, z in sources.items()}
+        return {b.name: jnp.zeros((*x.shape[:2], *shape), dtype) for b in mixing}
 
     def _run_segment(
         self, plan: Plan, segment: Segment, flow: Flow, given: Given, site: Site

@@ -262,15 +262,17 @@ def _plan_branch(row: Arrangement, branch: Branch, norms: SlotNorms, several: bo
         )
     query_key = _named(QUERY_KEY, "query_key", inside.query_key)
     slot = inside.query_key_norm if query_key.norms else None
+    cross = kind == "cross_attention"
     return AttentionPlan(
-        cross=kind == "cross_attention",
+        cross=cross,
         query_key=query_key,
         query_norm=norms.at("query_key_norm", slot, "query_norm"),
         key_norm=norms.at("query_key_norm", slot, "key_norm"),
         value_norm=norms.at("value_norm", inside.value_norm),
         heads_norm=norms.at("heads_norm", inside.heads_norm),
         head_scale=inside.head_scale,
-        value_residual=None if several else inside.value_residual,
+        # Of self-attention alone, as in its paper: what is looked at across is one for all layers.
+        value_residual=None if several or cross else inside.value_residual,
         shaped=inside.shaped,
         **common,
     )

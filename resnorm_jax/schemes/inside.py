@@ -126,7 +126,7 @@ ROWS = (
     ),
     Arrangement(
         name="value_residual",
-        equation="x + f(LN(x)), attention in layer l with the values (V_l + V_1) / 2, V_1 the "
+        equation="x + f(LN(x)), self-attention in layer l with values (V_l + V_1) / 2, V_1 the "
         "values of layer 1 as they were projected there; final LN",
         source="Zhou et al. 2024 (arXiv 2410.17897), ResFormer; Zcchill/Value-Residual-Learning "
         "src/modeling/modeling_llama_resformer.py",

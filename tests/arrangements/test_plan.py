@@ -227,3 +227,9 @@ def test_numbers_that_vary_are_filled_in_again(name):
             pairs = zip(jax.tree.leaves(found), jax.tree.leaves(layer.numbers), strict=True)
             assert all(float(a) == pytest.approx(float(b), rel=1e-6) for a, b in pairs)
             assert isinstance(found.sublayers[0].skip_scale, float)  # alike in all of these
+
+
+def test_values_of_the_first_layer_are_mixed_in_by_self_attention_alone():
+    planned = rn.plan("value_residual", depth=3, cross_attention=True).layer(2)
+    shares = {s.name: s.branches[0].value_residual for s in planned.sublayers[:2]}
+    assert shares == {"attention": 0.5, "cross_attention": None}
