@@ -58,7 +58,7 @@ def test_while_jax_is_imported(name, tmp_path):
     words = [word.replace("{d}", str(tmp_path)) for word in COMMANDS[name]]
     done = subprocess.run(
         [sys.executable, *words],
-        cwd=ROOT, capture_output=True, text=True, check=False, timeout=60,
+        cwd=ROOT, capture_output=True, text=True, check=False, timeout=600,
         env={**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"},
         preexec_fn=_hear_ctrl_c,
     )  # fmt: skip

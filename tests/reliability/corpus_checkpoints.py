@@ -329,7 +329,7 @@ def _other_data(before: str, after: str, directory: Path) -> None:
     from reliability.run_cases import command as completed
 
     (directory / "a.ts").write_text(before)
-    status, out, err = call(completed(Case("", SERIES, ""), directory), seconds=200)
+    status, out, err = call(completed(Case("", SERIES, ""), directory))
     assert status == 0, out + err
     (directory / "a.ts").write_text(after)
 

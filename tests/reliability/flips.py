@@ -183,7 +183,7 @@ def _restarted(run: Path, name: str, damage: Callable[[Path], Any], wanted: Any)
         status, _, err = call([*EVALUATE, str(copy)])
         if status is None:
             return f"traceback: evaluate: {err.strip().splitlines()[-1][:150]}"
-        status, out, err = call(list(made.command(workdir=str(copy))), seconds=120)
+        status, out, err = call(list(made.command(workdir=str(copy))))
         if status is None:
             return f"traceback: train: {err.strip().splitlines()[-1][:150]}"
         if status == 2:

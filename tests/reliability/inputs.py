@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from reliability.case import Case
-from reliability.run_cases import Result, run, warm
+from reliability.run_cases import SECONDS, WALL_SECONDS, Result, run, warm
 
 CORPORA = ("corpus_checkpoints", "corpus_generated", "corpus_data", "corpus_config")
 
@@ -41,6 +41,6 @@ def measure(quick: bool, seed: int, each) -> dict[str, Any]:
 def _one(case: Case) -> Result:
     directory = Path(tempfile.mkdtemp(prefix="resnorm-case-"))
     try:
-        return run(case, directory)
+        return run(case, directory, SECONDS, WALL_SECONDS)
     finally:
         shutil.rmtree(directory, ignore_errors=True)

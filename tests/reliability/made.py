@@ -24,7 +24,7 @@ def place(directory: Path, preset: str = "short") -> Path:
     """Copy a finished run to ``directory/run`` and return that path."""
 
     def train(workdir: Path) -> None:
-        status, out, err = call(list(command(preset, str(workdir))), seconds=200)
+        status, out, err = call(list(command(preset, str(workdir))))
         assert status == 0, out + err
 
     return shutil.copytree(kept(preset, train), directory / "run", symlinks=True)

@@ -39,7 +39,7 @@ def test_two_processes_started_together(server, tmp_path):
     """One trains; the other, which may be this one, says who holds the directory."""
     argv = runs.arguments("short", tmp_path / "run")
     server.send(argv, tmp_path / "out.txt")
-    status, _, err = call(argv, seconds=100)
+    status, _, err = call(argv)
     pids = server.started(), os.getpid()
     ended = server.wait()
     assert sorted((ended.status, status or 0)) == [0, 2], (ended, status, err)
