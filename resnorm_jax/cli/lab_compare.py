@@ -9,7 +9,7 @@ from resnorm_jax.cli.outputs import check_folder
 from resnorm_jax.cli.start import ending_at_once
 from resnorm_jax.sizes import STEPS
 
-DEFAULT = "configs/digits.py"
+DEFAULT = "digits"
 
 
 def main(argv: list[str]) -> int:
@@ -19,7 +19,7 @@ def main(argv: list[str]) -> int:
         description="Train arrangements x depths x seeds x learning rates under one config. Killed "
         "at any moment and started again with the same command, it goes on.",
     )
-    parser.add_argument("--config", default=DEFAULT, help="FILE.py[:ARGUMENT], as train.py's")
+    parser.add_argument("--config", default=DEFAULT, help="CONFIG[:ARGUMENT], as resnorm train's")
     parser.add_argument(
         "--arrangements", default="usual", help="names by comma, `usual` (the default) or `all`"
     )

@@ -7,6 +7,7 @@ from importlib import import_module
 from resnorm_jax.cli.start import ending_at_once
 
 COMMANDS = {
+    "train": "train and score what a config says",
     "list": "arrangements, streams, norms, data sets, configs",
     "show": "what a scheme does, layer by layer: norms, constants, parameters",
     "evaluate": "score a run's checkpoint on its test rows, or on a file",
@@ -29,7 +30,7 @@ def _main(arguments: list[str]) -> int:
     from resnorm_jax.version import __version__
 
     if not arguments or arguments[0] in ("-h", "--help"):
-        more = "resnorm COMMAND --help says more. Training: python train.py --help"
+        more = "resnorm COMMAND --help says more."
         print(usage("resnorm COMMAND [ARGUMENTS]", COMMANDS, more))
         return 0
     if arguments[0] == "--version":
@@ -45,6 +46,10 @@ def _command(name: str) -> Callable[[list[str]], int]:
         raise UserError(f"resnorm: no command {name!r}; {nearest(name, COMMANDS)}")
     modules = {"list": "listing"}  # a module called list would hide the type
     with ending_at_once():
+        if name == "train":
+            from resnorm_jax.cli.train import main
+
+            return lambda arguments: main(["resnorm train", *arguments])
         return import_module(f"resnorm_jax.cli.{modules.get(name, name)}").main
 
 

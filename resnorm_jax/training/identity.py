@@ -11,8 +11,9 @@ from resnorm_jax.config import Config
 from resnorm_jax.data import Dataset, describe
 from resnorm_jax.data.fingerprint import fingerprint
 from resnorm_jax.errors import UserError
+from resnorm_jax.version import __version__
 
-PACKAGES = ("resnorm_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 # Fields that a run may go on with changed. The change is recorded and stands in the report.
 MAY_CHANGE = frozenset({
     "devices", "seeds", "train.epochs", "train.steps", "train.log_every", "train.evaluate_every",
@@ -53,7 +54,8 @@ def identify(config: Config, raw: Dataset, dataset: Dataset, devices: list[Any])
       devices: that the run uses.
     """
     runtime = {"backend": devices[0].platform, "kind": devices[0].device_kind}
-    versions = {name: metadata.version(name) for name in PACKAGES}
+    versions = {"resnorm_jax": __version__}  # a checkout need not be installed
+    versions |= {name: metadata.version(name) for name in PACKAGES}
     return Identity(
         plain(asdict(config)),
         plain(describe(dataset)),

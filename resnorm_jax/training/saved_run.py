@@ -1,5 +1,6 @@
 """A trained model, loaded from its run directory."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from resnorm_jax.build import build_model, kernel_and_stride
 from resnorm_jax.config import Config
 from resnorm_jax.data import Dataset, Examples
 from resnorm_jax.data.fingerprint import fingerprint
+from resnorm_jax.data.inputs import given_inputs
 from resnorm_jax.errors import UserError
 from resnorm_jax.modules.positions import POSITIONS
 from resnorm_jax.training.checkpoint import DamagedCheckpointError
@@ -79,6 +81,29 @@ class Trained:
         buckets = (int(examples.lengths.max()),) if len(examples) else (1,)
         size = self.config.train.batch_size
         return predict(self.parallel, self.variables, examples, size, buckets)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes, by index."""
+        return tuple(self.meta["classes"])
+
+    def predict_proba(self, x: Any, lengths: Sequence[int] | None = None) -> np.ndarray:
+        """Return probabilities ``[N, K]`` float32 of rows given as numbers or texts.
+
+        Args:
+          x: rows as the training data had them, not scaled: an array ``[N, L, C]``, ``[N, L]`` of
+            token ids, ``[N, H, W, C]``, or a list of rows, each of its own length; texts where the
+            model learned from texts.
+          lengths: ``[N]``, valid steps of each row of a padded array.
+
+        Raises:
+          UserError: naming the row, counted from 1.
+        """
+        return np.exp(self.log_probs(given_inputs(x, self.meta, lengths)))
+
+    def predict(self, x: Any, lengths: Sequence[int] | None = None) -> np.ndarray:
+        """Return the most probable class' name of each row, ``[N]``; see `predict_proba`."""
+        return np.array(self.classes)[self.predict_proba(x, lengths).argmax(-1)]
 
     def check_lengths(self, examples: Examples) -> None:
         """Raise UserError for a row that is longer than the model's learned positions."""
