@@ -153,7 +153,11 @@ class TrainConfig:
         None, "steps; checkpoints at multiples of it stay for good", POSITIVE
     )
     keep_best: int = option(1, "best checkpoints that stay, with select=best", POSITIVE)
-    buckets: int = option(3, "padded lengths, hence compiled shapes", over_zero(1000))
+    buckets: int = option(
+        8,
+        "most padded lengths; fewer where a length saves less than the time to compile for it",
+        over_zero(1000),
+    )
     scale: bool = option(
         True, "features: zero mean and unit variance by channel, from training rows"
     )

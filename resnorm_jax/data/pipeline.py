@@ -17,24 +17,6 @@ from resnorm_jax.data.dataset import Examples
 Batch = dict[str, np.ndarray]
 
 
-def length_buckets(lengths: np.ndarray, count: int) -> tuple[int, ...]:
-    """Choose padded lengths for batches.
-
-    Args:
-      lengths: ``[N]`` of the training rows.
-      count: most edges, at least 1.
-
-    Returns:
-      Ascending edges at equally spaced quantiles, rounded up to multiples of 4; the last is the
-      longest row's length, and none lies beyond it.
-    """
-    if count < 1 or not len(lengths):
-        raise ValueError(f"need count >= 1 and rows, got {count} and {len(lengths)}")
-    quantiles = np.quantile(lengths, np.arange(1, count + 1) / count, method="higher")
-    rounded = np.minimum(-(-quantiles.astype(int) // 4) * 4, np.max(lengths))
-    return tuple(int(edge) for edge in np.unique(rounded))
-
-
 @dataclass(frozen=True, eq=False)
 class Plan:
     """Which rows go where: ``rows [S, B]`` (-1 fills), ``edges [S]`` padded lengths."""
@@ -113,7 +95,7 @@ class TrainBatches:
     Args:
       examples: the training rows.
       batch_size: rows of each batch.
-      buckets: padded lengths, from ``length_buckets``; not used for images.
+      buckets: padded lengths, from `resnorm_jax.data.buckets.length_buckets`; not used for images.
       seed: of the shuffling.
 
     Every row occurs once an epoch with weight 1.

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from resnorm_jax.build import build_model, check_names
 from resnorm_jax.config import Config
-from resnorm_jax.data import describe, length_buckets
+from resnorm_jax.data import describe
 from resnorm_jax.reporting.files import MetricsLog
 from resnorm_jax.reporting.tables import model_summary, runtime_line
 from resnorm_jax.training.checkpoint import params_sha256
@@ -23,8 +23,16 @@ from resnorm_jax.training.memory import memory_told
 from resnorm_jax.training.optimizers import make_optimizer
 from resnorm_jax.training.preemption import Signals
 from resnorm_jax.training.report import make_report, write_report
-from resnorm_jax.training.run_data import data_line, read_data, scaled, scored_rows, total_steps
-from resnorm_jax.training.run_directory import check_steps, claimed, open_run
+from resnorm_jax.training.run_data import (
+    data_line,
+    padded_lengths,
+    padding,
+    read_data,
+    scaled,
+    scored_rows,
+    total_steps,
+)
+from resnorm_jax.training.run_directory import check_steps, claimed, open_run, stored_run
 from resnorm_jax.training.step import StepOptions, TrainState, create_state
 from resnorm_jax.training.watchdog import Watchdog
 
@@ -62,14 +70,14 @@ def _run(config, workdir, console, parallel, devices, signals) -> dict[str, Any]
     raw = read_data(config)
     dataset = scaled(raw, config)
     model = build_model(config, describe(dataset))
-    buckets = length_buckets(dataset.train.lengths, train.buckets)
+    buckets = padded_lengths(config, dataset, stored_run(workdir))
     steps = total_steps(config, dataset, buckets)
     optimizer, schedule = make_optimizer(config.optimizer, steps)
     first = partial(first_variables, config, model, dataset, buckets)
     # Before anything is written: a norm that does not fit its slot is found when it is made.
     jax.eval_shape(lambda: first(config.seed))
     check_steps(workdir, steps)
-    identity = open_run(workdir, identify(config, raw, dataset, devices))
+    identity = open_run(workdir, identify(config, raw, dataset, devices, buckets))
     for change in identity.changes:
         console.print(change_line(change), highlight=False)
 
@@ -81,7 +89,7 @@ def _run(config, workdir, console, parallel, devices, signals) -> dict[str, Any]
     run = Run(
         train, dataset, runner, schedule, buckets, workdir, log, console, watchdog, signals
     )  # fmt: skip
-    console.print(data_line(dataset), highlight=False)
+    console.print(data_line(dataset, padding(dataset, buckets, train.batch_size)), highlight=False)
     scores = []
 
     def state_of(seed: int, variables: Any) -> TrainState:
@@ -96,7 +104,7 @@ def _run(config, workdir, console, parallel, devices, signals) -> dict[str, Any]
                 console.print(f"attention: {model.encoder.attention}", highlight=False)
             state = state_of(seed, variables)
             scores.append(_scores(run, seed, train_seed(run, seed, state, steps)))
-    report = make_report(config, dataset, scores, runner.programs, identity.changes)
+    report = make_report(config, dataset, scores, runner.programs, identity)
     write_report(report, workdir, log, console)
     return report
 

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,8 @@ MAY_CHANGE = frozenset({
     "train.checkpoint_every", "train.keep", "train.keep_every", "train.keep_best",
     "train.watchdog", "train.max_rollbacks", "model.remat", "model.remat_every", "model.unroll",
 })  # fmt: skip
+# Defaults that have changed: a run of a version before keeps its own under the same command.
+FORMER = {"train.buckets": 3}
 ANOTHER = "name a new directory"
 
 
@@ -34,6 +36,7 @@ class Identity:
       runtime: backend, kind and number of devices, versions of packages.
       changes: of what may change, since the run began: ``what``, ``before``, ``after``, and ``steps``
         that each seed had done by then.
+      edges: padded lengths of batches, ascending. None in the file of a version that had one rule.
     """
 
     config: dict[str, Any]
@@ -41,9 +44,16 @@ class Identity:
     content: dict[str, Any] | None
     runtime: dict[str, Any]
     changes: tuple[dict[str, Any], ...] = ()
+    edges: tuple[int, ...] | None = None
 
 
-def identify(config: Config, raw: Dataset, dataset: Dataset, devices: list[Any]) -> Identity:
+def identify(
+    config: Config,
+    raw: Dataset,
+    dataset: Dataset,
+    devices: list[Any],
+    edges: tuple[int, ...] | None = None,
+) -> Identity:
     """Return what a run is, before it has done anything.
 
     Args:
@@ -51,6 +61,7 @@ def identify(config: Config, raw: Dataset, dataset: Dataset, devices: list[Any])
       raw: the data before scaling, which rounds differently on different machines.
       dataset: the same data as they are trained on.
       devices: that the run uses.
+      edges: padded lengths of its batches.
     """
     runtime = {"backend": devices[0].platform, "kind": devices[0].device_kind}
     versions = {name: metadata.version(name) for name in PACKAGES}
@@ -59,6 +70,7 @@ def identify(config: Config, raw: Dataset, dataset: Dataset, devices: list[Any])
         plain(describe(dataset)),
         plain(fingerprint(raw)),
         {**runtime, "devices": len(devices), "versions": versions},
+        edges=edges,
     )
 
 
@@ -74,7 +86,7 @@ def going_on(stored: Identity, now: Identity, steps: Mapping[str, int], place: P
     Raises:
       UserError: the data are others, or a field of the config that may not change: named.
     """
-    changed = list(_differences(stored.config, now.config))
+    changed = [c for c in _differences(stored.config, now.config) if not _former(stored, *c[:2])]
     fixed = [c for c in changed if c[0] not in MAY_CHANGE]
     if fixed:
         what, before, after = fixed[0]
@@ -89,7 +101,12 @@ def going_on(stored: Identity, now: Identity, steps: Mapping[str, int], place: P
         {"what": what, "before": before, "after": after, "steps": dict(steps)}
         for what, before, after in changed
     )
-    return Identity(now.config, now.data, now.content, now.runtime, stored.changes + new)
+    return replace(now, changes=stored.changes + new)
+
+
+def _former(stored: Identity, what: str, before: str) -> bool:
+    """Whether a run of a version before has a default of its time."""
+    return stored.edges is None and what in FORMER and before == repr(FORMER[what])
 
 
 def change_line(change: Mapping[str, Any]) -> str:

@@ -1,6 +1,6 @@
 """What a run leaves behind when it is done: ``report.json``, figures, tables."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,8 @@ from resnorm_jax.reporting.figures import draw_confusion, draw_curves
 from resnorm_jax.reporting.files import MetricsLog, write_json
 from resnorm_jax.reporting.metrics import summarize_seeds
 from resnorm_jax.reporting.tables import per_class_table, result_table
-from resnorm_jax.training.run_data import baselines, scored_rows
+from resnorm_jax.training.identity import Identity
+from resnorm_jax.training.run_data import baselines, padding, scored_rows
 
 FILES = {
     "report": "report.json",
@@ -28,11 +29,12 @@ def make_report(
     dataset: Dataset,
     scores: list[dict[str, Any]],
     programs: int,
-    changes: Sequence[Mapping[str, Any]],
+    identity: Identity,
 ) -> dict[str, Any]:
     """Return the report: the mean scores at the top, every seed below, trivial rules beside.
 
-    ``changes`` are those of `resnorm_jax.training.identity.Identity`: what was not the same all along.
+    ``padding`` is that of `resnorm_jax.training.run_data.padding`; ``changes`` are the identity's: what
+    was not the same all along.
     """
     split = config.train.score
     summary = summarize_seeds(scores)
@@ -52,7 +54,8 @@ def make_report(
         "params_sha256": hashes[0] if len(hashes) == 1 else hashes,
         "classes": list(dataset.classes),
         "seeds": scores,
-        "changes": list(changes),
+        "padding": padding(dataset, identity.edges or (), config.train.batch_size),
+        "changes": list(identity.changes),
     }
 
 

@@ -51,28 +51,6 @@ def same(one, two):
 LENGTHS = st.lists(st.integers(1, 40), min_size=1, max_size=60)
 
 
-@given(LENGTHS, st.integers(1, 6))
-@settings(max_examples=200, deadline=None)
-def test_length_buckets(lengths, count):
-    edges = length_buckets(np.array(lengths), count)
-    assert list(edges) == sorted(set(edges))
-    assert 1 <= len(edges) <= count
-    assert edges[-1] == max(lengths)
-    assert all(edge % 4 == 0 for edge in edges[:-1])
-    for i, edge in enumerate(edges[:1]):
-        assert sum(length <= edge for length in lengths) >= len(lengths) * (i + 1) / count - 1e-9
-
-
-def test_length_buckets_by_hand():
-    lengths = np.arange(1, 101)
-    assert length_buckets(lengths, 1) == (100,)
-    assert length_buckets(lengths, 4) == (28, 52, 76, 100)
-    assert length_buckets(np.full(9, 7), 4) == (7,)
-    assert length_buckets(np.array([5, 5, 26]), 3) == (8, 26)
-    with pytest.raises(ValueError):
-        length_buckets(lengths, 0)
-
-
 @given(LENGTHS, st.integers(1, 9), st.integers(1, 4), st.integers(0, 3), st.booleans())
 @settings(max_examples=100, deadline=None)
 def test_each_row_once_an_epoch(lengths, size, count, seed, tokens):
