@@ -189,6 +189,11 @@ class Config:
     )
     seeds: int = option(1, "how many runs, with seeds seed, seed + 1, ...", over_zero(10**5))
     devices: int = option(0, "how many local devices; 0 for all", from_zero(10**5))
+    profile: str = option(
+        "none",
+        "steps: a trace of ten steps is written into the run directory, once they compile nothing",
+        choices=("none", "steps"),
+    )
 
     def to_dict(self) -> dict[str, Any]:
         """Return nested plain dictionaries, as written to ``config.json``."""

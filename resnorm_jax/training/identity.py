@@ -15,7 +15,8 @@ from resnorm_jax.errors import UserError
 PACKAGES = ("resnorm_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 # Fields that a run may go on with changed. The change is recorded and stands in the report.
 MAY_CHANGE = frozenset({
-    "devices", "seeds", "train.epochs", "train.steps", "train.log_every", "train.evaluate_every",
+    "devices", "seeds", "profile",
+    "train.epochs", "train.steps", "train.log_every", "train.evaluate_every",
     "train.checkpoint_every", "train.keep", "train.keep_every", "train.keep_best",
     "train.watchdog", "train.max_rollbacks", "model.remat", "model.remat_every", "model.unroll",
 })  # fmt: skip

@@ -11,8 +11,9 @@ from resnorm_jax.data import Dataset
 from resnorm_jax.reporting.figures import draw_confusion, draw_curves
 from resnorm_jax.reporting.files import MetricsLog, write_json
 from resnorm_jax.reporting.metrics import summarize_seeds
-from resnorm_jax.reporting.tables import per_class_table, result_table
+from resnorm_jax.reporting.tables import per_class_table, phases_table, result_table
 from resnorm_jax.training.identity import Identity
+from resnorm_jax.training.phases import PHASES, Phases
 from resnorm_jax.training.run_data import baselines, padding, scored_rows
 
 FILES = {
@@ -60,16 +61,23 @@ def make_report(
 
 
 def write_report(
-    report: Mapping[str, Any], workdir: Path, log: MetricsLog, console: Console
-) -> None:
-    """Write ``report.json`` and the figures, and print the tables."""
+    report: Mapping[str, Any], workdir: Path, log: MetricsLog, console: Console, phases: Phases
+) -> dict[str, Any]:
+    """Draw the figures, write ``report.json``, and print the tables; return the report.
+
+    ``phases`` are those of this sitting; the time to write the report itself is not in them.
+    """
     files = {name: workdir / path for name, path in FILES.items()}
     first, title = report["seeds"][0], f"{report['dataset']}, {report['arrangement']}"
     rows = f"{report['split']} rows"
-    write_json(files["report"], report)
-    draw_curves(log.rows(), files["curves"], title)
     about = f"{title}: seed {first['seed']}, {rows}"
-    draw_confusion(first["confusion"], report["classes"], files["confusion"], about)
+    with phases("report"):
+        draw_curves(log.rows(), files["curves"], title)
+        draw_confusion(first["confusion"], report["classes"], files["confusion"], about)
+    report = {**report, "phases": phases.told()}
+    write_json(files["report"], report)
+    phases_table(report["phases"], PHASES, console)
     per_class_table(first, console)
     shown = {**report, "title": f"{title}: {report['rows']} {rows}", "files": files}
     result_table(shown, console)
+    return report

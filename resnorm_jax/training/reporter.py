@@ -11,13 +11,15 @@ from resnorm_jax.reporting.files import MetricsLog
 from resnorm_jax.reporting.progress import Progress
 from resnorm_jax.reporting.tensorboard import Scalars
 from resnorm_jax.training.nonfinite import Guard
+from resnorm_jax.training.phases import Phases
 
 
 class Told(Protocol):
-    """Of a run: its log, and the learning rate of each step."""
+    """Of a run: its log, the learning rate of each step, and what counts its time."""
 
     log: MetricsLog
     schedule: optax.Schedule
+    phases: Phases
 
 
 class Reporter:
@@ -48,7 +50,8 @@ class Reporter:
         if self._pending is None:
             return
         (step, sums, examples), self._pending = self._pending, None
-        flags, sums = jax.device_get((self.guard.pending(), sums))
+        with self.run.phases("step"):
+            flags, sums = jax.device_get((self.guard.pending(), sums))
         self.guard.read(flags)
         host = {name: float(value) for name, value in sums.items()}
         # Without a finite step since the row before there is no loss: NaN, null in the log.
@@ -69,7 +72,9 @@ class Reporter:
         """Read all that is pending, flags too: what follows uses the state."""
         self.collect()
         if self.guard.pending():
-            self.guard.read(jax.device_get(self.guard.pending()))
+            with self.run.phases("step"):
+                flags = jax.device_get(self.guard.pending())
+            self.guard.read(flags)
 
     def write(self, step: int, split: str, **numbers: float) -> None:
         """Write a row to the log and to TensorBoard."""
