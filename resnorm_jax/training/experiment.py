@@ -102,7 +102,8 @@ def _run(config, workdir, console, parallel, devices, signals, phases) -> dict[s
         train, dataset, runner, schedule, buckets, workdir, log, console, watchdog, signals, phases,
         traced,
     )  # fmt: skip
-    console.print(data_line(dataset, padding(dataset, buckets, train.batch_size)), highlight=False)
+    padded = padding(dataset, buckets, train.batch_size)
+    console.print(data_line(dataset, padded), highlight=False, soft_wrap=True)
     scores = []
 
     def state_of(seed: int, variables: Any) -> TrainState:

@@ -23,8 +23,8 @@ from resnorm_jax.errors import UserError
 from resnorm_jax.sizes import STEPS
 from resnorm_jax.training.identity import Identity
 
-# Positions that two CPU cores train on while the programs of one length are compiled.
-PROGRAM = 100_000
+# Positions that a CPU trains on (width 128, 3 layers) while the programs of one length are compiled.
+PROGRAM = 30_000
 
 
 def prepare_data(config: Config) -> Dataset:

@@ -157,3 +157,33 @@ def test_following_the_step_takes_few_files():
     for function, file in way:
         assert sys.modules[function.__module__].__file__.endswith(file)
     assert 1 + len(way) <= 12
+
+
+@pytest.mark.table
+@pytest.mark.parametrize("devices", [1, 2])
+def test_batches_that_go_ahead_change_no_bits(tmp_path, devices):
+    """As on an accelerator: put onto the devices while the step before runs. Compiled as often."""
+    made, data = tiny.config(checkpoint_every=7, model={"dropout": 0.3}), tiny.dataset()
+    whole, first = train(made, tmp_path / "host", data=data, devices=devices)
+    run, state = tiny.run(made, data, tmp_path / "ahead", devices, STEPS)
+    run.parallel.ahead = True
+    put = run.parallel.put(loop.TrainBatches(data.train, 16, run.buckets, 0).batch_at(0))
+    assert all(len(array.sharding.device_set) == devices for array in put.values())
+    ahead = train_seed(run, 0, state, STEPS)
+    assert params_sha256(ahead.params) == params_sha256(whole.params)
+    assert run.parallel.programs == first.parallel.programs
+    assert [(tmp_path / name / "metrics.jsonl").read_bytes() for name in ("host", "ahead")] == [
+        (tmp_path / "host" / "metrics.jsonl").read_bytes()
+    ] * 2
+
+
+@pytest.mark.table
+def test_the_phases_of_a_run_add_up(tmp_path):
+    made = tiny.config(checkpoint_every=7)
+    run, state = tiny.run(made, tiny.dataset(), tmp_path)
+    run.phases.programs = lambda: run.parallel.programs
+    train_seed(run, 0, state, STEPS)
+    told = run.phases.told()
+    spent = {name for name, seconds in told.items() if seconds > 0}
+    assert spent >= {"data", "compile", "step", "dispatch", "evaluation", "save", "other"}
+    assert told["compile"] > max(told[name] for name in ("data", "step", "dispatch", "save"))
