@@ -12,7 +12,7 @@ def length_buckets(
     """Choose the padded lengths with which an epoch has the fewest positions.
 
     The minimum of ``positions + program * edges`` over all choices of at most ``count`` edges, with
-    the batches that `resnorm_jax.data.pipeline.plan_training` makes: rows that a bucket leaves over
+    the batches that `resnorm_jax.data.pipeline.plan_batches` makes: rows that a bucket leaves over
     go to the next. Exact, by dynamic programming over the lengths; of equal choices the one of fewest
     edges.
 

@@ -52,7 +52,7 @@ def _join(chunks: list[np.ndarray], edges: np.ndarray) -> Plan:
     return Plan(np.concatenate(chunks), np.repeat(edges, counts))
 
 
-def plan_training(examples: Examples, edges: np.ndarray, size: int, order: np.ndarray) -> Plan:
+def plan_batches(examples: Examples, edges: np.ndarray, size: int, order: np.ndarray) -> Plan:
     """Cut rows, taken in ``order``, into batches by bucket.
 
     What a bucket leaves over is promoted to the next longer one; what the last leaves over is
@@ -66,12 +66,6 @@ def plan_training(examples: Examples, edges: np.ndarray, size: int, order: np.nd
         carried = rows[whole:]
     chunks[-1] = np.concatenate([chunks[-1], _chunk(carried, size)])
     return _join(chunks, edges)
-
-
-def plan_evaluation(examples: Examples, edges: np.ndarray, size: int) -> Plan:
-    """Cut rows, in input order, into batches by bucket, each bucket's last filled with -1."""
-    groups = _groups(examples, edges, np.arange(len(examples)))
-    return _join([_chunk(group, size) for group in groups], edges)
 
 
 def gather(examples: Examples, rows: np.ndarray, edge: int) -> Batch:
@@ -115,7 +109,7 @@ class TrainBatches:
     def _make_plan(self, epoch: int) -> Plan:
         rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([self.seed, epoch])))
         order = rng.permutation(len(self.examples))
-        plan = plan_training(self.examples, self.edges, self.batch_size, order)
+        plan = plan_batches(self.examples, self.edges, self.batch_size, order)
         shuffled = rng.permutation(len(plan))
         return Plan(plan.rows[shuffled], plan.edges[shuffled])
 
@@ -164,7 +158,9 @@ class EvalBatches(Sequence[Batch]):
         if batch_size < 1 or not len(examples):
             raise ValueError(f"need rows and a batch size, got {len(examples)} and {batch_size}")
         self.examples = examples
-        self.plan = plan_evaluation(examples, _edges(examples, buckets), batch_size)
+        edges, order = _edges(examples, buckets), np.arange(len(examples))
+        needed = edges[: np.searchsorted(edges, examples.lengths.max()) + 1]
+        self.plan = plan_batches(examples, needed, batch_size, order)
 
     def __len__(self) -> int:
         return len(self.plan)

@@ -200,3 +200,12 @@ def test_empty_input_is_refused():
         TrainBatches(empty, 4, (4,), 0)
     with pytest.raises(ValueError, match="need rows"):
         eval_batches(empty, 4, (4,))
+
+
+def test_evaluation_has_no_more_batches_than_rows_need():
+    """What a length leaves over goes with longer rows: few batches, of few programs."""
+    source = examples([2, 30, 3, 9, 10, 17, 18, 4])
+    batches = eval_batches(source, 4, (4, 12, 20, 30))
+    assert [batch["rows"].tolist() for batch in batches] == [[0, 2, 7, 3], [4, 5, 6, 1]]
+    assert [batch["x"].shape[1] for batch in batches] == [12, 30]
+    assert eval_batches(examples([2, 3, 7]), 4, (4, 12, 20, 30))[0]["x"].shape[1] == 12
