@@ -92,7 +92,10 @@ class ModelConfig:
         over_zero(1024),
     )
     stride: int | None = option(
-        None, "features only: positions from one token to the next, 1 if not given", over_zero(1024)
+        None,
+        "features only: positions from one token to the next; if neither it nor kernel is given, 1, or "
+        "what leaves the longest row at most 512 tokens",
+        over_zero(1024),
     )
     unroll: int = option(1, "layers unrolled in each step of the scan", SIZES["depth"])
     remat: str = option("none", "what the backward pass computes again")

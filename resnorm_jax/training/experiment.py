@@ -8,15 +8,14 @@ from typing import Any
 import jax
 from rich.console import Console
 
-from resnorm_jax.build import build_model, check_names
+from resnorm_jax.build import build_model, check_names, kernel_and_stride
 from resnorm_jax.config import Config
-from resnorm_jax.data import describe
 from resnorm_jax.reporting.files import MetricsLog
 from resnorm_jax.reporting.tables import model_summary, runtime_line
 from resnorm_jax.training.checkpoint import params_sha256
 from resnorm_jax.training.devices import DataParallel, choose_devices
 from resnorm_jax.training.evaluation import evaluate
-from resnorm_jax.training.identity import change_line, identify
+from resnorm_jax.training.identity import change_line, described, identify
 from resnorm_jax.training.initial import first_variables
 from resnorm_jax.training.loop import Outcome, Run, train_seed
 from resnorm_jax.training.memory import memory_told
@@ -73,8 +72,10 @@ def _run(config, workdir, console, parallel, devices, signals, phases) -> dict[s
     with phases("data"):
         raw = read_data(config)
         dataset = scaled(raw, config)
-    model = build_model(config, describe(dataset))
-    buckets = padded_lengths(config, dataset, stored_run(workdir))
+    begun = stored_run(workdir)
+    meta = described(dataset, begun)
+    model = build_model(config, meta)
+    buckets = padded_lengths(config, dataset, begun)
     steps = total_steps(config, dataset, buckets)
     optimizer, schedule = make_optimizer(config.optimizer, steps)
     first = partial(first_variables, config, model, dataset, buckets)
@@ -83,7 +84,7 @@ def _run(config, workdir, console, parallel, devices, signals, phases) -> dict[s
         jax.eval_shape(lambda: first(config.seed))
     check_steps(workdir, steps)
     with phases("data"):  # their digest
-        now = identify(config, raw, dataset, devices, buckets)
+        now = identify(config, raw, dataset, devices, buckets, begun)
     identity = open_run(workdir, now)
     for change in identity.changes:
         console.print(change_line(change), highlight=False)
@@ -121,6 +122,8 @@ def _run(config, workdir, console, parallel, devices, signals, phases) -> dict[s
             if seed == config.seed:
                 model_summary(variables["params"], console)
                 console.print(f"attention: {model.encoder.attention}", highlight=False)
+                if (stride := kernel_and_stride(config.model, meta)[1]) > 1:
+                    console.print(f"stride: a token every {stride} positions", highlight=False)
             with phases("compile"):
                 state = state_of(seed, variables)
             scores.append(_scores(run, seed, train_seed(run, seed, state, steps)))

@@ -54,6 +54,7 @@ def identify(
     dataset: Dataset,
     devices: list[Any],
     edges: tuple[int, ...] | None = None,
+    stored: Identity | None = None,
 ) -> Identity:
     """Return what a run is, before it has done anything.
 
@@ -63,16 +64,23 @@ def identify(
       dataset: the same data as they are trained on.
       devices: that the run uses.
       edges: padded lengths of its batches.
+      stored: what it is if it has begun.
     """
     runtime = {"backend": devices[0].platform, "kind": devices[0].device_kind}
     versions = {name: metadata.version(name) for name in PACKAGES}
     return Identity(
         plain(asdict(config)),
-        plain(describe(dataset)),
+        described(dataset, stored),
         plain(fingerprint(raw)),
         {**runtime, "devices": len(devices), "versions": versions},
         edges=edges,
     )
+
+
+def described(dataset: Dataset, stored: Identity | None) -> dict[str, Any]:
+    """Return what `describe` says of a run's data; a run that has begun keeps its ``stride``."""
+    kept = {} if stored is None else {"stride": stored.data.get("stride", 1)}
+    return plain({**describe(dataset), **kept})
 
 
 def going_on(stored: Identity, now: Identity, steps: Mapping[str, int], place: Path) -> Identity:

@@ -9,12 +9,12 @@ import optax
 
 from resnorm_jax.build import build_model
 from resnorm_jax.config import Config
-from resnorm_jax.data import Dataset, TrainBatches, describe
+from resnorm_jax.data import Dataset, TrainBatches
 from resnorm_jax.data.pipeline import Batch
 from resnorm_jax.errors import UserError
 from resnorm_jax.lab.signals.jacobian import JacobianOptions
 from resnorm_jax.lab.signals.measure import Signals, measure
-from resnorm_jax.training.identity import Identity
+from resnorm_jax.training.identity import Identity, described
 from resnorm_jax.training.initial import first_variables
 from resnorm_jax.training.optimizers import make_optimizer
 from resnorm_jax.training.run_data import padded_lengths, prepare_data
@@ -57,7 +57,7 @@ def _subjects(
     arrangements: Iterable[str] = (),
     stored: Identity | None = None,
 ) -> list[Subject]:
-    meta, buckets = describe(dataset), padded_lengths(config, dataset, stored)
+    meta, buckets = described(dataset, stored), padded_lengths(config, dataset, stored)
     batch = TrainBatches(dataset.train, config.train.batch_size, buckets, config.seed).batch_at(0)
 
     def start(model: Any) -> Mapping[str, Any]:
