@@ -39,11 +39,13 @@ class Reporter:
     ) -> None:
         self.run, self.seed, self.progress, self.board = run, seed, progress, board
         self.steps_per_epoch, self.guard = epoch, guard
-        self._pending: tuple[int, Mapping[str, jax.Array], int] | None = None
+        self._pending: tuple[int, Mapping[str, Any], int] | None = None
 
     def expect(self, step: int, sums: Mapping[str, jax.Array], examples: int) -> None:
         """Keep the sums of a step, to be read when the next step is on its way."""
-        self._pending = (step, sums, examples)
+        # The rate too: a device computes it after the steps that it was given, and is not waited for.
+        rate = self.run.schedule(step - 1)
+        self._pending = (step, {**sums, "learning_rate": rate}, examples)
 
     def collect(self) -> None:
         """Read and write what is pending, if anything."""
@@ -63,7 +65,7 @@ class Reporter:
             loss=loss,
             accuracy=accuracy,
             grad_norm=host["grad_norm"] / steps,
-            learning_rate=float(self.run.schedule(step - 1)),
+            learning_rate=host["learning_rate"],
             **{name: count for name, count in self.guard.told().items() if count},
         )
         self.progress.update(step, examples, loss=loss, accuracy=accuracy)

@@ -21,7 +21,7 @@ from resnorm_jax.data.buckets import epoch_positions, quantile_buckets
 from resnorm_jax.data.preprocess import check_values
 from resnorm_jax.errors import UserError
 from resnorm_jax.sizes import STEPS
-from resnorm_jax.training.identity import Identity
+from resnorm_jax.training.identity import FORMER, Identity
 
 # Positions that a CPU trains on (width 128, 3 layers) while the programs of one length are compiled.
 PROGRAM = 30_000
@@ -78,7 +78,8 @@ def padded_lengths(
         steps = -(-len(lengths) // train.batch_size)
         epochs = train.epochs if train.steps is None else train.steps / steps
         return length_buckets(lengths, train.buckets, train.batch_size, PROGRAM / epochs)
-    return stored.edges or quantile_buckets(lengths, stored.config["train"]["buckets"])
+    count = stored.config["train"].get("buckets", FORMER["train.buckets"])
+    return stored.edges or quantile_buckets(lengths, count)
 
 
 def padding(dataset: Dataset, edges: tuple[int, ...], batch_size: int) -> dict[str, Any] | None:

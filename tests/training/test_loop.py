@@ -2,6 +2,7 @@
 
 import json
 import sys
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -13,6 +14,8 @@ from resnorm_jax.errors import DivergedError
 from resnorm_jax.training import loop
 from resnorm_jax.training.checkpoint import CheckpointStore, params_sha256
 from resnorm_jax.training.loop import evaluate_every, train_seed
+from resnorm_jax.training.phases import Phases
+from resnorm_jax.training.reporter import Reporter
 from resnorm_jax.training.run_directory import seed_directory
 
 STEPS = 20
@@ -54,6 +57,26 @@ def test_the_host_waits_only_where_numbers_are_read(tmp_path, monkeypatch):
     reads = [events[:i].count("step") for i, event in enumerate(events) if event == "read"]
     assert len(steps) == 12
     assert reads == [5, 9, 12]  # after the step that follows a logged one; at the end at once
+
+
+def test_nothing_is_computed_between_a_step_and_the_reading_of_its_numbers():
+    """The learning rate is computed on the device too: after the next step it would be waited for."""
+    calls, rows = [], []
+    told = SimpleNamespace(append=rows.append, write=lambda row: None, update=lambda *a, **k: None)
+    guard = SimpleNamespace(pending=list, read=lambda flags: None, told=dict)
+
+    def schedule(step):
+        calls.append(step)
+        return step / 10
+
+    run = SimpleNamespace(log=told, schedule=schedule, phases=Phases())
+    reporter = Reporter(run, 0, told, told, 4, guard)
+    names = ("loss", "correct", "count", "grad_norm", "steps")
+    reporter.expect(7, dict.fromkeys(names, 2.0), 16)
+    assert calls == [6]
+    reporter.collect()
+    assert calls == [6]
+    assert [(row["step"], row["learning_rate"], row["loss"]) for row in rows] == [(7, 0.6, 1.0)]
 
 
 @pytest.mark.table
