@@ -1,6 +1,7 @@
 """From a checked config to objects. The one place that joins the two."""
 
 import math
+from collections.abc import Mapping
 from typing import Any, cast
 
 import flax.linen as nn
@@ -69,9 +70,13 @@ def attention_of(config: Config, meta: dict[str, Any]) -> Implementation:
     return cast(Implementation, chosen)
 
 
-def kernel_and_stride(model: ModelConfig) -> tuple[int, int]:
-    """Return how many positions of features a token sees, and how many lie from one to the next."""
-    stride = model.stride or 1
+def kernel_and_stride(model: ModelConfig, meta: Mapping[str, Any]) -> tuple[int, int]:
+    """Return how many positions of features a token sees, and how many lie from one to the next.
+
+    Where the config gives neither they are the data's: see `resnorm_jax.data.describe`.
+    """
+    given = model.kernel or model.stride
+    stride = model.stride or (1 if given else meta.get("stride", 1))
     return model.kernel or stride, stride
 
 
@@ -114,7 +119,7 @@ def check_names(model: ModelConfig) -> Plan:
             f"model.width {model.width} / model.heads {model.heads} has {model.width // model.heads}; "
             "give heads of an even width"
         )
-    kernel, stride = kernel_and_stride(model)
+    kernel, stride = kernel_and_stride(model, {})
     if kernel < stride:
         raise UserError(
             f"config.model.kernel: {kernel} is under model.stride {stride}: no token would see the "
@@ -135,7 +140,7 @@ def _kernels(planned: Plan) -> int:
 def _check_data(config: Config, meta: dict[str, Any]) -> None:
     """Check what grows with the data: arrays that no machine holds, a kernel that sees padding."""
     model, longest = config.model, _max_length(config.model, meta)
-    kernel, stride = kernel_and_stride(model)
+    kernel, stride = kernel_and_stride(model, meta)
     rows = config.train.batch_size // config.train.accumulate
     size = max(model.width, stride * math.prod(meta["shape"]))
     _check_bytes("train.batch_size", f"{rows} rows of {longest} x {size}", rows * longest * size)
@@ -191,7 +196,7 @@ def _encoder(
 def _front_end(
     model: ModelConfig, meta: dict[str, Any], dtype: Any, embedding_gain: float
 ) -> nn.Module:
-    kernel, stride = kernel_and_stride(model)
+    kernel, stride = kernel_and_stride(model, meta)
     makers = {
         "tokens": lambda: TokenEmbedding(
             model.width, len(meta["vocabulary"]), embedding_gain, dtype=dtype
@@ -203,7 +208,7 @@ def _front_end(
 
 
 def _max_length(model: ModelConfig, meta: dict[str, Any]) -> int:
-    stride = kernel_and_stride(model)[1]
+    stride = kernel_and_stride(model, meta)[1]
     longest = -(-meta["max_length"] // stride)
     if meta["kind"] == "images":
         height, width = meta["shape"][:2]

@@ -92,7 +92,10 @@ class ModelConfig:
         over_zero(1024),
     )
     stride: int | None = option(
-        None, "features only: positions from one token to the next, 1 if not given", over_zero(1024)
+        None,
+        "features only: positions from one token to the next; if neither it nor kernel is given, 1, or "
+        "what leaves the longest row at most 512 tokens",
+        over_zero(1024),
     )
     unroll: int = option(1, "layers unrolled in each step of the scan", SIZES["depth"])
     remat: str = option("none", "what the backward pass computes again")
@@ -153,7 +156,11 @@ class TrainConfig:
         None, "steps; checkpoints at multiples of it stay for good", POSITIVE
     )
     keep_best: int = option(1, "best checkpoints that stay, with select=best", POSITIVE)
-    buckets: int = option(3, "padded lengths, hence compiled shapes", over_zero(1000))
+    buckets: int = option(
+        8,
+        "most padded lengths; fewer where a length saves less than the time to compile for it",
+        over_zero(1000),
+    )
     scale: bool = option(
         True, "features: zero mean and unit variance by channel, from training rows"
     )
@@ -185,6 +192,11 @@ class Config:
     )
     seeds: int = option(1, "how many runs, with seeds seed, seed + 1, ...", over_zero(10**5))
     devices: int = option(0, "how many local devices; 0 for all", from_zero(10**5))
+    profile: str = option(
+        "none",
+        "steps: a trace of ten steps is written into the run directory, once they compile nothing",
+        choices=("none", "steps"),
+    )
 
     def to_dict(self) -> dict[str, Any]:
         """Return nested plain dictionaries, as written to ``config.json``."""

@@ -17,24 +17,6 @@ from resnorm_jax.data.dataset import Examples
 Batch = dict[str, np.ndarray]
 
 
-def length_buckets(lengths: np.ndarray, count: int) -> tuple[int, ...]:
-    """Choose padded lengths for batches.
-
-    Args:
-      lengths: ``[N]`` of the training rows.
-      count: most edges, at least 1.
-
-    Returns:
-      Ascending edges at equally spaced quantiles, rounded up to multiples of 4; the last is the
-      longest row's length, and none lies beyond it.
-    """
-    if count < 1 or not len(lengths):
-        raise ValueError(f"need count >= 1 and rows, got {count} and {len(lengths)}")
-    quantiles = np.quantile(lengths, np.arange(1, count + 1) / count, method="higher")
-    rounded = np.minimum(-(-quantiles.astype(int) // 4) * 4, np.max(lengths))
-    return tuple(int(edge) for edge in np.unique(rounded))
-
-
 @dataclass(frozen=True, eq=False)
 class Plan:
     """Which rows go where: ``rows [S, B]`` (-1 fills), ``edges [S]`` padded lengths."""
@@ -70,7 +52,7 @@ def _join(chunks: list[np.ndarray], edges: np.ndarray) -> Plan:
     return Plan(np.concatenate(chunks), np.repeat(edges, counts))
 
 
-def plan_training(examples: Examples, edges: np.ndarray, size: int, order: np.ndarray) -> Plan:
+def plan_batches(examples: Examples, edges: np.ndarray, size: int, order: np.ndarray) -> Plan:
     """Cut rows, taken in ``order``, into batches by bucket.
 
     What a bucket leaves over is promoted to the next longer one; what the last leaves over is
@@ -84,12 +66,6 @@ def plan_training(examples: Examples, edges: np.ndarray, size: int, order: np.nd
         carried = rows[whole:]
     chunks[-1] = np.concatenate([chunks[-1], _chunk(carried, size)])
     return _join(chunks, edges)
-
-
-def plan_evaluation(examples: Examples, edges: np.ndarray, size: int) -> Plan:
-    """Cut rows, in input order, into batches by bucket, each bucket's last filled with -1."""
-    groups = _groups(examples, edges, np.arange(len(examples)))
-    return _join([_chunk(group, size) for group in groups], edges)
 
 
 def gather(examples: Examples, rows: np.ndarray, edge: int) -> Batch:
@@ -113,7 +89,7 @@ class TrainBatches:
     Args:
       examples: the training rows.
       batch_size: rows of each batch.
-      buckets: padded lengths, from ``length_buckets``; not used for images.
+      buckets: padded lengths, from `resnorm_jax.data.buckets.length_buckets`; not used for images.
       seed: of the shuffling.
 
     Every row occurs once an epoch with weight 1.
@@ -133,7 +109,7 @@ class TrainBatches:
     def _make_plan(self, epoch: int) -> Plan:
         rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([self.seed, epoch])))
         order = rng.permutation(len(self.examples))
-        plan = plan_training(self.examples, self.edges, self.batch_size, order)
+        plan = plan_batches(self.examples, self.edges, self.batch_size, order)
         shuffled = rng.permutation(len(plan))
         return Plan(plan.rows[shuffled], plan.edges[shuffled])
 
@@ -182,7 +158,9 @@ class EvalBatches(Sequence[Batch]):
         if batch_size < 1 or not len(examples):
             raise ValueError(f"need rows and a batch size, got {len(examples)} and {batch_size}")
         self.examples = examples
-        self.plan = plan_evaluation(examples, _edges(examples, buckets), batch_size)
+        edges, order = _edges(examples, buckets), np.arange(len(examples))
+        needed = edges[: np.searchsorted(edges, examples.lengths.max()) + 1]
+        self.plan = plan_batches(examples, needed, batch_size, order)
 
     def __len__(self) -> int:
         return len(self.plan)

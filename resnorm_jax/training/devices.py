@@ -22,6 +22,10 @@ class NotReplicatedError(RuntimeError):
     """Devices disagree on a state that must be equal on all: a sum over devices is missing."""
 
 
+class Spread(dict[str, Any]):
+    """A batch whose rows are spread over a leading device axis."""
+
+
 class DataParallel:
     """The compiled training and prediction steps over some devices.
 
@@ -33,10 +37,12 @@ class DataParallel:
     def __init__(self, options: StepOptions, devices: Sequence[jax.Device]) -> None:
         self.options, self.devices = options, list(devices)
         self.programs = 0  # traced, hence compiled, so far
+        # A CPU has the batch already, and takes the host's arrays in a third of a millisecond less.
+        self.ahead = self.devices[0].platform != "cpu"
         # As pmap's own outputs lie: a state that lies elsewhere would be compiled for once more.
-        self._everywhere = NamedSharding(
-            Mesh(np.array(self.devices), (DEVICE_AXIS,)), PartitionSpec()
-        )
+        mesh = Mesh(np.array(self.devices), (DEVICE_AXIS,))
+        self._everywhere = NamedSharding(mesh, PartitionSpec())
+        self._by_row = NamedSharding(mesh, PartitionSpec(DEVICE_AXIS))
         self._train = jax.pmap(
             self._counted(partial(train_step, options=options, axis_name=DEVICE_AXIS)),
             axis_name=DEVICE_AXIS, in_axes=(None, 0), out_axes=None, donate_argnums=(0,),
@@ -51,12 +57,17 @@ class DataParallel:
         """Return a pytree of arrays with a copy on every device."""
         return jax.device_put(tree, self._everywhere)
 
+    def put(self, batch: Mapping[str, Any]) -> Spread:
+        """Begin to bring a global batch ``[B, ...]`` of host arrays to the devices, for `train`."""
+        spread = Spread(self._spread(batch))
+        return Spread(jax.device_put(dict(spread), self._by_row)) if self.ahead else spread
+
     def train(self, state: TrainState, batch: Mapping[str, Any]) -> tuple[TrainState, Any]:
-        """Do one update with a global batch ``[B, ...]`` of host arrays.
+        """Do one update with a global batch: host arrays ``[B, ...]``, or what `put` gave.
 
         The state is donated; it comes from `replicate` or from the update before.
         """
-        return self._train(state, self._spread(batch))
+        return self._train(state, dict(batch if isinstance(batch, Spread) else self.put(batch)))
 
     def predict(self, variables: Mapping[str, Any], batch: Mapping[str, Any]) -> np.ndarray:
         """Return log-probabilities of a global batch, ``[B, K]`` on the host.

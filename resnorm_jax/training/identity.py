@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,13 @@ from resnorm_jax.version import __version__
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 # Fields that a run may go on with changed. The change is recorded and stands in the report.
 MAY_CHANGE = frozenset({
-    "devices", "seeds", "train.epochs", "train.steps", "train.log_every", "train.evaluate_every",
+    "devices", "seeds", "profile",
+    "train.epochs", "train.steps", "train.log_every", "train.evaluate_every",
     "train.checkpoint_every", "train.keep", "train.keep_every", "train.keep_best",
     "train.watchdog", "train.max_rollbacks", "model.remat", "model.remat_every", "model.unroll",
 })  # fmt: skip
+# Defaults that have changed: a run of a version before keeps its own under the same command.
+FORMER = {"train.buckets": 3}
 ANOTHER = "name a new directory"
 
 
@@ -35,6 +38,7 @@ class Identity:
       runtime: backend, kind and number of devices, versions of packages.
       changes: of what may change, since the run began: ``what``, ``before``, ``after``, and ``steps``
         that each seed had done by then.
+      edges: padded lengths of batches, ascending. None in the file of a version that had one rule.
     """
 
     config: dict[str, Any]
@@ -42,9 +46,17 @@ class Identity:
     content: dict[str, Any] | None
     runtime: dict[str, Any]
     changes: tuple[dict[str, Any], ...] = ()
+    edges: tuple[int, ...] | None = None
 
 
-def identify(config: Config, raw: Dataset, dataset: Dataset, devices: list[Any]) -> Identity:
+def identify(
+    config: Config,
+    raw: Dataset,
+    dataset: Dataset,
+    devices: list[Any],
+    edges: tuple[int, ...] | None = None,
+    stored: Identity | None = None,
+) -> Identity:
     """Return what a run is, before it has done anything.
 
     Args:
@@ -52,16 +64,25 @@ def identify(config: Config, raw: Dataset, dataset: Dataset, devices: list[Any])
       raw: the data before scaling, which rounds differently on different machines.
       dataset: the same data as they are trained on.
       devices: that the run uses.
+      edges: padded lengths of its batches.
+      stored: what it is if it has begun.
     """
     runtime = {"backend": devices[0].platform, "kind": devices[0].device_kind}
     versions = {"resnorm_jax": __version__}  # a checkout need not be installed
     versions |= {name: metadata.version(name) for name in PACKAGES}
     return Identity(
         plain(asdict(config)),
-        plain(describe(dataset)),
+        described(dataset, stored),
         plain(fingerprint(raw)),
         {**runtime, "devices": len(devices), "versions": versions},
+        edges=edges,
     )
+
+
+def described(dataset: Dataset, stored: Identity | None) -> dict[str, Any]:
+    """Return what `describe` says of a run's data; a run that has begun keeps its ``stride``."""
+    kept = {} if stored is None else {"stride": stored.data.get("stride", 1)}
+    return plain({**describe(dataset), **kept})
 
 
 def going_on(stored: Identity, now: Identity, steps: Mapping[str, int], place: Path) -> Identity:
@@ -76,7 +97,7 @@ def going_on(stored: Identity, now: Identity, steps: Mapping[str, int], place: P
     Raises:
       UserError: the data are others, or a field of the config that may not change: named.
     """
-    changed = list(_differences(stored.config, now.config))
+    changed = [c for c in _differences(stored.config, now.config) if not _former(stored, *c[:2])]
     fixed = [c for c in changed if c[0] not in MAY_CHANGE]
     if fixed:
         what, before, after = fixed[0]
@@ -91,7 +112,12 @@ def going_on(stored: Identity, now: Identity, steps: Mapping[str, int], place: P
         {"what": what, "before": before, "after": after, "steps": dict(steps)}
         for what, before, after in changed
     )
-    return Identity(now.config, now.data, now.content, now.runtime, stored.changes + new)
+    return replace(now, changes=stored.changes + new)
+
+
+def _former(stored: Identity, what: str, before: str) -> bool:
+    """Whether a run of a version before has a default of its time."""
+    return stored.edges is None and what in FORMER and before == repr(FORMER[what])
 
 
 def change_line(change: Mapping[str, Any]) -> str:

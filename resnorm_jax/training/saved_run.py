@@ -107,7 +107,7 @@ class Trained:
 
     def check_lengths(self, examples: Examples) -> None:
         """Raise UserError for a row that is longer than the model's learned positions."""
-        stride = kernel_and_stride(self.config.model)[1]
+        stride = kernel_and_stride(self.config.model, self.meta)[1]
         tokens = self.config.model.max_length or -(-self.meta["max_length"] // stride)
         longest = tokens * stride
         limited = POSITIONS.get(self.config.model.positions).limited

@@ -16,6 +16,7 @@ import pytest
 from resnorm_jax.cli import train
 from resnorm_jax.cli.main import main as resnorm
 from resnorm_jax.data.series import bundled_folder
+from resnorm_jax.training.phases import PHASES
 from resnorm_jax.training.saved_run import load_trained
 
 ROOT = Path(__file__).parents[2]
@@ -65,6 +66,11 @@ def test_a_run_directory_holds_what_is_promised(run):
     for shown in ("majority class", "seed 0", "seed 1", "mean", "report.json", "Parameters"):
         assert shown in text
     config = json.loads((workdir / "config.json").read_text())
+    assert config["edges"] == report["padding"]["lengths"]
+    assert list(report["phases"]) == list(PHASES)
+    assert all(report["phases"][name] > 0 for name in ("data", "compile", "evaluation", "save"))
+    assert report["train_seconds"] < sum(report["phases"].values())
+    assert "Time of this sitting" in text
     assert config["runtime"]["devices"] == 8
     assert config["runtime"]["versions"]["jax"]
 

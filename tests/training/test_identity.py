@@ -11,16 +11,20 @@ import pytest
 import tiny
 
 from resnorm_jax.config import Config, from_dict
+from resnorm_jax.data.buckets import quantile_buckets
 from resnorm_jax.data.preprocess import scale_channels
 from resnorm_jax.errors import UserError
+from resnorm_jax.reporting.files import write_sealed
 from resnorm_jax.training import identity as identities
 from resnorm_jax.training.identity import MAY_CHANGE, change_line, going_on, identify
+from resnorm_jax.training.run_data import data_line, padded_lengths, padding
 from resnorm_jax.training.run_directory import (
     UNSEALED,
     check_steps,
     claimed,
     open_run,
     read_run,
+    stored_run,
 )
 
 
@@ -245,3 +249,39 @@ def test_data_of_before_are_not_looked_at_when_nobody_did():
     stored = replace(now, content=None)
     assert going_on(stored, now, {}, Path("run")) == now
     assert from_dict(now.config) == tiny.config()
+
+
+def test_a_run_keeps_its_padded_lengths(tmp_path):
+    """Those of the file; of a file without, those of the rule that there was, with its default."""
+    data, made = tiny.dataset(), tiny.config(buckets=8)
+    assert stored_run(tmp_path) is None
+    now = identify(made, data, scale_channels(data), [Device()], (4, 6, 8))
+    open_run(tmp_path, now)
+    assert stored_run(tmp_path) == now
+    assert padded_lengths(made, data, stored_run(tmp_path)) == (4, 6, 8)
+    old = asdict(identity(buckets=3))
+    del old["edges"]
+    (tmp_path / "config.json").unlink()
+    write_sealed(tmp_path / "config.json", old)
+    edges = padded_lengths(made, data, stored_run(tmp_path))
+    assert edges == quantile_buckets(data.train.lengths, 3)
+    going = identify(made, data, scale_channels(data), [Device()], edges)
+    assert open_run(tmp_path, going) == going
+    assert padded_lengths(made, data, stored_run(tmp_path)) == edges
+    with pytest.raises(UserError, match=r"config\.train\.buckets is 8, this one's 3"):
+        open_run(tmp_path, identity(buckets=3))
+
+
+def test_padded_lengths_are_as_many_as_pay(tmp_path):
+    """A short run has one program, a long one several; the line on the data tells what they cost."""
+    data = tiny.dataset(rows=440)
+    short, long = (tiny.config(buckets=8, epochs=n) for n in (1, 10**6))
+    assert padded_lengths(short, data) == (8,)
+    assert padded_lengths(long, data) == (4, 8)
+    assert padded_lengths(tiny.config(buckets=1, epochs=10**6), data) == (8,)
+    told = padding(data, (4, 8), 16)
+    share = 1 - data.train.lengths.sum() / (448 * 8 - 4 * 16 * (sum(data.train.lengths < 5) // 16))
+    assert told == {"lengths": [4, 8], "share": pytest.approx(share, abs=5e-5)}
+    assert data_line(data, told).endswith(
+        f"3 classes; {100 * share:.1f} % of positions are padding, to 4, 8"
+    )
