@@ -8,7 +8,13 @@ from typing import Any
 import jax
 from rich.console import Console
 
-from resnorm_jax.build import build_model, check_names
+from resnorm_jax.build import (
+    attention_line,
+    build_model,
+    check_attention,
+    check_names,
+    told_lengths,
+)
 from resnorm_jax.config import Config
 from resnorm_jax.data import describe, length_buckets
 from resnorm_jax.reporting.files import MetricsLog
@@ -61,7 +67,9 @@ def _run(config, workdir, console, parallel, devices, signals) -> dict[str, Any]
     train = config.train
     raw = read_data(config)
     dataset = scaled(raw, config)
-    model = build_model(config, describe(dataset))
+    meta = describe(dataset)
+    check_attention(config, meta)
+    model = build_model(config, meta)
     buckets = length_buckets(dataset.train.lengths, train.buckets)
     steps = total_steps(config, dataset, buckets)
     optimizer, schedule = make_optimizer(config.optimizer, steps)
@@ -74,8 +82,9 @@ def _run(config, workdir, console, parallel, devices, signals) -> dict[str, Any]
         console.print(change_line(change), highlight=False)
 
     options = StepOptions(
-        model.apply, optimizer, train.label_smoothing, train.accumulate, train.ema, train.log_every
-    )
+        model.apply, optimizer, train.label_smoothing, train.accumulate, train.ema, train.log_every,
+        by_length=told_lengths(model),
+    )  # fmt: skip
     runner, log = parallel(options, devices), MetricsLog(workdir / "metrics.jsonl")
     watchdog = Watchdog(train.watchdog)
     run = Run(
@@ -93,7 +102,7 @@ def _run(config, workdir, console, parallel, devices, signals) -> dict[str, Any]
             variables = first(seed)
             if seed == config.seed:
                 model_summary(variables["params"], console)
-                console.print(f"attention: {model.encoder.attention}", highlight=False)
+                console.print(attention_line(config, meta), highlight=False)
             state = state_of(seed, variables)
             scores.append(_scores(run, seed, train_seed(run, seed, state, steps)))
     report = make_report(config, dataset, scores, runner.programs, identity.changes)
