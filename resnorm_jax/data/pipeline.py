@@ -1,8 +1,8 @@
 """Batches of few shapes: bucketed by length, a pure function of (seed, step), fed by Grain.
 
 A batch is a dict: ``x [B, L, ...]`` (tokens as int32), ``mask [B, L]`` bool, True where valid, and
-``lengths [B]`` int32, which say the same (both absent for images), ``y [B]`` int32, ``weight [B]`` float32 (0 marks rows that only fill the
-batch).
+``lengths [B]`` int32, which say the same (both absent for images), ``y [B]`` int32, ``weight [B]``
+float32 (0 marks rows that only fill the batch).
 """
 
 import threading

@@ -72,7 +72,7 @@ def test_a_step_by_lengths_is_one_under_a_mask(case):
 
 @pytest.fixture
 def cudnn(monkeypatch):
-    """JAX on a GPU whose cuDNN is played by XLA; returns the lengths of keys that it was called with."""
+    """JAX on a GPU whose cuDNN is played by XLA; returns the lengths of keys of each call."""
     calls = []
 
     def played(q, k, v, *, implementation, **options):
