@@ -1,8 +1,8 @@
 """Batches of few shapes: bucketed by length, a pure function of (seed, step), fed by Grain.
 
-A batch is a dict: ``x [B, L, ...]`` (tokens as int32), ``mask [B, L]`` bool, True where valid
-(absent for images), ``y [B]`` int32, ``weight [B]`` float32 (0 marks rows that only fill the
-batch).
+A batch is a dict: ``x [B, L, ...]`` (tokens as int32), ``mask [B, L]`` bool, True where valid, and
+``lengths [B]`` int32, which say the same (both absent for images), ``y [B]`` int32, ``weight [B]``
+float32 (0 marks rows that only fill the batch).
 """
 
 import threading
@@ -80,7 +80,10 @@ def gather(examples: Examples, rows: np.ndarray, edge: int) -> Batch:
         "y": examples.y[taken].astype(np.int32, copy=False),
         "weight": (rows >= 0).astype(np.float32),
     }
-    return batch if x.ndim == 4 else batch | {"mask": np.arange(edge) < lengths[:, None]}
+    if x.ndim == 4:
+        return batch
+    mask = np.arange(edge) < lengths[:, None]
+    return batch | {"mask": mask, "lengths": lengths.astype(np.int32)}
 
 
 class TrainBatches:

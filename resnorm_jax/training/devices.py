@@ -15,7 +15,14 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from resnorm_jax.build import DEVICE_AXIS
 from resnorm_jax.errors import UserError
-from resnorm_jax.training.step import Batch, StepOptions, TrainState, predict_step, train_step
+from resnorm_jax.training.step import (
+    Batch,
+    StepOptions,
+    TrainState,
+    predict_step,
+    told,
+    train_step,
+)
 
 
 class NotReplicatedError(RuntimeError):
@@ -74,7 +81,8 @@ class DataParallel:
 
         ``variables`` are the model's: ``params`` and what it keeps beside them.
         """
-        inputs = {name: batch[name] for name in ("x", "mask") if name in batch}
+        known = told(batch, self.options.by_length)
+        inputs = {name: known[name] for name in ("x", "mask", "lengths") if name in known}
         out = np.asarray(self._predict(self.replicate(variables), self._spread(inputs)))
         return out.reshape(-1, out.shape[-1])
 

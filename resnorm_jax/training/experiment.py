@@ -8,7 +8,14 @@ from typing import Any
 import jax
 from rich.console import Console
 
-from resnorm_jax.build import build_model, check_names, kernel_and_stride
+from resnorm_jax.build import (
+    attention_line,
+    build_model,
+    check_attention,
+    check_names,
+    kernel_and_stride,
+    told_lengths,
+)
 from resnorm_jax.config import Config
 from resnorm_jax.reporting.files import MetricsLog
 from resnorm_jax.reporting.tables import model_summary, runtime_line
@@ -74,6 +81,7 @@ def _run(config, workdir, console, parallel, devices, signals, phases) -> dict[s
         dataset = scaled(raw, config)
     begun = stored_run(workdir)
     meta = described(dataset, begun)
+    check_attention(config, meta)
     model = build_model(config, meta)
     buckets = padded_lengths(config, dataset, begun)
     steps = total_steps(config, dataset, buckets)
@@ -90,8 +98,9 @@ def _run(config, workdir, console, parallel, devices, signals, phases) -> dict[s
         console.print(change_line(change), highlight=False)
 
     options = StepOptions(
-        model.apply, optimizer, train.label_smoothing, train.accumulate, train.ema, train.log_every
-    )
+        model.apply, optimizer, train.label_smoothing, train.accumulate, train.ema, train.log_every,
+        by_length=told_lengths(model),
+    )  # fmt: skip
     runner, log = parallel(options, devices), MetricsLog(workdir / "metrics.jsonl")
     phases.programs = lambda: runner.programs
     watchdog = Watchdog(train.watchdog)
@@ -121,7 +130,7 @@ def _run(config, workdir, console, parallel, devices, signals, phases) -> dict[s
                 variables = first(seed)
             if seed == config.seed:
                 model_summary(variables["params"], console)
-                console.print(f"attention: {model.encoder.attention}", highlight=False)
+                console.print(attention_line(config, meta), highlight=False)
                 if (stride := kernel_and_stride(config.model, meta)[1]) > 1:
                     console.print(f"stride: a token every {stride} positions", highlight=False)
             with phases("compile"):

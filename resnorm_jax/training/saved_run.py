@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import optax
 
-from resnorm_jax.build import build_model, kernel_and_stride
+from resnorm_jax.build import build_model, kernel_and_stride, told_lengths
 from resnorm_jax.config import Config
 from resnorm_jax.data import Dataset, Examples
 from resnorm_jax.data.fingerprint import fingerprint
@@ -155,6 +155,7 @@ def load_trained(workdir: Path, seed: int | None = None, kind: str | None = None
     except DamagedCheckpointError as error:
         raise UserError(f"damaged checkpoint: {error}; run the training command again") from None
     devices = choose_devices(1, config.train.batch_size, 1)
-    parallel = DataParallel(StepOptions(model.apply, optax.identity()), devices)
+    options = StepOptions(model.apply, optax.identity(), by_length=told_lengths(model))
+    parallel = DataParallel(options, devices)
     variables = unpacked(found, wanted) if kind == "best" else scored_variables(found)
     return Trained(workdir, config, identity, variables, step, kind, parallel)

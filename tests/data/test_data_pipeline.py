@@ -32,6 +32,8 @@ def check_batch(batch, source):
     """Every field of a batch against the rows it says it holds, one row at a time."""
     assert batch["x"].dtype in (np.int32, np.float32)
     assert batch["mask"].dtype == bool
+    assert batch["lengths"].dtype == np.int32
+    np.testing.assert_array_equal(batch["lengths"], batch["mask"].sum(1))
     assert batch["y"].dtype == np.int32
     assert batch["weight"].dtype == np.float32
     for i, row in enumerate(ids(batch)):
