@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from rich.console import Console
 
 from resnorm_jax.build import build_model, check_names
@@ -14,6 +15,7 @@ from resnorm_jax.data import describe, length_buckets
 from resnorm_jax.reporting.files import MetricsLog
 from resnorm_jax.reporting.tables import model_summary, runtime_line
 from resnorm_jax.training.checkpoint import params_sha256
+from resnorm_jax.training.determinism import Determinism, determinism
 from resnorm_jax.training.devices import DataParallel, choose_devices
 from resnorm_jax.training.evaluation import evaluate
 from resnorm_jax.training.identity import change_line, identify
@@ -33,7 +35,7 @@ def run_experiment(
     config: Config,
     workdir: Path,
     console: Console,
-    parallel: Callable[[StepOptions, list[Any]], DataParallel] = DataParallel,
+    parallel: Callable[..., DataParallel] = DataParallel,
 ) -> dict[str, Any]:
     """Train and score every seed of a config; return the report that is also written.
 
@@ -41,7 +43,7 @@ def run_experiment(
       config: of the run.
       workdir: its directory.
       console: where to print.
-      parallel: makes what runs the steps, e.g. one that also times them.
+      parallel: makes what runs the steps, e.g. one that also times them, of what `DataParallel` takes.
 
     Raises:
       UserError: for a mistake in the config, the data or the work directory. Nothing is
@@ -52,11 +54,13 @@ def run_experiment(
     console.print(runtime_line(), highlight=False)
     check_names(config.model)
     devices = choose_devices(config.devices, config.train.batch_size, config.train.accumulate)
+    same = determinism(config.train.deterministic, devices[0].platform)
+    console.print(f"deterministic: {same.told}", highlight=False)
     with claimed(workdir), Signals() as signals:
-        return _run(config, workdir, console, parallel, devices, signals)
+        return _run(config, workdir, console, parallel, devices, same, signals)
 
 
-def _run(config, workdir, console, parallel, devices, signals) -> dict[str, Any]:
+def _run(config, workdir, console, parallel, devices, same: Determinism, signals) -> dict[str, Any]:
     """`run_experiment`, in a directory that this process holds."""
     train = config.train
     raw = read_data(config)
@@ -69,14 +73,15 @@ def _run(config, workdir, console, parallel, devices, signals) -> dict[str, Any]
     # Before anything is written: a norm that does not fit its slot is found when it is made.
     jax.eval_shape(lambda: first(config.seed))
     check_steps(workdir, steps)
-    identity = open_run(workdir, identify(config, raw, dataset, devices))
+    identity = open_run(workdir, identify(config, raw, dataset, devices, same.told))
     for change in identity.changes:
         console.print(change_line(change), highlight=False)
 
     options = StepOptions(
         model.apply, optimizer, train.label_smoothing, train.accumulate, train.ema, train.log_every
     )
-    runner, log = parallel(options, devices), MetricsLog(workdir / "metrics.jsonl")
+    runner = parallel(options, devices, same.options)
+    log = MetricsLog(workdir / "metrics.jsonl")
     watchdog = Watchdog(train.watchdog)
     run = Run(
         train, dataset, runner, schedule, buckets, workdir, log, console, watchdog, signals
@@ -84,8 +89,12 @@ def _run(config, workdir, console, parallel, devices, signals) -> dict[str, Any]
     console.print(data_line(dataset), highlight=False)
     scores = []
 
-    def state_of(seed: int, variables: Any) -> TrainState:
+    @jax.jit  # one program, in place of one for each shape in the optimizer's state
+    def made_state(seed: jax.Array, variables: Any) -> TrainState:
         return create_state(variables, optimizer, seed, train.ema)
+
+    def state_of(seed: int, variables: Any) -> TrainState:
+        return made_state(np.uint32(seed), variables)
 
     with watchdog, memory_told(config, run, lambda: state_of(config.seed, first(config.seed))):
         for seed in range(config.seed, config.seed + config.seeds):

@@ -17,7 +17,8 @@ PACKAGES = ("resnorm_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint",
 MAY_CHANGE = frozenset({
     "devices", "seeds", "train.epochs", "train.steps", "train.log_every", "train.evaluate_every",
     "train.checkpoint_every", "train.keep", "train.keep_every", "train.keep_best",
-    "train.watchdog", "train.max_rollbacks", "model.remat", "model.remat_every", "model.unroll",
+    "train.watchdog", "train.max_rollbacks", "train.deterministic", "model.remat",
+    "model.remat_every", "model.unroll",
 })  # fmt: skip
 ANOTHER = "name a new directory"
 
@@ -31,7 +32,8 @@ class Identity:
       data: what prepares inputs for prediction; see `resnorm_jax.data.describe`.
       content: of the data before scaling; see `resnorm_jax.data.fingerprint`. None in the file of a
         version that did not look.
-      runtime: backend, kind and number of devices, versions of packages.
+      runtime: backend, kind and number of devices, versions of packages, and whether the same bits
+        come each time: ``yes``, or ``no: why``.
       changes: of what may change, since the run began: ``what``, ``before``, ``after``, and ``steps``
         that each seed had done by then.
     """
@@ -43,7 +45,9 @@ class Identity:
     changes: tuple[dict[str, Any], ...] = ()
 
 
-def identify(config: Config, raw: Dataset, dataset: Dataset, devices: list[Any]) -> Identity:
+def identify(
+    config: Config, raw: Dataset, dataset: Dataset, devices: list[Any], deterministic: str = "yes"
+) -> Identity:
     """Return what a run is, before it has done anything.
 
     Args:
@@ -51,6 +55,7 @@ def identify(config: Config, raw: Dataset, dataset: Dataset, devices: list[Any])
       raw: the data before scaling, which rounds differently on different machines.
       dataset: the same data as they are trained on.
       devices: that the run uses.
+      deterministic: what `Determinism.told` says.
     """
     runtime = {"backend": devices[0].platform, "kind": devices[0].device_kind}
     versions = {name: metadata.version(name) for name in PACKAGES}
@@ -58,7 +63,12 @@ def identify(config: Config, raw: Dataset, dataset: Dataset, devices: list[Any])
         plain(asdict(config)),
         plain(describe(dataset)),
         plain(fingerprint(raw)),
-        {**runtime, "devices": len(devices), "versions": versions},
+        {
+            **runtime,
+            "devices": len(devices),
+            "deterministic": deterministic,
+            "versions": versions,
+        },
     )
 
 
@@ -84,7 +94,9 @@ def going_on(stored: Identity, now: Identity, steps: Mapping[str, int], place: P
             f"{after}{more}; {ANOTHER}"
         )
     check_content(stored.content, now.content, f"--workdir: {place}", ANOTHER)
-    changed += [("runtime." + c[0], *c[1:]) for c in _differences(stored.runtime, now.runtime)]
+    # A version that did not know of a thing did not change it.
+    runtime = {name: value for name, value in now.runtime.items() if name in stored.runtime}
+    changed += [("runtime." + c[0], *c[1:]) for c in _differences(stored.runtime, runtime)]
     new = tuple(
         {"what": what, "before": before, "after": after, "steps": dict(steps)}
         for what, before, after in changed
