@@ -164,6 +164,10 @@ class TrainConfig:
     scale: bool = option(
         True, "features: zero mean and unit variance by channel, from training rows"
     )
+    deterministic: bool = option(
+        True,
+        "on a GPU: only operations, and a choice of kernels, that give the same bits each time",
+    )
     nonfinite: str = option(
         "abort",
         "what a step that is not finite does: abort; skip it; or rollback to the last checkpoint and "

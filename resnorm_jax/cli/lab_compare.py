@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 from resnorm_jax.cli.arguments import Parser
+from resnorm_jax.cli.compilation_cache import keep_programs
 from resnorm_jax.cli.lab_common import arrangement_names, depths, numbers, read_config
 from resnorm_jax.cli.outputs import check_folder
 from resnorm_jax.cli.start import ending_at_once
@@ -44,6 +45,7 @@ def main(argv: list[str]) -> int:
         from resnorm_jax.reporting.tables import runtime_line
         from resnorm_jax.training.run_data import data_line, prepare_data
 
+    keep_programs()
     console = Console()
     console.print(runtime_line(), highlight=False)
     dataset = prepare_data(config)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from resnorm_jax.cli.arguments import Parser
+from resnorm_jax.cli.compilation_cache import keep_programs
 from resnorm_jax.cli.outputs import check_folder
 from resnorm_jax.cli.start import ending_at_once
 from resnorm_jax.cli.train import DEFAULT
@@ -47,6 +48,7 @@ def _signal(chosen: argparse.Namespace) -> None:
     if chosen.output is not None:
         check_folder("--output", chosen.output)
     given = _subjects(chosen)
+    keep_programs()
     console = Console()
     console.print(runtime_line(), highlight=False)
     found: dict[str, Signals] = {}

@@ -1,5 +1,6 @@
 """The ``resnorm`` command: one subcommand a file, imported when it is run."""
 
+import os
 import sys
 from collections.abc import Callable
 from importlib import import_module
@@ -15,6 +16,7 @@ COMMANDS = {
     "lab": "which arrangement will train, and why: measured",
     "bench": "speed, memory and accuracy beside flax.linen and PyTorch",
 }
+KEEPING = ("evaluate", "predict", "lab")  # commands that keep compiled programs
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -27,15 +29,26 @@ def main(argv: list[str] | None = None) -> int:
 
 def _main(arguments: list[str]) -> int:
     from resnorm_jax.cli.arguments import usage
+    from resnorm_jax.cli.compilation_cache import OFF, SWITCH
+    from resnorm_jax.errors import UserError
     from resnorm_jax.version import __version__
 
     if not arguments or arguments[0] in ("-h", "--help"):
-        more = "resnorm COMMAND --help says more."
+        more = (
+            f"--{OFF}, before {' or '.join(KEEPING)}: compile every program anew, and keep none in\n"
+            "the user's cache folder.\n"
+            "resnorm COMMAND --help says more."
+        )
         print(usage("resnorm COMMAND [ARGUMENTS]", COMMANDS, more))
         return 0
     if arguments[0] == "--version":
         print(__version__)
         return 0
+    if arguments[0] == f"--{OFF}":
+        arguments = arguments[1:]
+        if not arguments or arguments[0] not in KEEPING:
+            raise UserError(f"resnorm --{OFF}: name one of {', '.join(KEEPING)} after it")
+        os.environ[SWITCH] = "0"
     return _command(arguments[0])(arguments[1:])
 
 

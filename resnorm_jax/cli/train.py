@@ -1,16 +1,18 @@
 """Training from the command line: see `HELP`, and train.py beside the package."""
 
+import os
 import re
 import sys
 from pathlib import Path
 
+from resnorm_jax.cli.compilation_cache import OFF, SWITCH, keep_programs
 from resnorm_jax.cli.errors import guarded
 from resnorm_jax.cli.start import ending_at_once
 from resnorm_jax.config_file import read_config
 from resnorm_jax.errors import UserError, nearest
 from resnorm_jax.schema import told
 
-FLAGS = ("require-accelerator",)
+FLAGS = ("require-accelerator", OFF)
 NAMES = ("config", "workdir", *FLAGS)
 DEFAULT = "japanese_vowels"
 HELP = """\
@@ -22,6 +24,7 @@ usage: resnorm train --config=CONFIG[:ARGUMENT] --workdir=DIR [--config.path.to.
              not run yourself
   --workdir  directory of the run; a run of the same config found there goes on
   --require-accelerator  end with status 2 if jax finds no GPU or TPU, in place of training on the CPU
+  --no-compilation-cache  compile every program anew, and keep none in the user's cache folder
 
 In a checkout `python train.py` does the same. `resnorm list` shows what can be named; the fields
 are those of resnorm_jax/config.py."""
@@ -37,6 +40,8 @@ def _train(argv: list[str]) -> None:
         print(HELP)
         return
     named, settings = _chosen(argv[1:])
+    if OFF in named:
+        os.environ[SWITCH] = "0"
     # Imported here: --help and mistakes should not wait for jax.
     with ending_at_once():
         from rich.console import Console
@@ -52,6 +57,7 @@ def _train(argv: list[str]) -> None:
         raise UserError("--workdir: missing; name a directory, e.g. --workdir=runs/first")
     if "require-accelerator" in named:
         check_accelerator()
+    keep_programs()
     run_experiment(checked, Path(named["workdir"]), Console())
 
 

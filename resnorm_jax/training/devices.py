@@ -39,26 +39,29 @@ class DataParallel:
     Args:
       options: of the training step.
       devices: the devices; a batch's rows are spread over them in order.
+      compiler_options: of XLA, for these programs alone; see `determinism`.
     """
 
-    def __init__(self, options: StepOptions, devices: Sequence[jax.Device]) -> None:
+    def __init__(
+        self,
+        options: StepOptions,
+        devices: Sequence[jax.Device],
+        compiler_options: Mapping[str, Any] | None = None,
+    ) -> None:
         self.options, self.devices = options, list(devices)
         self.programs = 0  # traced, hence compiled, so far
         # A CPU has the batch already, and takes the host's arrays in a third of a millisecond less.
         self.ahead = self.devices[0].platform != "cpu"
-        # As pmap's own outputs lie: a state that lies elsewhere would be compiled for once more.
+        self._compiler_options = dict(compiler_options or {}) or None
         mesh = Mesh(np.array(self.devices), (DEVICE_AXIS,))
+        # As pmap's own outputs lie: a state that lies elsewhere would be compiled for once more.
         self._everywhere = NamedSharding(mesh, PartitionSpec())
         self._by_row = NamedSharding(mesh, PartitionSpec(DEVICE_AXIS))
-        self._train = jax.pmap(
-            self._counted(partial(train_step, options=options, axis_name=DEVICE_AXIS)),
-            axis_name=DEVICE_AXIS, in_axes=(None, 0), out_axes=None, donate_argnums=(0,),
-            devices=self.devices,
-        )  # fmt: skip
-        self._predict = jax.pmap(
-            self._counted(partial(predict_step, apply=options.apply)),
-            axis_name=DEVICE_AXIS, in_axes=(None, 0), out_axes=0, devices=self.devices,
-        )  # fmt: skip
+        train = partial(train_step, options=options, axis_name=DEVICE_AXIS)
+        self._train = self._mapped(train, self._everywhere, out_axes=None, donate_argnums=(0,))
+        self._predict = self._mapped(
+            partial(predict_step, apply=options.apply), self._by_row, out_axes=0
+        )
 
     def replicate(self, tree: Any) -> Any:
         """Return a pytree of arrays with a copy on every device."""
@@ -86,12 +89,27 @@ class DataParallel:
         out = np.asarray(self._predict(self.replicate(variables), self._spread(inputs)))
         return out.reshape(-1, out.shape[-1])
 
-    def _counted(self, step: Callable[..., Any]) -> Callable[..., Any]:
-        def counted(*args):
-            self.programs += 1
-            return step(*args)
+    def _mapped(self, step: Callable[..., Any], out: NamedSharding, **how: Any) -> Any:
+        """Return the step over all devices: of its two arguments the second is spread.
 
-        return counted
+        The ``jit`` around it is for the options of the compiler, which ``pmap`` does not take.
+        """
+        mapped = jax.pmap(
+            step, axis_name=DEVICE_AXIS, in_axes=(None, 0), devices=self.devices, **how
+        )
+
+        # jit of `mapped` itself would have pmap's own `lower`, which knows nothing of the options.
+        def over_devices(state: Any, batch: Any) -> Any:
+            self.programs += 1
+            return mapped(state, batch)
+
+        return jax.jit(
+            over_devices,
+            in_shardings=(self._everywhere, self._by_row),
+            out_shardings=out,
+            donate_argnums=how.get("donate_argnums"),
+            compiler_options=self._compiler_options,
+        )
 
     def _spread(self, batch: Batch) -> dict[str, Any]:
         count = len(self.devices)

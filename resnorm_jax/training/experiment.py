@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from rich.console import Console
 
 from resnorm_jax.build import (
@@ -20,6 +21,7 @@ from resnorm_jax.config import Config
 from resnorm_jax.reporting.files import MetricsLog
 from resnorm_jax.reporting.tables import model_summary, runtime_line
 from resnorm_jax.training.checkpoint import params_sha256
+from resnorm_jax.training.determinism import Determinism, determinism
 from resnorm_jax.training.devices import DataParallel, choose_devices
 from resnorm_jax.training.evaluation import evaluate
 from resnorm_jax.training.identity import change_line, described, identify
@@ -49,7 +51,7 @@ def run_experiment(
     config: Config,
     workdir: Path,
     console: Console,
-    parallel: Callable[[StepOptions, list[Any]], DataParallel] = DataParallel,
+    parallel: Callable[..., DataParallel] = DataParallel,
 ) -> dict[str, Any]:
     """Train and score every seed of a config; return the report that is also written.
 
@@ -57,7 +59,7 @@ def run_experiment(
       config: of the run.
       workdir: its directory.
       console: where to print.
-      parallel: makes what runs the steps, e.g. one that also times them.
+      parallel: makes what runs the steps, e.g. one that also times them, of what `DataParallel` takes.
 
     Raises:
       UserError: for a mistake in the config, the data or the work directory. Nothing is
@@ -69,11 +71,15 @@ def run_experiment(
     console.print(runtime_line(), highlight=False)
     check_names(config.model)
     devices = choose_devices(config.devices, config.train.batch_size, config.train.accumulate)
+    same = determinism(config.train.deterministic, devices[0].platform)
+    console.print(f"deterministic: {same.told}", highlight=False)
     with claimed(workdir), Signals() as signals:
-        return _run(config, workdir, console, parallel, devices, signals, phases)
+        return _run(config, workdir, console, parallel, devices, same, signals, phases)
 
 
-def _run(config, workdir, console, parallel, devices, signals, phases) -> dict[str, Any]:
+def _run(
+    config, workdir, console, parallel, devices, same: Determinism, signals, phases
+) -> dict[str, Any]:
     """`run_experiment`, in a directory that this process holds."""
     train = config.train
     with phases("data"):
@@ -92,7 +98,7 @@ def _run(config, workdir, console, parallel, devices, signals, phases) -> dict[s
         jax.eval_shape(lambda: first(config.seed))
     check_steps(workdir, steps)
     with phases("data"):  # their digest
-        now = identify(config, raw, dataset, devices, buckets, begun)
+        now = identify(config, raw, dataset, devices, buckets, begun, same.told)
     identity = open_run(workdir, now)
     for change in identity.changes:
         console.print(change_line(change), highlight=False)
@@ -101,7 +107,8 @@ def _run(config, workdir, console, parallel, devices, signals, phases) -> dict[s
         model.apply, optimizer, train.label_smoothing, train.accumulate, train.ema, train.log_every,
         by_length=told_lengths(model),
     )  # fmt: skip
-    runner, log = parallel(options, devices), MetricsLog(workdir / "metrics.jsonl")
+    runner = parallel(options, devices, same.options)
+    log = MetricsLog(workdir / "metrics.jsonl")
     phases.programs = lambda: runner.programs
     watchdog = Watchdog(train.watchdog)
     traced = Profile(
@@ -116,8 +123,12 @@ def _run(config, workdir, console, parallel, devices, signals, phases) -> dict[s
     console.print(data_line(dataset, padded), highlight=False, soft_wrap=True)
     scores = []
 
-    def state_of(seed: int, variables: Any) -> TrainState:
+    @jax.jit  # one program, in place of one for each shape in the optimizer's state
+    def made_state(seed: jax.Array, variables: Any) -> TrainState:
         return create_state(variables, optimizer, seed, train.ema)
+
+    def state_of(seed: int, variables: Any) -> TrainState:
+        return made_state(np.uint32(seed), variables)
 
     with (
         watchdog,

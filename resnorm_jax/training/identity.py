@@ -19,7 +19,8 @@ MAY_CHANGE = frozenset({
     "devices", "seeds", "profile",
     "train.epochs", "train.steps", "train.log_every", "train.evaluate_every",
     "train.checkpoint_every", "train.keep", "train.keep_every", "train.keep_best",
-    "train.watchdog", "train.max_rollbacks", "model.remat", "model.remat_every", "model.unroll",
+    "train.watchdog", "train.max_rollbacks", "train.deterministic", "model.remat",
+    "model.remat_every", "model.unroll",
 })  # fmt: skip
 # Defaults that have changed: a run of a version before keeps its own under the same command.
 FORMER = {"train.buckets": 3}
@@ -35,7 +36,8 @@ class Identity:
       data: what prepares inputs for prediction; see `resnorm_jax.data.describe`.
       content: of the data before scaling; see `resnorm_jax.data.fingerprint`. None in the file of a
         version that did not look.
-      runtime: backend, kind and number of devices, versions of packages.
+      runtime: backend, kind and number of devices, versions of packages, and whether the same bits
+        come each time: ``yes``, or ``no: why``.
       changes: of what may change, since the run began: ``what``, ``before``, ``after``, and ``steps``
         that each seed had done by then.
       edges: padded lengths of batches, ascending. None in the file of a version that had one rule.
@@ -56,6 +58,7 @@ def identify(
     devices: list[Any],
     edges: tuple[int, ...] | None = None,
     stored: Identity | None = None,
+    deterministic: str = "yes",
 ) -> Identity:
     """Return what a run is, before it has done anything.
 
@@ -66,6 +69,7 @@ def identify(
       devices: that the run uses.
       edges: padded lengths of its batches.
       stored: what it is if it has begun.
+      deterministic: what `Determinism.told` says.
     """
     runtime = {"backend": devices[0].platform, "kind": devices[0].device_kind}
     versions = {"resnorm_jax": __version__}  # a checkout need not be installed
@@ -74,7 +78,12 @@ def identify(
         plain(asdict(config)),
         described(dataset, stored),
         plain(fingerprint(raw)),
-        {**runtime, "devices": len(devices), "versions": versions},
+        {
+            **runtime,
+            "devices": len(devices),
+            "deterministic": deterministic,
+            "versions": versions,
+        },
         edges=edges,
     )
 
@@ -107,7 +116,9 @@ def going_on(stored: Identity, now: Identity, steps: Mapping[str, int], place: P
             f"{after}{more}; {ANOTHER}"
         )
     check_content(stored.content, now.content, f"--workdir: {place}", ANOTHER)
-    changed += [("runtime." + c[0], *c[1:]) for c in _differences(stored.runtime, now.runtime)]
+    # A version that did not know of a thing did not change it.
+    runtime = {name: value for name, value in now.runtime.items() if name in stored.runtime}
+    changed += [("runtime." + c[0], *c[1:]) for c in _differences(stored.runtime, runtime)]
     new = tuple(
         {"what": what, "before": before, "after": after, "steps": dict(steps)}
         for what, before, after in changed

@@ -79,7 +79,7 @@ class StepOptions:
 def create_state(
     variables: Mapping[str, Any],
     optimizer: optax.GradientTransformation,
-    seed: int,
+    seed: int | jax.Array,
     ema: float | None,
 ) -> TrainState:
     """Return the state before the first update.

@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 import tiny
 from tiers import every
@@ -14,7 +15,7 @@ from tiers import every
 from resnorm_jax.cli.errors import guarded
 from resnorm_jax.errors import Preempted
 from resnorm_jax.reporting.files import MetricsLog
-from resnorm_jax.training import checkpoint, loop
+from resnorm_jax.training import loop
 from resnorm_jax.training.checkpoint import params_sha256
 from resnorm_jax.training.preemption import Signals
 
@@ -107,7 +108,7 @@ PLACES = {
     "first step, right after compilation": (tiny.DataParallel, "train", 1),
     "evaluation": (tiny.DataParallel, "predict", 3),
     "evaluation of the last step": (tiny.DataParallel, "predict", STEPS // 3),
-    "save": (checkpoint.ocp.StandardCheckpointer, "save", 2),
+    "save": (ocp.StandardCheckpointer, "save", 2),
 }
 
 
