@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from oracles import quick_jit, worst
+from oracles import quick_jit
 from tiers import every
 
 from resnorm_jax import FeatureEmbedding, SequenceClassifier, TransformerEncoder
