@@ -2,8 +2,7 @@
 
 import math
 import time
-from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from resnorm_jax.reporting.progress import Progress
 from resnorm_jax.reporting.tensorboard import Scalars
 from resnorm_jax.training.devices import DataParallel, check_replicated
 from resnorm_jax.training.evaluation import evaluate
+from resnorm_jax.training.feed import put_ahead
 from resnorm_jax.training.model_state import packed, unpacked
 from resnorm_jax.training.nonfinite import Guard, RolledBackError
 from resnorm_jax.training.phases import Phases
@@ -159,7 +159,8 @@ class _Sitting:
             if note.get("validate"):
                 with run.phases("evaluation"):
                     self._validate(start, state, reporter)
-            for index, batch, rows in put_ahead(run, self.batches, start + offset, total + offset):
+            numbered = iterate(self.batches, start + offset, total + offset)
+            for index, batch, rows in put_ahead(run.parallel, run.phases, numbered):
                 step, done = index - offset, index - offset + 1
                 ends = done == total
                 run.watchdog.doing(f"seed {self.seed} was at step {done}")
@@ -225,28 +226,6 @@ class _Sitting:
             known = best.ranked()
             if len(known) < best.keep or merit(numbers) > merit(best.note(known[0])):
                 best.save(done, packed(variables), numbers)
-
-
-def put_ahead(
-    run: Run, batches: TrainBatches, start: int, stop: int
-) -> Iterator[tuple[int, Mapping[str, Any], int]]:
-    """Yield ``(index, batch, rows)``, the batch as the step takes it, its rows without fillers.
-
-    The batch after it is on its way to the devices already.
-    """
-    numbered = iterate(batches, start, stop)
-    ready: deque[tuple[int, Mapping[str, Any], int]] = deque()
-    while True:
-        with run.phases("data"):
-            found = next(numbered, None)
-        if found is not None:
-            index, batch = found
-            with run.phases("dispatch"):
-                ready.append((index, run.parallel.put(batch), int(batch["weight"].sum())))
-        if found is None and not ready:
-            return
-        if found is None or len(ready) > 1:
-            yield ready.popleft()
 
 
 def evaluate_every(train: TrainConfig, steps_per_epoch: int, total_steps: int) -> int:

@@ -2,10 +2,13 @@
 
 import io
 from contextlib import suppress
+from types import SimpleNamespace
 
+import numpy as np
 from rich.console import Console
 
 from resnorm_jax.reporting.tables import phases_table
+from resnorm_jax.training.feed import put_ahead
 from resnorm_jax.training.phases import PHASES, Phases
 
 
@@ -71,3 +74,24 @@ def test_the_table_has_shares_and_the_whole():
     assert any("step" in line and "3.0" in line and "75.0" in line for line in lines)
     assert any("total" in line and "4.0" in line for line in lines)
     phases_table(dict.fromkeys(PHASES, 0.0), PHASES, Console(file=out))  # no time at all
+
+
+def test_a_batch_is_put_while_the_one_before_is_used():
+    events = []
+
+    def numbered():
+        for index in range(3):
+            events.append(f"made {index}")
+            yield index, {"weight": np.array([1.0, 0.0]), "x": index}
+
+    def put(batch):
+        events.append(f"put {batch['x']}")
+        return batch
+
+    for index, batch, rows in put_ahead(SimpleNamespace(put=put), Phases(), numbered()):
+        assert (batch["x"], rows) == (index, 1)
+        events.append(f"used {index}")
+    assert events == [
+        "made 0", "put 0", "made 1", "put 1", "used 0", "made 2", "put 2", "used 1", "used 2",
+    ]  # fmt: skip
+    assert list(put_ahead(SimpleNamespace(put=put), Phases(), iter(()))) == []
