@@ -12,10 +12,11 @@ import numpy as np
 
 from resnorm_jax.arrangements import DEFAULT, rows
 from resnorm_jax.bench.memory import no_compilation_cache, program_cost
-from resnorm_jax.bench.model import Size, optimizer, our_model, random_batch
+from resnorm_jax.bench.model import Size, our_model, random_batch
 from resnorm_jax.bench.step_speed import our_state
+from resnorm_jax.bench.ways import step_options
 from resnorm_jax.training.losses import classification_sums
-from resnorm_jax.training.step import StepOptions, train_step
+from resnorm_jax.training.step import train_step
 
 Note = Callable[[str], None]
 
@@ -133,5 +134,5 @@ def _loss(model: Any, params: Any, batch: Any) -> jax.Array:
 
 def _new_step(model: Any) -> Callable[..., Any]:
     """A function that JAX has not seen: the step's compiled program is not found again."""
-    options = StepOptions(model.apply, optimizer())
+    options = step_options(model.apply)
     return lambda state, batch: train_step(state, batch, options)

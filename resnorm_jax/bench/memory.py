@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.experimental.compilation_cache.compilation_cache import reset_cache
 
 from resnorm_jax.bench.model import Size, initial_parameters, our_model, random_batch
 from resnorm_jax.bench.norm_speed import OURS, jax_norms, random_case, with_gradients
@@ -118,11 +119,13 @@ def _divided(a: float | None, b: float | None) -> float | None:
 
 @contextmanager
 def no_compilation_cache() -> Iterator[None]:
-    """Compile anew, whatever lies in the cache."""
+    """Compile anew, whatever lies in the cache on the disk."""
     option = "jax_enable_compilation_cache"
     before = getattr(jax.config, option)
     jax.config.update(option, False)
+    reset_cache()  # jax asks only once whether there is one
     try:
         yield
     finally:
         jax.config.update(option, before)
+        reset_cache()

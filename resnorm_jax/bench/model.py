@@ -31,18 +31,18 @@ class Size:
 
 
 def our_model(
-    size: Size, dtype: Any = jnp.float32, unroll: int = 1, **encoder: Any
+    size: Size, dtype: Any = jnp.float32, unroll: Any = 1, **encoder: Any
 ) -> SequenceClassifier:
     """Return this library's classifier, pre-LN unless ``encoder`` has another ``arrangement``.
 
-    ``unroll=1`` scans the layers, as by default; ``encoder`` holds further fields of the encoder.
+    ``unroll=1`` scans the layers, None does what the encoder does by default; ``encoder`` holds
+    further fields of the encoder.
     """
+    options = encoder if unroll is None else {"unroll": unroll, **encoder}
     return SequenceClassifier(
         size.classes,
         FeatureEmbedding(size.width, dtype=dtype),
-        TransformerEncoder(
-            size.depth, size.heads, size.mlp_width, unroll=unroll, dtype=dtype, **encoder
-        ),
+        TransformerEncoder(size.depth, size.heads, size.mlp_width, dtype=dtype, **options),
         max_length=size.length,
     )
 
@@ -68,6 +68,7 @@ def random_batch(size: Size, seed: int = 0) -> dict[str, np.ndarray]:
         "x": rng.standard_normal(shape, dtype=np.float32),
         "y": rng.integers(0, size.classes, size.batch).astype(np.int32),
         "mask": np.arange(size.length) < lengths[:, None],
+        "lengths": lengths.astype(np.int32),
         "weight": np.ones(size.batch, np.float32),
     }
 

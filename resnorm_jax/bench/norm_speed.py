@@ -1,4 +1,4 @@
-"""Speed of a norm's forward and backward pass, beside flax.linen's and torch's."""
+"""Norms of JAX that are compared, as functions of arrays, and random input for them."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -8,8 +8,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from resnorm_jax.bench import torch_peer
-from resnorm_jax.bench.timing import Budget, comparison, interleave
 from resnorm_jax.ops.norms import layer_norm, rms_norm
 
 OURS, FLAX, FLAX_TWO_PASS, TORCH = "ours", "flax", "flax two-pass", "torch"
@@ -37,7 +35,7 @@ def jax_norms(kind: str, dtype: Any) -> dict[str, Norm]:
 def with_gradients(norm: Norm) -> Callable[..., Any]:
     """Return ``f(inputs, cotangent)`` that gives the norm's output and the gradients of inputs."""
 
-    def run(inputs: Sequence[jax.Array], cotangent: jax.Array) -> Any:
+    def run(inputs: Sequence[jax.Array], cotangent: Any) -> Any:
         out, backward = jax.vjp(norm, *inputs)
         return out, backward(cotangent)
 
@@ -51,26 +49,3 @@ def random_case(kind: str, shape: Sequence[int], dtype: Any) -> tuple[list[jax.A
     count = 1 if kind == "rms" else 2
     weights = [jnp.asarray(rng.standard_normal(shape[-1]), jnp.float32) for _ in range(count)]
     return [x, *weights], cotangent
-
-
-def norm_speed(kind: str, shape: Sequence[int], dtype_name: str, budget: Budget) -> dict[str, Any]:
-    """Measure forward and backward of one norm at one shape; return times and ratios."""
-    dtype = jnp.dtype(dtype_name)
-    inputs, cotangent = random_case(kind, shape, dtype)
-    functions: dict[str, Callable[[], object]] = {
-        name: _call(jax.jit(with_gradients(norm)), inputs, cotangent)
-        for name, norm in jax_norms(kind, dtype).items()
-    }
-    skipped = {}
-    reason = torch_peer.unavailable()
-    if reason is None:
-        x, given = (np.asarray(a, np.float32) for a in (inputs[0], cotangent))
-        functions[TORCH] = torch_peer.norm_and_gradients(kind, x, given, dtype_name)
-    else:
-        skipped[TORCH] = reason
-    samples = interleave(functions, budget)
-    return {"norm": kind, "shape": list(shape), **comparison(samples, [OURS], skipped)}
-
-
-def _call(function: Callable[..., Any], *args: Any) -> Callable[[], object]:
-    return lambda: jax.block_until_ready(function(*args))

@@ -1,4 +1,4 @@
-"""The benchmark's tables."""
+"""The benchmark's tables but for speed: accuracy, compiled programs, training, depth."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -8,30 +8,6 @@ from rich.table import Table
 from rich.text import Text
 
 Row = Mapping[str, Any]
-
-
-def norm_table(rows: Sequence[Row], console: Console) -> None:
-    """Print a line for each norm, shape and peer."""
-    table = _table("Norm, forward and backward", *_TIMES)
-    for row in rows:
-        table.add_row(f"{row['norm']} {_shape(row['shape'])}", style="bold")
-        _times(table, row)
-        table.add_section()
-    console.print(table)
-    _skipped(rows, console)
-
-
-def step_table(row: Row, console: Console) -> None:
-    """Print the training step's times and ratios."""
-    size = row["size"]
-    title = (
-        f"Training step: {size['depth']} layers, width {size['width']}, batch {size['batch']}, "
-        f"length {size['length']}"
-    )
-    table = _table(title, *_TIMES)
-    _times(table, row)
-    console.print(table)
-    _skipped([row], console)
 
 
 def cost_tables(section: Row, console: Console) -> None:
@@ -111,9 +87,6 @@ def depth_table(rows: Sequence[Row], console: Console) -> None:
 
 
 _COSTS = ("bytes_accessed", "temporary_bytes")
-_TIMES = (
-    "", "median\nms", "min\nms", "ours", "ours/\npeer", "of rounds\nq25-q75", "of\nminima",
-)  # fmt: skip
 
 
 def _table(title: str, *columns: str) -> Table:
@@ -122,17 +95,6 @@ def _table(title: str, *columns: str) -> Table:
         left = column in ("", "ours", "dtype", "norm", "status")
         table.add_column(Text(column), justify="left" if left else "right", no_wrap=True)
     return table
-
-
-def _times(table: Table, row: Row) -> None:
-    for name, times in row["times"].items():
-        first = [name, _milliseconds(times["median"]), _milliseconds(times["minimum"])]
-        _add(table, first, name, row["ratios"], _ratio_cells)
-
-
-def _ratio_cells(ratio: Row) -> list[str]:
-    spread = f"{ratio['q25']:.2f}-{ratio['q75']:.2f}"
-    return [f"{ratio['median']:.2f}", spread, f"{ratio['minimum']:.2f}"]
 
 
 def _costs(table: Table, program: str, row: Row) -> None:
@@ -156,11 +118,6 @@ def _add(
         first = [""] * len(first)
 
 
-def _milliseconds(seconds: float) -> str:
-    value = seconds * 1e3
-    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
-
-
 def _number(value: float | None, factor: float = 1.0) -> str:
     return "-" if value is None else f"{value * factor:.2f}"
 
@@ -178,3 +135,12 @@ def _skipped(rows: Iterable[Row], console: Console) -> None:
     notes = {f"{n}: skipped: {why}" for row in rows for n, why in row["skipped"].items()}
     for note in sorted(notes):
         console.print(note, markup=False, highlight=False)
+
+
+TABLES: dict[str, Callable[[Any, Console], None]] = {
+    "accuracy": accuracy_table,
+    "memory": cost_tables,
+    "digits": trained_table,
+    "vowels": trained_table,
+    "depth": depth_table,
+}

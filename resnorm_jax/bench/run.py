@@ -1,113 +1,130 @@
-"""All measurements of ``resnorm bench``, in order, and the document that holds them."""
+"""All measurements of ``resnorm bench`` in the order of their worth, a row at a time."""
 
-from collections.abc import Callable, Collection
-from dataclasses import asdict, dataclass
+import time
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
+from functools import cache, partial
 from typing import Any
 
-from resnorm_jax.bench.accuracy import accuracy
-from resnorm_jax.bench.memory import compile_times, norm_cost, step_cost
-from resnorm_jax.bench.model import Size
-from resnorm_jax.bench.norm_speed import SHAPES, norm_speed
-from resnorm_jax.bench.step_speed import step_speed
-from resnorm_jax.bench.timing import Budget
-from resnorm_jax.reporting.environment import environment
+import jax
 
-SECTIONS = ("norm", "step", "accuracy", "memory")
-SIZE = Size()
-NORM_BUDGET = Budget(4.0, at_least=10, primers=1, calls=3)
-STEP_BUDGET = Budget(60.0, at_least=7, at_most=100, warmup=2)
+from resnorm_jax.bench import torch_peer
+from resnorm_jax.bench.accuracy import accuracy
+from resnorm_jax.bench.cases import NormCase
+from resnorm_jax.bench.copy_speed import copy_speed
+from resnorm_jax.bench.determinism import determinism_row
+from resnorm_jax.bench.memory import compile_times, norm_cost, step_cost
+from resnorm_jax.bench.norm_table import norm_row
+from resnorm_jax.bench.results import Results
+from resnorm_jax.bench.settings import Settings
+from resnorm_jax.bench.step_table import step_row
+from resnorm_jax.bench.tuning import tuning
+
 Note = Callable[[str], None]
+SECTIONS = ("norm", "step", "determinism", "accuracy", "memory", "tune")
+BY_DEFAULT = SECTIONS[:-1]  # tiles are measured only when asked for
 
 
 @dataclass(frozen=True)
-class Settings:
-    """What is measured, and how long.
+class Task:
+    """One row to measure, or, without a key, a whole section."""
 
-    Attributes:
-      dtype: dtype of the norms' input and of the model's computation.
-      shapes: of the norms' inputs.
-      norm_budget: for each norm at each shape.
-      size: of the model.
-      step_budget: for the training step.
-      depths: of the models that are compiled.
-      compile_repeats: how often each is compiled.
+    section: str
+    key: str | None
+    about: str
+    run: Callable[[], Any]
+
+
+def tasks(settings: Settings, copy: Callable[[], float], note: Note) -> Iterator[Task]:
+    """Yield all there is to measure, in order.
+
+    Args:
+      settings: what, and how long.
+      copy: returns bytes a second of the device's copy, measured in this run.
+      note: told what takes long within a row.
     """
-
-    dtype: str = "float32"
-    shapes: tuple[tuple[int, ...], ...] = SHAPES
-    norm_budget: Budget = NORM_BUDGET
-    size: Size = SIZE
-    step_budget: Budget = STEP_BUDGET
-    depths: tuple[int, ...] = (4, 64)
-    compile_repeats: int = 3
-
-
-def quick_settings(dtype: str = "float32") -> Settings:
-    """Return settings that show that everything runs; their times mean nothing."""
-    return Settings(
-        dtype,
-        shapes=((2, 4, 16),),
-        norm_budget=Budget(0.0, at_least=3, warmup=1, primers=1, calls=2),
-        size=Size(depth=2, width=16, heads=2, mlp_width=32, batch=4, length=8, channels=3),
-        step_budget=Budget(0.0, at_least=3, warmup=1),
-        depths=(1, 4),
-        compile_repeats=1,
-    )
-
-
-def measure(settings: Settings, section: str, note: Note) -> Any:
-    """Return one section of the results; ``note`` is told what is being measured."""
-    return _MEASUREMENTS[section](settings, note)
+    cpu = jax.default_backend() == "cpu"
+    models = [m for m in settings.models if settings.everything or not (m.accelerator and cpu)]
+    norms = [
+        Task("norm", case.key, f"timing {case.key}", partial(_norm, case, settings, copy))
+        for case in settings.norms
+    ]
+    yield from norms[: settings.first]
+    for model in models:
+        measure = partial(step_row, model, settings.step_budget, settings.everything)
+        yield Task("step", model.key, f"timing the training step {model.key}", measure)
+    for model in models[:1]:
+        measure = partial(determinism_row, model, max(2, settings.repeats))
+        yield Task("determinism", model.key, f"training {model.key} twice", measure)
+    yield Task("accuracy", None, "comparing with float64", accuracy)
+    yield from norms[settings.first :]
+    yield Task("memory", None, "reading compiled programs", partial(_memory, settings))
+    yield Task("tune", None, "measuring tiles", partial(tuning, note))
 
 
 def measure_all(
-    settings: Settings, sections: Collection[str], note: Note, done: Callable[[str, Any], None]
-) -> dict[str, Any]:
-    """Measure the sections; return the whole document. ``done`` gets each as soon as it is there."""
-    document = {**environment(), "settings": asdict(settings)}
-    for section in SECTIONS:
-        if section in sections:
-            document[section] = measure(settings, section, note)
-            done(section, document[section])
-    return document
+    settings: Settings,
+    results: Results,
+    sections: Collection[str],
+    note: Note,
+    until: float = float("inf"),
+) -> list[str]:
+    """Measure what is not there yet; each row is saved at once.
 
+    Args:
+      settings: what is measured.
+      results: the file.
+      sections: which to measure.
+      note: told what is being measured.
+      until: begin nothing after this value of `time.monotonic`.
 
-def _norm(settings: Settings, note: Note) -> list[dict[str, Any]]:
-    rows = []
-    for kind in ("layer", "rms"):
-        for shape in settings.shapes:
-            note(f"timing {kind} norm {'x'.join(map(str, shape))}")
-            rows.append(norm_speed(kind, shape, settings.dtype, settings.norm_budget))
-    return rows
+    Returns:
+      What was left out for want of time.
 
+    Raises:
+      Exception: what went wrong in a row, after all others were measured.
+    """
 
-def _step(settings: Settings, note: Note) -> dict[str, Any]:
-    note(f"timing the training step, {settings.step_budget.seconds:.0f} s or more")
-    return step_speed(settings.size, settings.dtype, settings.step_budget)
+    @cache
+    def copy() -> float:
+        note("timing copies")
+        found = copy_speed(settings.copied, settings.norm_budget)
+        results.add("copy", None, {"bytes": settings.copied, "bytes_per_second": found})
+        return max(found.values())
 
-
-def _accuracy(settings: Settings, note: Note) -> list[dict[str, Any]]:
-    note("comparing with float64")
-    return accuracy()
-
-
-def _memory(settings: Settings, note: Note) -> dict[str, Any]:
-    note("reading the compiled norms")
-    norms = [
-        norm_cost(kind, shape, settings.dtype)
-        for kind in ("layer", "rms")
-        for shape in settings.shapes
+    wanted = [
+        task
+        for task in tasks(settings, copy, note)
+        if task.section in sections and not results.holds(task.section, task.key)
     ]
-    note("reading the compiled training steps")
-    step = step_cost(settings.size, settings.dtype)
-    note("compiling at depths " + ", ".join(map(str, settings.depths)))
-    times = compile_times(settings.size, settings.dtype, settings.depths, settings.compile_repeats)
-    return {"norms": norms, "step": step, "compile": times}
+    late, errors = [], []
+    for task in wanted:
+        if time.monotonic() > until:
+            late.append(task.about)
+            continue
+        note(task.about)
+        try:
+            results.add(task.section, task.key, task.run())
+        except Exception as error:  # the others are measured first
+            error.add_note(f"while {task.about}")
+            errors.append(error)
+        torch_peer.release()
+    if errors:
+        raise errors[0]
+    return late
 
 
-_MEASUREMENTS: dict[str, Callable[[Settings, Note], Any]] = {
-    "norm": _norm,
-    "step": _step,
-    "accuracy": _accuracy,
-    "memory": _memory,
-}
+def _norm(case: NormCase, settings: Settings, copy: Callable[[], float]) -> dict[str, Any]:
+    return norm_row(case, settings.norm_budget, copy(), settings.everything)
+
+
+def _memory(settings: Settings) -> dict[str, Any]:
+    model = next(m for m in settings.models if not m.accelerator)
+    size = model.size
+    norms = [
+        norm_cost(kind, shape, model.dtype)
+        for kind in ("layer", "rms")
+        for shape in settings.cost_shapes
+    ]
+    times = compile_times(size, model.dtype, settings.depths, settings.repeats)
+    return {"norms": norms, "step": step_cost(size, model.dtype), "compile": times}

@@ -1,11 +1,13 @@
 """Wall time of several functions that do the same work, measured side by side."""
 
 import random
+import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import jax
 import numpy as np
 
 Samples = dict[str, list[float]]
@@ -23,6 +25,8 @@ class Budget:
       primers: calls before each measured one that are not counted: they meet the caches and the
         still spinning threads that another library left behind.
       calls: calls that one measurement takes the mean of.
+      queue: whether those are handed to the device at once and waited for together, as in training;
+        without it each is waited for.
     """
 
     seconds: float
@@ -31,6 +35,7 @@ class Budget:
     warmup: int = 3
     primers: int = 0
     calls: int = 1
+    queue: bool = False
 
 
 def interleave(functions: Mapping[str, Callable[[], object]], budget: Budget) -> Samples:
@@ -40,12 +45,12 @@ def interleave(functions: Mapping[str, Callable[[], object]], budget: Budget) ->
     round, so that nobody always comes after the same one.
 
     Args:
-      functions: each does its work and returns when the result is there.
+      functions: each begins its work and returns arrays, which `finish` waits for.
       budget: how long to go on.
     """
     for function in functions.values():
         for _ in range(budget.warmup):
-            function()
+            finish(function())
     order, shuffle = list(functions), random.Random(0).shuffle
     samples: Samples = {name: [] for name in functions}
     start, rounds = time.perf_counter(), 0
@@ -55,13 +60,29 @@ def interleave(functions: Mapping[str, Callable[[], object]], budget: Budget) ->
         shuffle(order)
         for name in order:
             for _ in range(budget.primers):
-                functions[name]()
-            begin = time.perf_counter()
-            for _ in range(budget.calls):
-                functions[name]()
-            samples[name].append((time.perf_counter() - begin) / budget.calls)
+                finish(functions[name]())
+            samples[name].append(_seconds(functions[name], budget))
         rounds += 1
     return samples
+
+
+def _seconds(function: Callable[[], object], budget: Budget) -> float:
+    """Return the mean seconds of some calls."""
+    begin = time.perf_counter()
+    for _ in range(budget.calls):
+        out = function()
+        if not budget.queue:
+            finish(out)
+    finish(out)
+    return (time.perf_counter() - begin) / budget.calls
+
+
+def finish(out: object) -> None:
+    """Return when the device has done all that led to these arrays, of jax or of torch."""
+    jax.block_until_ready(out)
+    torch = sys.modules.get("torch")
+    if torch is not None and jax.default_backend() == "gpu" and torch.cuda.is_initialized():
+        torch.cuda.synchronize()
 
 
 def summary(samples: Samples) -> dict[str, dict[str, float]]:
@@ -91,13 +112,12 @@ def ratios(samples: Samples, ours: list[str]) -> list[dict[str, Any]]:
     ]
 
 
-def comparison(samples: Samples, ours: list[str], skipped: Mapping[str, str]) -> dict[str, Any]:
-    """Return what the results file holds of one case: times, ratios, rounds, who was left out."""
+def comparison(samples: Samples, ours: list[str]) -> dict[str, Any]:
+    """Return what the results file holds of one case: times, ratios and rounds."""
     return {
         "times": summary(samples),
         "ratios": ratios(samples, ours),
         "rounds": len(next(iter(samples.values()))),
-        "skipped": dict(skipped),
     }
 
 

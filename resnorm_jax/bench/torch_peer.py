@@ -1,6 +1,8 @@
 """The same norms and classifier in torch, which is imported only here and only when asked for."""
 
+import gc
 import importlib.util
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -41,12 +43,33 @@ def tensor(array: Any, dtype_name: str | None = None) -> Any:
     return torch.tensor(np.asarray(array), device=device()).to(dtype=dtype)
 
 
-def wait() -> None:
-    """Return when the device has done what it was given."""
+def shared(array: jax.Array, dtype_name: str) -> Any:
+    """Return a tensor of its own with an array's numbers, without a way through the host."""
     import torch
 
-    if device() == "cuda":
-        torch.cuda.synchronize()
+    return torch.from_dlpack(array).to(dtype=getattr(torch, dtype_name), copy=True)
+
+
+def release() -> None:
+    """Give back the memory of what is no longer there."""
+    gc.collect()
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+
+
+def peak_bytes(work: Callable[[], Any]) -> float | None:
+    """Return how many bytes a call takes at most beside what is there; None but on a GPU."""
+    import torch
+
+    if device() != "cuda":
+        return None
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    work()
+    torch.cuda.synchronize()
+    return float(torch.cuda.max_memory_allocated() - before)
 
 
 def norm(kind: str, width: int, dtype_name: str) -> Any:
@@ -66,26 +89,6 @@ def normalized(x: np.ndarray, dtype_name: str) -> np.ndarray:
     return out.to(torch.float64).cpu().numpy()
 
 
-def norm_and_gradients(
-    kind: str, x: np.ndarray, cotangent: np.ndarray, dtype_name: str
-) -> Callable[[], Any]:
-    """Return a function that does forward and backward of a norm, all gradients included."""
-    import torch
-
-    module = norm(kind, x.shape[-1], dtype_name)
-    inputs = tensor(x, dtype_name).requires_grad_()
-    weights = [inputs, *module.parameters()]
-    given = tensor(cotangent, dtype_name)
-
-    def run() -> Any:
-        out = module(inputs)
-        gradients = torch.autograd.grad(out, weights, given)
-        wait()
-        return out, gradients
-
-    return run
-
-
 def classifier(size: Size, params: Any) -> Any:
     """Return the classifier as a ``torch.nn.Module`` with this library's parameters."""
     model = _new_classifier(size).to(device())
@@ -94,12 +97,21 @@ def classifier(size: Size, params: Any) -> Any:
 
 
 def step(
-    size: Size, params: Any, batch: dict[str, np.ndarray], dtype_name: str
-) -> tuple[Callable[[], None], int]:
-    """Return a function that does one more update, and the number of parameters."""
+    size: Size, params: Any, batch: dict[str, np.ndarray], dtype_name: str, compiled: bool = False
+) -> tuple[Callable[[], Any], int]:
+    """Return a function that does one more update, and the number of parameters.
+
+    Args:
+      size: of the model.
+      params: this library's, to begin with.
+      batch: as `random_batch` makes it.
+      dtype_name: of the computation; parameters are float32.
+      compiled: whether the model runs through ``torch.compile``.
+    """
     import torch
 
     model = classifier(size, params).train()
+    run = torch.compile(model, dynamic=False) if compiled else model
     adamw = torch.optim.AdamW(
         model.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY, fused=True
     )
@@ -107,14 +119,14 @@ def step(
     y = y.long()
     low = dtype_name != "float32"
 
-    def update() -> None:
+    def update() -> Any:
         with torch.autocast(device(), dtype=torch.bfloat16, enabled=low):
-            logits = model(x, mask)
+            logits = run(x, mask)
         loss = torch.nn.functional.cross_entropy(logits.float(), y)
         adamw.zero_grad()
         loss.backward()
         adamw.step()
-        wait()
+        return loss.detach()
 
     return update, sum(p.numel() for p in model.parameters())
 

@@ -1,21 +1,24 @@
 """``resnorm bench``: speed, memory, compile time and accuracy, beside named peers, in one run."""
 
 import argparse
+import os
 import sys
-from collections.abc import Callable
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resnorm_jax.cli.arguments import Parser
+from resnorm_jax.cli.bench_training import DEPTH, TABLES, depth, say, trained
 from resnorm_jax.cli.errors import guarded
 from resnorm_jax.cli.outputs import check_file
 from resnorm_jax.cli.start import ending_at_once
+from resnorm_jax.schema import Rule
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-TABLES, DEPTH = ("digits", "vowels"), "depth"
 MENUS = ("norm", "arrangement", "stream")
+SECTIONS = ("norm", "step", "determinism", "accuracy", "memory", "tune")
 
 
 def main(argv: list[str]) -> int:
@@ -26,31 +29,40 @@ def main(argv: list[str]) -> int:
 def _main(argv: list[str]) -> None:
     parser = _parser()
     arguments = parser.parse_args(argv)
+    if arguments.show is not None:
+        unread = ("dtype", "only", "over", "names", "quick", "all", "seconds")
+        parser.not_read(arguments, unread, "with --show")
+        return _show(arguments)
     if arguments.only not in (*TABLES, DEPTH):
         parser.not_read(arguments, ["names"], "without --only=digits, vowels or depth")
+    else:
+        parser.not_read(arguments, ["all", "seconds"], f"with --only={arguments.only}")
     if arguments.only not in TABLES:
         parser.not_read(arguments, ["over"], "without --only=digits or vowels")
     if arguments.only == DEPTH:
         parser.not_read(arguments, ["dtype"], "with --only=depth")
-    commands = {DEPTH: _depth, **dict.fromkeys(TABLES, _trained)}
+    commands = {DEPTH: depth, **dict.fromkeys(TABLES, trained)}
     commands.get(arguments.only, _bench)(arguments)
 
 
 def _parser() -> Parser:
     parser = Parser(
         prog="resnorm bench",
-        description="Measure this library beside flax.linen and torch: ratios under 1 are in favor "
-        "of this library. About three minutes on two cores.",
+        description="Measure this library beside flax.linen, torch and whoever else is installed, on "
+        "this device: norms as shares of the copy's bandwidth, training steps, whether two runs are "
+        "equal, accuracy, compiled programs. Each row is saved as it comes, and the same command goes "
+        "on with a file that was begun. About six minutes on two cores.",
     )
     parser.add_argument(
-        "--dtype", choices=("float32", "bfloat16"), default="float32",
-        help="of the norms' input and of the model's computation (default: %(default)s)",
+        "--dtype", choices=("float32", "bfloat16"),
+        help="measure norms of this dtype alone, and models that compute in it (default: norms of "
+        "both, each model in its own)",
     )  # fmt: skip
     parser.add_argument(
-        "--only", choices=("norm", "step", "accuracy", "memory", *TABLES, DEPTH),
-        help="measure only this. Not measured otherwise: digits and vowels, which train a small "
-        "classifier with every norm, arrangement or stream, ten seconds to a minute each; and depth, "
-        "the cost of 10, 100 and 1000 layers, about ten minutes",
+        "--only", choices=(*SECTIONS, *TABLES, DEPTH),
+        help="measure only this. Not measured otherwise: tune, the kernels' tiles; digits and vowels, "
+        "which train a small classifier with every norm, arrangement or stream, ten seconds to a "
+        "minute each; and depth, the cost of 10, 100 and 1000 layers, about ten minutes",
     )  # fmt: skip
     parser.add_argument(
         "--over", choices=MENUS,
@@ -66,127 +78,105 @@ def _parser() -> Parser:
         "--quick", action="store_true", help="tiny sizes: shows that all runs, times mean nothing"
     )
     parser.add_argument(
+        "--all", action="store_true",
+        help="leave nothing out for its time: torch.compile and the BERT-base step on a CPU",
+    )  # fmt: skip
+    parser.add_number(
+        "--seconds", float, Rule(low=0.0, high=1e6), metavar="S",
+        help="begin no row later than this; the same command measures the others",
+    )  # fmt: skip
+    parser.add_argument(
         "--output", type=Path, metavar="FILE",
-        help="file of the results (default: resnorm-bench-<backend>.json)",
+        help="file of the results; the plot lies beside it, named .png (default: "
+        "resnorm-bench-<device>.json). With --show: file of the plot",
+    )  # fmt: skip
+    parser.add_argument(
+        "--show", type=Path, metavar="FILE",
+        help="measure nothing: print the tables of a file of results, and draw its plot if there is "
+        "none beside it",
     )  # fmt: skip
     return parser
 
 
 def _bench(arguments: argparse.Namespace) -> None:
+    began = time.monotonic()
+    # torch and jax share the device; read when jax starts.
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     # Imported here, as below: --help should not wait for jax.
     with ending_at_once():
         from rich.console import Console
 
-        from resnorm_jax.bench import report
-        from resnorm_jax.bench.run import SECTIONS, Settings, measure_all, quick_settings
-        from resnorm_jax.reporting.environment import busy_note
-        from resnorm_jax.reporting.files import write_json
+        from resnorm_jax.bench.results import Results, slug
+        from resnorm_jax.bench.run import BY_DEFAULT, measure_all
+        from resnorm_jax.bench.settings import about, settings_here
+        from resnorm_jax.reporting.environment import busy_note, environment
         from resnorm_jax.reporting.tables import runtime_line
 
-    tables: dict[str, Callable[[Any, Console], None]] = {
-        "norm": report.norm_table,
-        "step": report.step_table,
-        "accuracy": report.accuracy_table,
-        "memory": report.cost_tables,
-    }
-    output = _output(arguments, "bench")
-    check_file("--output", output)
+    here = environment()
+    output = arguments.output or Path(f"resnorm-bench-{slug(here['device'])}.json")
+    if not _begun(output):
+        check_file("--output", output)
+        check_file("--output", output.with_suffix(".png"))
+    settings = settings_here(arguments.dtype, arguments.all, arguments.quick)
+    results = Results(output, {**here, "settings": about(settings)})
     console = Console()
-    _say(console, runtime_line(), busy_note())
-    settings = quick_settings(arguments.dtype) if arguments.quick else Settings(arguments.dtype)
+    say(console, runtime_line(), busy_note())
     with console.status("starting") as status:
 
         def note(text: str) -> None:
             status.update(text)
-            if not console.is_terminal:
-                console.print(text, markup=False, highlight=False)
+            say(console, None if console.is_terminal else text)
 
-        def done(section: str, rows: Any) -> None:
-            tables[section](rows, console)
+        sections = BY_DEFAULT if arguments.only is None else (arguments.only,)
+        until = float("inf") if arguments.seconds is None else began + arguments.seconds
+        try:
+            late = measure_all(settings, results, sections, note, until)
+        finally:
+            _report(results.document, output.with_suffix(".png"), console)
+    say(console, f"results  {output}")
+    if late:
+        say(console, f"no time was left for {len(late)} rows; the same command goes on with them")
 
-        sections = SECTIONS if arguments.only is None else (arguments.only,)
-        document = measure_all(settings, sections, note, done)
-    write_json(output, document)
-    _say(console, f"results  {output}")
+
+def _begun(path: Path) -> bool:
+    """Whether a file holds results that may be gone on with; others are refused by their name."""
+    from resnorm_jax.bench.results import read
+    from resnorm_jax.errors import UserError
+
+    try:
+        return path.is_file() and bool(read(path))
+    except (UserError, OSError):
+        return False
 
 
-def _trained(arguments: argparse.Namespace) -> None:
+def _show(arguments: argparse.Namespace) -> None:
     with ending_at_once():
         from rich.console import Console
 
-        from resnorm_jax.bench.report import trained_table
-        from resnorm_jax.bench.training_table import MENUS, QUICK, earlier_rows, train_table
-        from resnorm_jax.errors import check_choice
-        from resnorm_jax.reporting.environment import busy_note, environment
-        from resnorm_jax.reporting.files import write_json
-        from resnorm_jax.reporting.tables import runtime_line
+        from resnorm_jax.bench.results import read
 
-    data = arguments.only
-    menu = arguments.over or ("norm" if data == TABLES[0] else "arrangement")
-    choices = MENUS[menu]()
-    names = [check_choice("--names", name, choices) for name in arguments.names or choices]
-    output = _output(arguments, f"{data}-{menu}")
-    if not output.is_file():  # a table that was begun there goes on
-        check_file("--output", output)
+    document = read(arguments.show)
+    plot = arguments.output or arguments.show.with_suffix(".png")
+    if arguments.output is not None:
+        check_file("--output", plot, (".png",))
     console = Console()
-    _say(console, runtime_line(), busy_note())
-    settings = f"precision={arguments.dtype}" + (f",{QUICK}" if arguments.quick else "")
-    about = environment()
-    known = earlier_rows(output, data, menu, settings)
-    _say(console, f"{len(known)} rows are in {output} already" if known else None)
-
-    def save(table: dict[str, Any]) -> None:
-        write_json(output, {**about, data: table})
-
-    found = train_table(data, menu, names, settings, console, known, save)
-    trained_table(found, console)
-    save(found)
-    _say(console, f"results  {output}")
+    _report(document, None if plot.exists() else plot, console)
 
 
-def _depth(arguments: argparse.Namespace) -> None:
-    with ending_at_once():
-        from dataclasses import replace
+def _report(document: dict[str, Any], plot: Path | None, console: "Console") -> None:
+    """Print all tables that a document holds, and draw its plot."""
+    from resnorm_jax.bench import report
+    from resnorm_jax.bench.plot import draw_roofline
+    from resnorm_jax.bench.speed_report import REPORTS
 
-        from rich.console import Console
-
-        from resnorm_jax import arrangements
-        from resnorm_jax.bench.depth import QUICK, Depths, depth_costs
-        from resnorm_jax.bench.report import depth_table
-        from resnorm_jax.reporting.environment import busy_note, environment
-        from resnorm_jax.reporting.files import write_json
-        from resnorm_jax.reporting.tables import runtime_line
-
-    settings = QUICK if arguments.quick else Depths()
-    if arguments.names:
-        names = tuple(arrangements.get(name).name for name in arguments.names)
-        settings = replace(settings, arrangements=names)
-    output = _output(arguments, "depth")
-    check_file("--output", output)
-    console = Console()
-    _say(console, runtime_line(), busy_note())
-    found: list[dict[str, Any]] = []
-    with console.status("starting") as status:
-        for row in depth_costs(settings, status.update):
-            found.append(row)
-            _say(console, None if console.is_terminal else f"{row['arrangement']} {row['depth']}")
-    document = {**environment(), DEPTH: found}
-    depth_table(found, console)
-    write_json(output, document)
-    _say(console, f"results  {output}")
-
-
-def _output(arguments: argparse.Namespace, name: str) -> Path:
-    """Return the file of the results."""
-    with ending_at_once():
-        import jax
-
-    return arguments.output or Path(f"resnorm-{name}-{jax.default_backend()}.json")
-
-
-def _say(console: "Console", *lines: str | None) -> None:
-    for line in filter(None, lines):
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    for section, lines in REPORTS.items():
+        if section in document:
+            say(console, *(line or " " for line in lines(document[section])), " ")
+    for section, table in report.TABLES.items():
+        if section in document:
+            table(document[section], console)
+    if plot is not None and draw_roofline(document, plot):
+        say(console, f"plot     {plot}")
 
 
 if __name__ == "__main__":

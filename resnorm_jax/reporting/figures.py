@@ -51,8 +51,8 @@ def new_figure(name: str, width: float, height: float) -> Any:
     return _figure(name, width, height)
 
 
-def _save(figure: Any, path: str | Path) -> None:
-    """Write a PNG atomically, without matplotlib's version in it."""
+def save_figure(figure: Any, path: str | Path) -> None:
+    """Write a figure as PNG atomically, without matplotlib's version in it."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=150, metadata={"Software": None})
     write_bytes(path, buffer.getvalue())
@@ -102,7 +102,7 @@ def draw_curves(rows: Sequence[Mapping[str, Any]], path: str | Path, title: str)
         axes.set_ylabel(label)
     figure.suptitle(title, fontsize=12, parse_math=False)
     _add_legend(figure, colors, {SPLIT_NAMES.get(row["split"]) for row in rows})
-    _save(figure, path)
+    save_figure(figure, path)
     return True
 
 
@@ -182,7 +182,7 @@ def draw_confusion(
     bar.outline.set_visible(False)
     # Wrapped here: matplotlib's own wrap=True reads a title with $ signs as mathematics.
     axes.set_title(textwrap.fill(title, int(9 * size)), fontsize=12, parse_math=False)
-    _save(figure, path)
+    save_figure(figure, path)
     return True
 
 

@@ -10,6 +10,7 @@ import pytest
 from resnorm_jax import norms
 from resnorm_jax.bench import torch_peer
 from resnorm_jax.bench.accuracy import DTYPES, MEANS, accuracy
+from resnorm_jax.bench.cases import NormCase
 from resnorm_jax.bench.flax_peer import from_ours
 from resnorm_jax.bench.model import (
     Size,
@@ -19,7 +20,9 @@ from resnorm_jax.bench.model import (
     parameter_count,
     random_batch,
 )
-from resnorm_jax.bench.norm_speed import norm_speed
+from resnorm_jax.bench.norm_peers import PEERS, Peer, present
+from resnorm_jax.bench.norm_table import norm_row
+from resnorm_jax.bench.norm_works import random_arrays
 from resnorm_jax.bench.step_speed import FLAX, SCANNED, jax_steps
 from resnorm_jax.bench.timing import Budget, interleave, ratios
 from resnorm_jax.bench.training_table import RECIPES, recipe
@@ -54,6 +57,16 @@ def numbers(document):
         yield document
 
 
+def check_comparison(case):
+    for times in case["times"].values():
+        assert 0 < times["minimum"] <= times["q25"] <= times["median"] <= times["q75"]
+    assert case["ratios"]
+    for ratio in case["ratios"]:
+        ours, peer = case["times"][ratio["ours"]], case["times"][ratio["peer"]]
+        assert ratio["median"] == pytest.approx(ours["median"] / peer["median"])
+        assert ratio["minimum"] == pytest.approx(ours["minimum"] / peer["minimum"])
+
+
 @pytest.mark.table
 def test_quick_run_writes_every_number_and_ratios_of_medians(tmp_path, capsys):
     path = tmp_path / "bench.json"
@@ -62,27 +75,38 @@ def test_quick_run_writes_every_number_and_ratios_of_medians(tmp_path, capsys):
     assert out.startswith(jax.default_backend())
     assert "Norm, forward and backward" in out
     assert path.name in out
+    assert path.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
 
     document = json.loads(path.read_text())
     assert set(document) == {
         "date", "backend", "device", "device_count", "cores", "load_average", "versions", "settings",
-        "norm", "step", "accuracy", "memory",
+        "format", "runs", "copy", "norm", "step", "determinism", "accuracy", "memory",
     }  # fmt: skip
     assert set(document["versions"]) == {"jax", "jaxlib", "flax", "torch"}
-    assert document["settings"]["dtype"] == "float32"
     assert all(math.isfinite(number) for number in numbers(document))
-    assert {row["norm"] for row in document["norm"]} == {"layer", "rms"}
-    for case in [*document["norm"], document["step"]]:
-        assert {"ours", "ours scanned"} & set(case["times"])
-        assert "flax" in case["times"]
-        assert ("torch" in case["times"]) != ("torch" in case["skipped"])
-        for times in case["times"].values():
-            assert 0 < times["minimum"] <= times["q25"] <= times["median"] <= times["q75"]
-        assert case["ratios"]
-        for ratio in case["ratios"]:
-            ours, peer = case["times"][ratio["ours"]], case["times"][ratio["peer"]]
-            assert ratio["median"] == pytest.approx(ours["median"] / peer["median"])
-            assert ratio["minimum"] == pytest.approx(ours["minimum"] / peer["minimum"])
+    assert {row["norm"] for row in document["norm"]} == {"layer", "rms", "add+layer", "add+rms"}
+    for row in document["norm"]:
+        for found in row["passes"].values():
+            check_comparison(found)
+            assert {"ours", "flax"} <= set(found["times"])
+            assert ("torch" in found["times"]) != ("torch" in row["skipped"])
+            assert ("ours unfused" in found["times"]) == row["norm"].startswith("add+")
+            for name, share in found["share_of_copy"].items():
+                expected = 100 * found["bytes"] / found["times"][name]["median"] / row["copy"]
+                assert share == pytest.approx(expected)
+        assert "failed" not in "".join(row["skipped"].values())
+    assert {row["model"] for row in document["step"]} == {"bert_base", "4x256"}
+    for row in document["step"]:
+        check_comparison(row)
+        assert {"ours", "flax"} <= set(row["times"])
+        assert len(set(row["parameters"].values())) == 1
+        assert row["facts"]["ours"]["compile_seconds"] > 0
+        assert row["facts"]["ours"]["temporary_bytes"] > 0
+        assert row["defaults"]["attention"] == "xla"
+        assert "failed" not in "".join(row["skipped"].values())
+    (runs,) = document["determinism"]
+    assert runs["equal"]
+    assert len(set(runs["params_sha256"])) == 1
     memory = document["memory"]
     for case in [*memory["norms"], memory["step"]]:
         for ratio in case["ratios"]:
@@ -93,14 +117,36 @@ def test_quick_run_writes_every_number_and_ratios_of_medians(tmp_path, capsys):
     rows = memory["compile"]["rows"]
     assert memory["compile"]["ratio"] == pytest.approx(rows[-1]["total"] / rows[0]["total"])
 
+    # A second time there is nothing left to measure.
+    assert main(["--quick", "--output", str(path)]) == 0
+    again = json.loads(path.read_text())
+    assert {**again, "runs": None} == {**document, "runs": None}
+
 
 @pytest.mark.table
 def test_bfloat16_norms_alone_in_the_default_file(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(["--quick", "--only", "norm", "--dtype", "bfloat16"]) == 0
     document = json.loads((tmp_path / f"resnorm-bench-{jax.default_backend()}.json").read_text())
-    assert document["settings"]["dtype"] == "bfloat16"
+    assert {row["dtype"] for row in document["norm"]} == {"bfloat16"}
     assert not {"step", "accuracy", "memory"} & set(document)
+
+
+@pytest.mark.table
+@pytest.mark.parametrize("norm", ["layer", "rms", "add+layer", "add+rms"])
+def test_all_peers_here_give_the_same_values_and_gradients(norm):
+    case = NormCase(norm, (6, 40))
+    inputs, cotangent = random_arrays(case)
+    wanted = None
+    for peer in present(case, everything=True)[0]:
+        works = peer.works(peer.function(case), inputs, cotangent)
+        found = [np.asarray(a) for a in jax.tree.leaves(works["forward"][0]())]
+        for backward in works["backward"]:
+            gradients = [np.asarray(a) for a in jax.tree.leaves(backward())]
+            wanted = wanted or (found, gradients)
+            assert len(gradients) == len(inputs)
+            for got, expected in zip([*found, *gradients], [*wanted[0], *wanted[1]], strict=True):
+                np.testing.assert_allclose(got, expected, atol=2e-5, err_msg=peer.name)
 
 
 def test_unknown_section_is_a_usage_error(capsys):
@@ -140,11 +186,22 @@ def test_jax_peers_have_the_same_gradient(params):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), found, expected)
 
 
-def test_without_torch_its_column_says_what_to_install(monkeypatch):
+def test_who_fails_or_is_not_there_is_named_and_the_others_are_measured(monkeypatch):
     monkeypatch.setattr(torch_peer, "unavailable", lambda: "pip install 'resnorm_jax[torch]'")
-    row = norm_speed("layer", (2, 3, 8), "float32", Budget(0.0, at_least=2, warmup=1))
-    assert row["skipped"] == {"torch": "pip install 'resnorm_jax[torch]'"}
-    assert set(row["times"]) == {"ours", "flax", "flax two-pass"}
+
+    def broken(case):
+        def norm(x, scale):
+            raise ValueError("no such norm")
+
+        return norm
+
+    peers = [peer for peer in PEERS if peer.name in ("ours", "torch")] + [Peer("broken", broken)]
+    row = norm_row(NormCase("rms", (2, 8)), Budget(0.0, at_least=2, warmup=1), 1e9, peers=peers)
+    assert row["skipped"] == {
+        "torch": "pip install 'resnorm_jax[torch]'",
+        "broken": "failed: ValueError: no such norm",
+    }
+    assert {name for found in row["passes"].values() for name in found["times"]} == {"ours"}
 
 
 @pytest.mark.table

@@ -1,0 +1,79 @@
+"""The programs that are timed for a norm written in JAX: forward, backward and both."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from resnorm_jax.bench.cases import NormCase
+from resnorm_jax.bench.norm_speed import with_gradients
+
+Works = dict[str, list[Callable[[], Any]]]
+"""For each direction the programs that do it; the fastest counts."""
+Function = Callable[..., Any]
+
+
+def random_arrays(case: NormCase) -> tuple[list[jax.Array], Any]:
+    """Return a case's inputs, made on the device, and the gradients of its outputs.
+
+    The inputs are ``x``, the branch if it is added, the scale and, but for RMS, the bias.
+    """
+    keys = iter(jax.random.split(jax.random.key(0), 6))
+    wide = [_normal(next(keys), case.shape, case.dtype) for _ in range(2 * (1 + case.added))]
+    count = 2 if case.kind == "layer" else 1
+    weights = [_normal(next(keys), case.shape[-1:], "float32") for _ in range(count)]
+    inputs, cotangents = wide[: 1 + case.added], wide[1 + case.added :]
+    return [*inputs, *weights], tuple(cotangents) if case.added else cotangents[0]
+
+
+def _normal(key: jax.Array, shape: Sequence[int], dtype: str) -> jax.Array:
+    return jax.block_until_ready(jax.random.normal(key, shape, jnp.dtype(dtype)))
+
+
+def jax_works(function: Function, inputs: Sequence[jax.Array], cotangent: Any) -> Works:
+    """Return the programs of a function.
+
+    The backward pass is the faster of two: on what the forward pass saved, in a program of its own;
+    and in one program with a forward pass whose result nobody reads, so that XLA may leave out what
+    only that needs. Kernels are at their best in the first, what XLA fuses in the second.
+    """
+    forward, both = jax.jit(function), jax.jit(with_gradients(function))
+    unread = jax.jit(lambda inputs, given: jax.vjp(function, *inputs)[1](given))
+    alone, saved = backward_alone(function, inputs)
+    return {
+        "forward": [lambda: forward(*inputs)],
+        "backward": [lambda: alone(saved, cotangent), lambda: unread(inputs, cotangent)],
+        "both": [lambda: both(inputs, cotangent)],
+    }
+
+
+def backward_alone(function: Function, inputs: Sequence[jax.Array]) -> tuple[Function, Any]:
+    """Return ``f(saved, cotangent)``, compiled, and what the forward pass saved for it."""
+    _, backward = jax.jit(lambda *inputs: jax.vjp(function, *inputs))(*inputs)
+    saved, tree = jax.tree.flatten(backward)
+    return jax.jit(lambda saved, given: jax.tree.unflatten(tree, saved)(given)), saved
+
+
+def unfused_works(norm: Function, inputs: Sequence[jax.Array], cotangent: Any) -> Works:
+    """Return the programs of an addition and of the norm of the sum, one after the other."""
+    x, branch, *weights = inputs
+    given, given_sum = cotangent
+    add = jax.jit(jnp.add)
+    forward, both = jax.jit(norm), jax.jit(with_gradients(norm))
+    alone, saved = backward_alone(norm, [add(x, branch), *weights])
+
+    def forwards() -> Any:
+        total = add(x, branch)
+        return forward(total, *weights), total
+
+    def backwards() -> Any:
+        first, *others = alone(saved, given)
+        return add(first, given_sum), *others
+
+    def all_of_it() -> Any:
+        total = add(x, branch)
+        out, (first, *others) = both([total, *weights], given)
+        return out, total, add(first, given_sum), *others
+
+    return {"forward": [forwards], "backward": [backwards], "both": [all_of_it]}

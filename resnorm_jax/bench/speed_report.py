@@ -1,0 +1,140 @@
+"""Tables of speed as aligned Markdown: for a terminal and for a README alike, from the JSON alone."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+Row = Mapping[str, Any]
+Lines = list[str]
+
+
+def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> Lines:
+    """Return the lines of a table, the first column to the left, numbers to the right."""
+    cells = [list(header), *map(list, rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
+    lines = [
+        " | ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])])
+        for row in [cells[0], rule, *cells[1:]]
+    ]
+    return [f"| {line} |" for line in lines]
+
+
+def names_of(tables: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Return all keys in the order in which they first come."""
+    return list(dict.fromkeys(name for table in tables for name in table))
+
+
+def norm_lines(rows: Sequence[Row]) -> Lines:
+    """Return a line for each norm and direction: microseconds, and percent of the copy."""
+    ways = [(row, way, found) for row in rows for way, found in row["passes"].items()]
+    names = names_of(found["times"] for _, _, found in ways)
+    table = [
+        [f"{row['key']}, {way}", *(_norm_cell(found, name) for name in names), *_ratios(found)]
+        for row, way, found in ways
+    ]
+    title = "Norm, forward and backward: microseconds (% of the copy's bandwidth)"
+    header = ["", *names, "ours/flax", "ours/best peer"]
+    return [title, "", *markdown(header, table), *skipped(rows)]
+
+
+def _norm_cell(found: Row, name: str) -> str:
+    if name not in found["times"]:
+        return "-"
+    share = found.get("share_of_copy", {}).get(name)
+    return _significant(1e6 * found["times"][name]["median"]) + (
+        "" if share is None else f" ({share:.0f})"
+    )
+
+
+def _ratios(found: Row, ours: str = "ours") -> list[str]:
+    """Return ours to flax.linen and to the fastest peer, medians: under 1 is faster."""
+    peers = {r["peer"]: r["median"] for r in found["ratios"] if r["ours"] == ours}
+    return [_two(peers.get("flax")), _two(max(peers.values(), default=None))]
+
+
+def step_lines(rows: Sequence[Row]) -> Lines:
+    """Return a table for each model: a line for each way to run it."""
+    lines: Lines = []
+    for row in rows:
+        size = row["size"]
+        lines += [
+            f"Training step {row['key']}: {size['depth']} layers, width {size['width']}, batch "
+            f"{size['batch']}, length {size['length']}" + _defaults(row.get("defaults")),
+            "",
+            *markdown(STEP_COLUMNS, [_step_cells(row, name) for name in row["times"]]),
+            *skipped([row]),
+            "",
+        ]
+    return lines[:-1]
+
+
+STEP_COLUMNS = (
+    "", "ms a step", "to flax", "to torch", "compile s", "temporary GB", "% of peak", "kernels",
+)  # fmt: skip
+
+
+def _step_cells(row: Row, name: str) -> list[str]:
+    times, facts = row["times"], row.get("facts", {}).get(name, {})
+    median = times[name]["median"]
+    used = row.get("utilization", {}).get(name)
+    return [
+        name,
+        _significant(1e3 * median),
+        *(_two(median / times[p]["median"] if p in times else None) for p in ("flax", "torch")),
+        _one(facts.get("compile_seconds")),
+        _two(facts.get("temporary_bytes"), 1e-9),
+        _one(used, 100),
+        ", ".join(f"{count} {kernel}" for kernel, count in (facts.get("kernels") or {}).items()),
+    ]
+
+
+def _defaults(found: Row | None) -> str:
+    return "" if not found else "; ours: " + ", ".join(f"{k} {v}" for k, v in found.items())
+
+
+def determinism_lines(rows: Sequence[Row]) -> Lines:
+    """Return whether two runs of a seed ended with the same bits."""
+    table = [
+        [row["key"], str(row["steps"]), "yes" if row["equal"] else "NO", *_hashes(row)]
+        for row in rows
+    ]
+    title = "Two runs of one seed, in two processes"
+    return [title, "", *markdown(["", "steps", "equal bits", "first", "second"], table)]
+
+
+def _hashes(row: Row) -> list[str]:
+    return [sha[:12] for sha in row["params_sha256"]]
+
+
+def copy_lines(section: Row) -> Lines:
+    """Return how fast the device copies."""
+    found = section["bytes_per_second"].items()
+    speeds = ", ".join(f"{name} {speed / 1e12:.3f} TB/s" for name, speed in found)
+    return [f"Copy of {section['bytes'] / 2**20:.0f} MiB, read and written: {speeds}"]
+
+
+def skipped(rows: Iterable[Row]) -> Lines:
+    """Return who was left out, and why, once each."""
+    notes = {f"{n}: skipped: {why}" for row in rows for n, why in row["skipped"].items()}
+    return sorted(notes)
+
+
+REPORTS: dict[str, Callable[[Any], Lines]] = {
+    "copy": copy_lines,
+    "norm": norm_lines,
+    "step": step_lines,
+    "determinism": determinism_lines,
+}
+
+
+def _significant(value: float) -> str:
+    """Three digits, or all before the point."""
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def _one(value: float | None, factor: float = 1.0) -> str:
+    return "-" if value is None else f"{value * factor:.1f}"
+
+
+def _two(value: float | None, factor: float = 1.0) -> str:
+    return "-" if value is None else f"{value * factor:.2f}"
