@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from resnorm_jax.ops.norms import layer_norm, rms_norm
-from resnorm_jax.ops.statistics import normalized_axes, statistics_dtype
+from resnorm_jax.ops.statistics import normalized_axes
 
 Dtype = Any
 Initializer = Callable[..., jax.Array]
@@ -23,13 +23,6 @@ class _Norm(nn.Module):
         value = self.param(parameter, init, tuple(x.shape[a] for a in axes), self.param_dtype)
         return value.reshape([n if a in axes else 1 for a, n in enumerate(x.shape)])
 
-    def _input(self, x: jax.Array) -> jax.Array:
-        """Return ``x`` in a dtype in which nothing of the result is lost before its own cast."""
-        x = jnp.asarray(x)
-        if self.dtype is None and jnp.issubdtype(x.dtype, jnp.floating):
-            return x
-        return x.astype(statistics_dtype(x))
-
     def _options(self, mask: jax.Array | None) -> dict[str, Any]:
         return {
             "axis": _tuple(self.reduction_axes),
@@ -37,6 +30,8 @@ class _Norm(nn.Module):
             "mask": mask,
             "axis_name": self.axis_name,
             "axis_index_groups": self.axis_index_groups,
+            "scale_offset": self.scale_offset,
+            "dtype": self.dtype,
         }
 
 
@@ -91,11 +86,10 @@ class LayerNorm(_Norm):
     @nn.compact
     def __call__(self, x: jax.Array, *, mask: jax.Array | None = None) -> jax.Array:
         """Normalize ``x``; ``mask`` (broadcastable to ``x``) is True where an element counts."""
-        x = self._input(x)
+        x = jnp.asarray(x)
         scale = self._place("scale", self.scale_init, x) if self.use_scale else None
         bias = self._place("bias", self.bias_init, x) if self.use_bias else None
-        out = layer_norm(x, scale, bias, scale_offset=self.scale_offset, **self._options(mask))
-        return out.astype(self.dtype or x.dtype)
+        return layer_norm(x, scale, bias, **self._options(mask))
 
 
 class RMSNorm(_Norm):
@@ -129,10 +123,9 @@ class RMSNorm(_Norm):
     @nn.compact
     def __call__(self, x: jax.Array, *, mask: jax.Array | None = None) -> jax.Array:
         """Normalize ``x``; ``mask`` (broadcastable to ``x``) is True where an element counts."""
-        x = self._input(x)
+        x = jnp.asarray(x)
         scale = self._place("scale", self.scale_init, x) if self.use_scale else None
-        out = rms_norm(x, scale, scale_offset=self.scale_offset, **self._options(mask))
-        return out.astype(self.dtype or x.dtype)
+        return rms_norm(x, scale, **self._options(mask))
 
 
 def _tuple(axes: int | Sequence[int]) -> int | tuple[int, ...]:
