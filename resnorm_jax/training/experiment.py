@@ -11,6 +11,7 @@ from rich.console import Console
 from resnorm_jax.build import build_model, check_names
 from resnorm_jax.config import Config
 from resnorm_jax.data import describe, length_buckets
+from resnorm_jax.planning.unroll import loop_text
 from resnorm_jax.reporting.files import MetricsLog
 from resnorm_jax.reporting.tables import model_summary, runtime_line
 from resnorm_jax.training.checkpoint import params_sha256
@@ -94,6 +95,8 @@ def _run(config, workdir, console, parallel, devices, signals) -> dict[str, Any]
             if seed == config.seed:
                 model_summary(variables["params"], console)
                 console.print(f"attention: {model.encoder.attention}", highlight=False)
+                layers = loop_text(model.encoder.layers_a_step, model.encoder.depth)
+                console.print(f"layers: {layers}", highlight=False)
             state = state_of(seed, variables)
             scores.append(_scores(run, seed, train_seed(run, seed, state, steps)))
     report = make_report(config, dataset, scores, runner.programs, identity.changes)
