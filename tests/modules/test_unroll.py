@@ -1,5 +1,6 @@
 """The loop over layers: what "auto" stands for, and that nothing but speed depends on it."""
 
+import re
 from dataclasses import replace
 
 import jax
@@ -131,3 +132,16 @@ def test_what_is_computed_again_takes_no_memory(unroll):
         return program.memory_analysis().temp_size_in_bytes
 
     assert temporary(replace(model, remat="full")) < 0.6 * temporary(model)
+
+
+@pytest.mark.table
+def test_unrolled_nothing_is_stacked_but_gradients():
+    """What the backward pass needs lies in arrays of its own: XLA folds the slices of stacks."""
+    model = encoder(3, unroll=3)
+    params, *rest = abstract(model)
+    text = jax.jit(gradient(model)).lower(params, *rest).compile().as_text()
+    stacked = {tuple(p.shape) for p in jax.tree.leaves(params)}
+    found = re.findall(r"= f32\[([\d,]*)\]\S* concatenate\(", text)
+    assert found
+    assert {tuple(map(int, shape.split(","))) for shape in found} <= stacked
+    assert not re.search(r" (while|dynamic-slice|dynamic-update-slice)\(", text)
