@@ -18,6 +18,7 @@ from resnorm_jax.planning import Plan, plan
 from resnorm_jax.planning.parameters import norm_arrays
 from resnorm_jax.planning.show import describe, table, to_json
 from resnorm_jax.planning.tree import PlannedNorm
+from resnorm_jax.planning.unroll import auto_text
 from resnorm_jax.registry import Registry
 from resnorm_jax.schemes import ARRANGEMENTS, STREAMS
 from resnorm_jax.schemes.place import Place
@@ -76,6 +77,8 @@ def _show_plan(row: Any, chosen: argparse.Namespace) -> None:
         print()
         return
     print(describe(made, chosen.layer))
+    if chosen.layer is None:
+        print(f"\nLayers with unroll=auto: {auto_text(chosen.depth)}.")
     if chosen.length is not None:
         title = f"attention of {chosen.length} positions, {chosen.precision}"
         rows = [(f"  {a}", b) for a, b in _attention(made, chosen).items()]

@@ -75,7 +75,9 @@ class TransformerEncoder(TransformerStack, kw_only=True):
       mlp_width: see `TransformerEncoderLayer`, as all fields down to ``use_bias``.
       norm: as there; or one for each layer: a sequence, a text such as ``"layer*2+rms"`` (two layers,
         then the rest), or a function of the `Place`.
-      unroll: layers unrolled in each step of the scan; ``depth`` unrolls the loop altogether.
+      unroll: layers in each step of the loop over them; ``depth`` unrolls it altogether, ``"auto"``
+        does so where it pays: see `resnorm_jax.planning.unroll`. The parameters, their first values
+        and dropout are the same.
       remat: what the backward pass computes again: ``"none"``, ``"full"`` (all of a layer) or
         ``"dots"`` (all but the matrix products).
       remat_every: with ``remat``, layers between two carries that are kept; must divide the depth.

@@ -18,6 +18,7 @@ from resnorm_jax.build import (
     told_lengths,
 )
 from resnorm_jax.config import Config
+from resnorm_jax.planning.unroll import loop_text
 from resnorm_jax.reporting.files import MetricsLog
 from resnorm_jax.reporting.tables import model_summary, runtime_line
 from resnorm_jax.training.checkpoint import params_sha256
@@ -144,6 +145,8 @@ def _run(
                 console.print(attention_line(config, meta), highlight=False)
                 if (stride := kernel_and_stride(config.model, meta)[1]) > 1:
                     console.print(f"stride: a token every {stride} positions", highlight=False)
+                layers = loop_text(model.encoder.layers_a_step, model.encoder.depth)
+                console.print(f"layers: {layers}", highlight=False)
             with phases("compile"):
                 state = state_of(seed, variables)
             scores.append(_scores(run, seed, train_seed(run, seed, state, steps)))
