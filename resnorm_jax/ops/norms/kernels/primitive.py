@@ -56,9 +56,7 @@ def _varying_alike(operands: Operands) -> Operands:
     return operands
 
 
-def _bind(
-    primitive: Primitive, order: Names, form: Form, outs: Names, operands: Operands
-) -> Operands:
+def _bind(primitive: Primitive, order: Names, form: Form, outs: Names, operands: Operands) -> Operands:
     names, arrays = pack(operands, order)
     found = primitive.bind(*arrays, form=form, names=names, outs=outs)
     return dict(zip(outs, found, strict=True))

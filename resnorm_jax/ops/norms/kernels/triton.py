@@ -227,7 +227,9 @@ class _Rows:
         return lambda j: block
 
 
-def _forward(form: Form, shape: tuple[int, int], count: int, block: int, refs: Operands) -> None:
+def _forward(
+    form: Form, shape: tuple[int, int], count: int, block: int, refs: Operands
+) -> None:
     from jax.experimental import pallas as pl
 
     rows = _Rows(refs, shape, pl.program_id(0) * count + _indices(count), block)
@@ -320,9 +322,7 @@ def _backward(
     def step(i: Any, sums: tuple) -> tuple:
         rows = _Rows(refs, shape, (program * each + i) * count + _indices(count), block)
         terms = _rows_backward(form, rows, scale)
-        return tuple(
-            s + jnp.sum(terms[n], 0, keepdims=True) for s, n in zip(sums, wanted, strict=True)
-        )
+        return tuple(s + jnp.sum(terms[n], 0, keepdims=True) for s, n in zip(sums, wanted, strict=True))
 
     zeros = tuple(jnp.zeros((1, block), F32) for _ in wanted)
     for name, total in zip(wanted, _loop(each, step, zeros), strict=True):
