@@ -15,6 +15,7 @@ from resnorm_jax.data.fingerprint import fingerprint
 from resnorm_jax.errors import UserError
 from resnorm_jax.modules.positions import POSITIONS
 from resnorm_jax.training.checkpoint import DamagedCheckpointError
+from resnorm_jax.training.determinism import determinism
 from resnorm_jax.training.devices import DataParallel, choose_devices
 from resnorm_jax.training.evaluation import predict
 from resnorm_jax.training.identity import Identity, check_content
@@ -130,6 +131,7 @@ def load_trained(workdir: Path, seed: int | None = None, kind: str | None = None
     except DamagedCheckpointError as error:
         raise UserError(f"damaged checkpoint: {error}; run the training command again") from None
     devices = choose_devices(1, config.train.batch_size, 1)
-    parallel = DataParallel(StepOptions(model.apply, optax.identity()), devices)
+    same = determinism(config.train.deterministic, devices[0].platform)
+    parallel = DataParallel(StepOptions(model.apply, optax.identity()), devices, same.options)
     variables = unpacked(found, wanted) if kind == "best" else scored_variables(found)
     return Trained(workdir, config, identity, variables, step, kind, parallel)
