@@ -43,11 +43,11 @@ class DataParallel:
         mesh = Mesh(np.array(self.devices), (DEVICE_AXIS,))
         # As pmap's own outputs lie: a state that lies elsewhere would be compiled for once more.
         self._everywhere = NamedSharding(mesh, PartitionSpec())
-        self._rows = NamedSharding(mesh, PartitionSpec(DEVICE_AXIS))
+        self._by_row = NamedSharding(mesh, PartitionSpec(DEVICE_AXIS))
         train = partial(train_step, options=options, axis_name=DEVICE_AXIS)
         self._train = self._mapped(train, self._everywhere, out_axes=None, donate_argnums=(0,))
         self._predict = self._mapped(
-            partial(predict_step, apply=options.apply), self._rows, out_axes=0
+            partial(predict_step, apply=options.apply), self._by_row, out_axes=0
         )
 
     def replicate(self, tree: Any) -> Any:
@@ -86,7 +86,7 @@ class DataParallel:
 
         return jax.jit(
             over_devices,
-            in_shardings=(self._everywhere, self._rows),
+            in_shardings=(self._everywhere, self._by_row),
             out_shardings=out,
             donate_argnums=how.get("donate_argnums"),
             compiler_options=self._compiler_options,
