@@ -87,7 +87,7 @@ def keep_programs() -> None:
         try:
             folder = _made(user_folder() / "resnorm_jax" / "programs" / processor())
             _give(Store(folder))
-        except (OSError, RuntimeError, ImportError, AttributeError) as error:
+        except (OSError, RuntimeError, ImportError) as error:
             why = " ".join(str(error).split())
             print(f"note: compiled programs are not kept: {why}", file=sys.stderr)
 
@@ -97,8 +97,9 @@ def _give(store: Store) -> None:
     import jax
     from jax._src import compilation_cache  # there is no public way to name a store
 
-    compilation_cache.get_file_cache  # noqa: B018  # an AttributeError where jax has changed
-    compilation_cache.get_file_cache = lambda path: (store, path)
+    if not hasattr(compilation_cache, "get_file_cache"):
+        raise ImportError(f"jax {jax.__version__} takes no other store than its own")
+    compilation_cache.get_file_cache = lambda path: (store, path)  # type: ignore
     jax.config.update("jax_compilation_cache_dir", str(store._path))
     # Files of XLA's beside the programs would be without digest and bound.
     jax.config.update("jax_persistent_cache_enable_xla_caches", "none")

@@ -17,6 +17,7 @@ from resnorm_jax.data.inputs import given_inputs
 from resnorm_jax.errors import UserError
 from resnorm_jax.modules.positions import POSITIONS
 from resnorm_jax.training.checkpoint import DamagedCheckpointError
+from resnorm_jax.training.determinism import determinism
 from resnorm_jax.training.devices import DataParallel, choose_devices
 from resnorm_jax.training.evaluation import predict
 from resnorm_jax.training.identity import Identity, check_content
@@ -155,7 +156,8 @@ def load_trained(workdir: Path, seed: int | None = None, kind: str | None = None
     except DamagedCheckpointError as error:
         raise UserError(f"damaged checkpoint: {error}; run the training command again") from None
     devices = choose_devices(1, config.train.batch_size, 1)
+    same = determinism(config.train.deterministic, devices[0].platform)
     options = StepOptions(model.apply, optax.identity(), by_length=told_lengths(model))
-    parallel = DataParallel(options, devices)
+    parallel = DataParallel(options, devices, same.options)
     variables = unpacked(found, wanted) if kind == "best" else scored_variables(found)
     return Trained(workdir, config, identity, variables, step, kind, parallel)

@@ -45,9 +45,10 @@ def digest(folder: Path) -> dict[str, str]:
 
 
 def test_line_one_says_backend_devices_and_versions(run):
-    first = run[1].splitlines()[0]
+    first, second = run[1].splitlines()[:2]
     assert first.startswith("cpu, 8 devices")
     assert "jax " in first
+    assert second == "deterministic: yes"
 
 
 def test_a_run_directory_holds_what_is_promised(run):
@@ -73,6 +74,7 @@ def test_a_run_directory_holds_what_is_promised(run):
     assert "Time of this sitting" in text
     assert config["runtime"]["devices"] == 8
     assert config["runtime"]["versions"]["jax"]
+    assert config["runtime"]["deterministic"] == "yes"
 
 
 def test_the_log_has_every_step_once(run):

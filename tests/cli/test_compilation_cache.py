@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from resnorm_jax.cli import compilation_cache as cache
+from resnorm_jax.cli import train
 from resnorm_jax.cli.compilation_cache import Store
+from resnorm_jax.cli.main import main as resnorm
 
 DAMAGE = {
     "a bit of the digest": lambda data: bytes([data[0] ^ 1]) + data[1:],
@@ -75,6 +77,24 @@ def test_a_folder_that_others_may_write_into_is_not_used(tmp_path):
     with pytest.raises(PermissionError, match="others than this user may write into"):
         cache._made(tmp_path)
     assert cache._made(tmp_path / "new").stat().st_mode & 0o777 == 0o700
+
+
+def test_the_option_turns_it_off(monkeypatch, capsys):
+    monkeypatch.setenv(cache.SWITCH, "1")  # so that it is put back
+    assert train.main(["train.py", "--no-compilation-cache", "--config=nowhere.py"]) == 2
+    assert "no config file nowhere.py" in capsys.readouterr().err
+    assert os.environ[cache.SWITCH] == "0"
+    monkeypatch.setenv(cache.SWITCH, "1")
+    assert resnorm(["--no-compilation-cache", "evaluate"]) == 2
+    assert "error: resnorm evaluate: " in capsys.readouterr().err
+    assert os.environ[cache.SWITCH] == "0"
+
+
+@pytest.mark.parametrize("words", [[], ["bench"], ["evalute"]])
+def test_the_option_is_not_for_commands_that_would_not_read_it(words, capsys):
+    assert resnorm(["--no-compilation-cache", *words]) == 2
+    error = "error: resnorm --no-compilation-cache: name one of evaluate, predict, lab after it\n"
+    assert capsys.readouterr().err == error
 
 
 CODE = """

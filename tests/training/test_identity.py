@@ -73,6 +73,15 @@ def test_other_data_are_refused_with_what_differs(tmp_path, change, what):
     assert (tmp_path / "config.json").read_bytes() == before
 
 
+def test_that_the_bits_may_differ_from_now_on_is_recorded(tmp_path):
+    now = identity()
+    told = replace(now, runtime=now.runtime | {"deterministic": "no: train.deterministic is False"})
+    [change] = going_on(now, told, {}, tmp_path).changes
+    assert change["what"] == "runtime.deterministic"
+    unknown = {k: v for k, v in now.runtime.items() if k != "deterministic"}  # of version 0.2
+    assert going_on(replace(now, runtime=unknown), now, {}, tmp_path).changes == ()
+
+
 def test_a_field_that_may_not_change_is_named(tmp_path):
     open_run(tmp_path, identity(batch_size=16))
     with pytest.raises(UserError, match=r"config\.train\.batch_size is 16, this one's 32"):
