@@ -60,7 +60,7 @@ class Profile:
         jax.block_until_ready(state)
         try:
             shutil.rmtree(self._partial(self.folder), ignore_errors=True)  # of a killed process
-            jax.profiler.start_trace(self._partial(self.folder))
+            jax.profiler.start_trace(str(self._partial(self.folder)))
         except (RuntimeError, OSError) as error:  # e.g. another trace is being made
             self._none(str(error))
         else:

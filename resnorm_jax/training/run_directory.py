@@ -185,11 +185,18 @@ def _read(path: Path) -> Identity:
         raise UserError(f"{path}: not a run's config: it holds {held}; name the directory of a run")
     check_meta(values["data"], f"{path}: data")
     longest = values["data"].get("max_length")
-    if type(longest) is not int or not 0 < longest < 2**31:
+    if not _is_size(longest):
         raise UserError(f"{path}: data.max_length: {longest!r}; restore the run's config.json")
     changes, edges = tuple(values.pop("changes", ())), values.pop("edges", None)
-    edges = None if edges is None else tuple(edges)
+    if edges is not None:
+        if not isinstance(edges, list) or not edges or not all(_is_size(e) for e in edges):
+            raise UserError(f"{path}: edges: {_short(edges)}; restore the run's config.json")
+        edges = tuple(edges)
     return Identity(**{"content": None, **values}, changes=changes, edges=edges)
+
+
+def _is_size(value: Any) -> bool:
+    return type(value) is int and 0 < value < 2**31
 
 
 def steps_done(workdir: Path) -> dict[str, int]:

@@ -269,6 +269,10 @@ def test_a_run_keeps_its_padded_lengths(tmp_path):
     assert stored_run(tmp_path) == now
     assert padded_lengths(made, data, stored_run(tmp_path)) == (4, 6, 8)
     old = asdict(identity(buckets=3))
+    for wrong in ([], [4, 0], [4, "8"], 8):
+        write_sealed(tmp_path / "config.json", old | {"edges": wrong})
+        with pytest.raises(UserError, match=r"config\.json: edges: .*; restore"):
+            stored_run(tmp_path)
     del old["edges"]
     (tmp_path / "config.json").unlink()
     write_sealed(tmp_path / "config.json", old)

@@ -3,6 +3,7 @@
 import gzip
 import json
 from contextlib import suppress
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +19,7 @@ def traces(monkeypatch):
     calls = []
 
     def start(folder):
-        folder.mkdir()
+        Path(folder).mkdir()
         calls.append("start")
 
     monkeypatch.setattr(jax.profiler, "start_trace", start)
