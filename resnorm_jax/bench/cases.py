@@ -112,7 +112,7 @@ def quick_norm_cases() -> list[NormCase]:
 
 def quick_models() -> tuple[Model, ...]:
     """Return two models in tiny sizes; only the first has variants, each of which is compiled."""
-    tiny = replace(BERT, size=Size(2, 16, 2, 32, 4, 8, channels=3), accelerator=False)
+    tiny = replace(BERT, size=Size(1, 16, 2, 32, 4, 8, channels=3), accelerator=False)
     return tiny, replace(tiny, name="4x256", dtype="float32", variants=False)
 
 

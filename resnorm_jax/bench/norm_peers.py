@@ -16,7 +16,7 @@ from resnorm_jax.bench.norm_works import Function, Works, jax_works, unfused_wor
 from resnorm_jax.bench.torch_norms import torch_works
 from resnorm_jax.ops.norms import add_layer_norm, add_rms_norm, layer_norm, rms_norm
 
-OURS_BY_NORM = {
+OURS_BY_NORM: dict[str, Function] = {
     LAYER: layer_norm,
     RMS: rms_norm,
     ADDED + LAYER: add_layer_norm,

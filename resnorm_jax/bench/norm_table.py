@@ -8,9 +8,8 @@ from resnorm_jax.bench.cases import NormCase
 from resnorm_jax.bench.copy_speed import share_of_copy
 from resnorm_jax.bench.norm_peers import PEERS, VARIANTS, Peer, present
 from resnorm_jax.bench.norm_works import Works, random_arrays
+from resnorm_jax.bench.speed_report import DIRECTIONS
 from resnorm_jax.bench.timing import Budget, Samples, comparison, finish, interleave
-
-DIRECTIONS = ("forward", "backward", "both")
 
 
 def norm_row(

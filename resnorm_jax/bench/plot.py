@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from resnorm_jax.bench.speed_report import names_of
 from resnorm_jax.reporting.figures import new_figure, save_figure
 
 Row = Mapping[str, Any]
@@ -51,19 +52,25 @@ def draw_roofline(document: Mapping[str, Any], path: Path) -> bool:
 
 
 def norm_panels(rows: Sequence[Row]) -> dict[str, dict[str, list[tuple[int, float]]]]:
-    """Return title to lines: a name's (width, bytes a second), by width; ``"copy"`` among them."""
-    panels: dict[str, dict[str, list[tuple[int, float]]]] = {}
-    for row in rows:
+    """Return title to lines: a name's (width, bytes a second), by width; ``"copy"`` among them.
+
+    Of two arrays of one width the larger counts: the other may fit in a cache.
+    """
+    panels: dict[str, dict[str, dict[int, float]]] = {}
+    for row in sorted(rows, key=lambda row: row["shape"][0]):
         for way in DIRECTIONS:
             found = row["passes"].get(way)
             if found is None or "copy" not in row:
                 continue
             lines = panels.setdefault(f"{row['norm']}, {row['dtype']}, {way}", {})
             width = row["shape"][-1]
-            lines.setdefault("copy", []).append((width, row["copy"]))
+            lines.setdefault("copy", {})[width] = row["copy"]
             for name, times in found["times"].items():
-                lines.setdefault(name, []).append((width, found["bytes"] / times["median"]))
-    return {t: {n: sorted(points) for n, points in ls.items()} for t, ls in panels.items()}
+                lines.setdefault(name, {})[width] = found["bytes"] / times["median"]
+    return {
+        title: {name: sorted(points.items()) for name, points in lines.items()}
+        for title, lines in sorted(panels.items(), key=lambda item: item[0].partition(", ")[0])
+    }
 
 
 def _draw_norms(axis: Any, title: str, lines: Mapping[str, Any], colors: Mapping[str, Any]) -> None:
@@ -75,6 +82,7 @@ def _draw_norms(axis: Any, title: str, lines: Mapping[str, Any], colors: Mapping
             linewidth=2.2 if name == "ours" else 1.2, **{"color": colors.get(name), **style},
         )  # fmt: skip
     axis.set_xscale("log", base=2)
+    axis.xaxis.set_major_formatter(lambda width, _: f"{width:g}")
     axis.set_ylim(bottom=0)
     axis.set_xlabel("width")
     axis.set_ylabel("TB/s read and written")
@@ -87,8 +95,9 @@ def _draw_steps(axis: Any, rows: Sequence[Row], colors: Mapping[str, Any]) -> No
     labels, place = [], 0
     for row in rows:
         start = place
-        for name, times in row["times"].items():
-            axis.bar(place, row["flops"] / times["median"] / 1e12, color=colors[name])
+        for name in names_of([row["times"]]):
+            speed = row["flops"] / row["times"][name]["median"]
+            axis.bar(place, speed / 1e12, color=colors[name])
             place += 1
         labels.append((0.5 * (start + place - 1), row["key"].replace(" ", "\n")))
         if row["peak_flops"]:
@@ -106,7 +115,7 @@ def _colors(document: Mapping[str, Any]) -> dict[str, Any]:
 
     norms = [found["times"] for row in document.get("norm", ()) for found in row["passes"].values()]
     steps = [row["times"] for row in document.get("step", ())]
-    names = dict.fromkeys(name for times in [*norms, *steps] for name in times)
+    names = names_of([*norms, *steps])
     return {name: colormaps["tab20"](i % 20) for i, name in enumerate(names)}
 
 

@@ -50,12 +50,12 @@ def tasks(settings: Settings, copy: Callable[[], float], note: Note) -> Iterator
         for case in settings.norms
     ]
     yield from norms[: settings.first]
-    for model in models:
+    for number, model in enumerate(models):
         measure = partial(step_row, model, settings.step_budget, settings.everything)
         yield Task("step", model.key, f"timing the training step {model.key}", measure)
-    for model in models[:1]:
-        measure = partial(determinism_row, model, max(2, settings.repeats))
-        yield Task("determinism", model.key, f"training {model.key} twice", measure)
+        if number == 0:
+            twice = partial(determinism_row, model, settings.updates)
+            yield Task("determinism", model.key, f"training {model.key} twice", twice)
     yield Task("accuracy", None, "comparing with float64", accuracy)
     yield from norms[settings.first :]
     yield Task("memory", None, "reading compiled programs", partial(_memory, settings))

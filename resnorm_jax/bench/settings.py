@@ -37,7 +37,8 @@ class Settings:
       step_budget: for a training step.
       cost_shapes: of the norms whose compiled programs are read.
       depths: of the models that are compiled.
-      repeats: how often each of those is compiled; also updates of the runs that are compared.
+      repeats: how often each of those is compiled.
+      updates: of the two runs whose bits are compared.
       everything: whether what takes long on this device is measured too.
     """
 
@@ -50,6 +51,7 @@ class Settings:
     cost_shapes: tuple[tuple[int, ...], ...] = SHAPES
     depths: tuple[int, ...] = (4, 64)
     repeats: int = 3
+    updates: int = 3
     everything: bool = False
 
 
@@ -69,7 +71,7 @@ def settings_here(dtype: str | None, everything: bool, quick: bool) -> Settings:
         short = Budget(0.0, at_least=3, warmup=1, primers=1, calls=2, queue=fast)
         settings = Settings(
             tuple(quick_norm_cases()), models=quick_models(), copied=2**20, norm_budget=short,
-            step_budget=short, cost_shapes=((2, 4, 16),), depths=(1, 4), repeats=1,
+            step_budget=short, cost_shapes=((2, 4, 16),), depths=(1, 2), repeats=1,
             everything=everything,
         )  # fmt: skip
     if dtype is not None:

@@ -5,6 +5,7 @@ from typing import Any
 
 Row = Mapping[str, Any]
 Lines = list[str]
+DIRECTIONS = ("forward", "backward", "both")
 
 
 def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> Lines:
@@ -19,14 +20,17 @@ def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> Lines:
     return [f"| {line} |" for line in lines]
 
 
-def names_of(tables: Iterable[Mapping[str, Any]]) -> list[str]:
-    """Return all keys in the order in which they first come."""
-    return list(dict.fromkeys(name for table in tables for name in table))
+def names_of(tables: Iterable[Iterable[str]]) -> list[str]:
+    """Return all names, ours first: a file has them in the order of the alphabet."""
+    names = {name for table in tables for name in table}
+    return sorted(names, key=lambda name: (not name.startswith("ours"), name.lower()))
 
 
 def norm_lines(rows: Sequence[Row]) -> Lines:
     """Return a line for each norm and direction: microseconds, and percent of the copy."""
-    ways = [(row, way, found) for row in rows for way, found in row["passes"].items()]
+    ways = [
+        (row, way, row["passes"][way]) for row in rows for way in DIRECTIONS if way in row["passes"]
+    ]
     names = names_of(found["times"] for _, _, found in ways)
     table = [
         [f"{row['key']}, {way}", *(_norm_cell(found, name) for name in names), *_ratios(found)]
@@ -61,7 +65,7 @@ def step_lines(rows: Sequence[Row]) -> Lines:
             f"Training step {row['key']}: {size['depth']} layers, width {size['width']}, batch "
             f"{size['batch']}, length {size['length']}" + _defaults(row.get("defaults")),
             "",
-            *markdown(STEP_COLUMNS, [_step_cells(row, name) for name in row["times"]]),
+            *markdown(STEP_COLUMNS, [_step_cells(row, n) for n in names_of([row["times"]])]),
             *skipped([row]),
             "",
         ]

@@ -45,16 +45,17 @@ def eager(case: NormCase) -> Function:
     import torch.nn.functional as F
 
     width = case.shape[-1:]
-    layer = {
+    norms: dict[str, Function] = {
         "layer": lambda x, w, b: F.layer_norm(x, width, w, b, EPSILON),
         "rms": lambda x, w: F.rms_norm(x, width, w, EPSILON),
-    }[case.kind]
+    }
+    norm = norms[case.kind]
     if not case.added:
-        return layer
+        return norm
 
     def added(x: Any, branch: Any, *weights: Any) -> Any:
         total = x + branch
-        return layer(total, *weights), total
+        return norm(total, *weights), total
 
     return added
 
@@ -76,18 +77,20 @@ def liger(case: NormCase) -> Function:
     from liger_kernel.ops.rms_norm import LigerRMSNormFunction
 
     options = (EPSILON, 0.0, "llama", False)  # offset of the scale, order of casts, in place
-    return {
+    norms: dict[str, Function] = {
         "layer": lambda x, w, b: LigerLayerNormFunction.apply(x, w, b, EPSILON),
         "rms": lambda x, w: LigerRMSNormFunction.apply(x, w, *options),
         "add+rms": lambda x, r, w: LigerFusedAddRMSNormFunction.apply(x, r, w, *options),
-    }[case.norm]
+    }
+    return norms[case.norm]
 
 
 def quack(case: NormCase) -> Function:
     """Return QuACK's CuTe kernels."""
     from quack import rmsnorm
 
-    return {
+    norms: dict[str, Function] = {
         "rms": lambda x, w: rmsnorm(x, w, eps=EPSILON),
         "add+rms": lambda x, r, w: rmsnorm(x, w, residual=r, eps=EPSILON, prenorm=True),
-    }[case.norm]
+    }
+    return norms[case.norm]
