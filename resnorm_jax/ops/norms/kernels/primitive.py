@@ -47,13 +47,18 @@ def _varying_alike(operands: Operands) -> Operands:
     The gradient of a parameter that is the same on all devices is then summed over these.
     """
     operands = {name: array for name, array in operands.items() if array is not None}
-    axes = {name: getattr(jax.typeof(a), "vma", frozenset()) for name, a in operands.items()}
+    axes = {name: _varying(a) for name, a in operands.items()}
     everywhere = frozenset().union(*axes.values())
     for name, own in axes.items():
         if everywhere - own:
             missing = tuple(sorted(everywhere - own))
             operands[name] = jax.lax.pcast(operands[name], missing, to="varying")
     return operands
+
+
+def _varying(array: jax.Array) -> frozenset:
+    """Return the names of the mesh's axes over which an array varies."""
+    return jax.typeof(array).manual_axis_type.varying
 
 
 def _bind(primitive: Primitive, order: Names, form: Form, outs: Names, operands: Operands) -> Operands:

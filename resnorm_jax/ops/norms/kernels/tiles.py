@@ -6,6 +6,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+KEYS = ("device", "operation", "width", "dtype", "rows", "warps", "programs", "source")
 TABLE = Path(__file__).with_name("tiles.json")
 
 

@@ -75,7 +75,8 @@ def backward(
         out_shapes = {name: shapes[name] for name in in_kernel}
         body = functools.partial(_backward, form, x.shape, tile.rows, block, each)
         found = _call("norm_backward", body, programs, tile, rows, out_shapes, interpret)
-    found |= reference.backward(form, tuple(n for n in outs if n not in found), operands)
+    if len(in_kernel) < len(outs):
+        found |= reference.backward(form, tuple(n for n in outs if n not in found), operands)
     dtypes = {"dbias": form.bias_dtype, "dscale": getattr(operands.get("scale"), "dtype", None)}
     for name in set(in_kernel) - {"dx"}:
         found[name] = jnp.sum(found[name], 0).astype(dtypes[name])
@@ -123,10 +124,11 @@ def _call(
         body(dict(zip((*operands, *out_shapes), references, strict=True)))
 
     kernel.__name__ = kernel.__qualname__ = name
+    varying = {"manual_axis_type": jax.typeof(operands["x"]).manual_axis_type}  # under shard_map
     found = pl.pallas_call(
         kernel,
         grid=(programs,),
-        out_shape=[jax.ShapeDtypeStruct(*shape) for shape in out_shapes.values()],
+        out_shape=[jax.ShapeDtypeStruct(*shape, **varying) for shape in out_shapes.values()],
         compiler_params=triton.CompilerParams(num_warps=tile.warps, num_stages=1),
         interpret=interpret,
         name=name,
