@@ -215,7 +215,8 @@ ALL = [
     vjp, jvp, x_alone, parameters_alone, jvp_of_parameters_alone, jacobian_forward, jacobian_reverse,
     hessian_vector, reverse_over_reverse, reverse_over_forward, forward_over_forward, hessian, third,
     vmap_rows, vmap_parameters, vmap_both, vmap_one_parameter, gradients_by_example,
-    curvature_by_example, jvp_of_vmapped_jvp, scan, remat, remat_with_a_policy, pmap, shard_map, sharded,
+    curvature_by_example, jvp_of_vmapped_jvp, scan, remat, remat_with_a_policy, pmap, shard_map,
+    sharded,
 ]  # fmt: skip
 QUICK = [jvp, hessian_vector, gradients_by_example, shard_map]
 UNCOMPILED = (pmap, shard_map, sharded)

@@ -166,7 +166,9 @@ def test_higher_derivatives_lower_too():
 def test_a_training_step_holds_one_kernel_a_norm_and_direction(norm):
     depth = 2
     encoder = rn.TransformerEncoder(depth, 2, 32, unroll=depth, norm=norm, dtype=jnp.bfloat16)
-    model = rn.SequenceClassifier(3, rn.FeatureEmbedding(16, dtype=jnp.bfloat16), encoder, max_length=8)
+    model = rn.SequenceClassifier(
+        3, rn.FeatureEmbedding(16, dtype=jnp.bfloat16), encoder, max_length=8
+    )
     optimizer = optax.adamw(1e-3)
     batch = {
         "x": jax.ShapeDtypeStruct((4, 8, 5), jnp.float32),
@@ -184,4 +186,3 @@ def test_a_training_step_holds_one_kernel_a_norm_and_direction(norm):
     text = lowered(step, state, batch)
     assert kernels(text) == [norms, norms]
     assert text.count("stablehlo.rsqrt") == 0  # no other pass takes statistics of rows
-

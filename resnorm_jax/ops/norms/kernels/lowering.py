@@ -24,7 +24,9 @@ def rules(name: str) -> dict[str | None, Callable]:
     }
 
 
-def _elsewhere(name: str, sums: Sums, ctx: Any, *arrays: Any, form: Form, names: Names, outs: Names):
+def _elsewhere(
+    name: str, sums: Sums, ctx: Any, *arrays: Any, form: Form, names: Names, outs: Names
+):
     """Lower to XLA's operations, or to a kernel that is carried out in these."""
     function: Callable = partial(getattr(reference, name), sums=sums)
     if name in KERNELS and form.implementation == "triton":
@@ -76,7 +78,9 @@ def _partitioned(ctx: Any) -> str | None:
     """
     context = ctx.module_context.axis_context
     if getattr(context, "num_devices", 1) not in (1, None):
-        return f"XLA divides this program over {context.num_devices} devices; shard_map keeps kernels"
+        return (
+            f"XLA divides this program over {context.num_devices} devices; shard_map keeps kernels"
+        )
     mesh = getattr(context, "mesh", None)
     if mesh is not None and set(context.manual_axes) != set(mesh.axis_names):
         return f"only the axes {sorted(context.manual_axes)} of the mesh are mapped by shard_map"

@@ -11,8 +11,7 @@ is chosen where the program is lowered, not where it is traced.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-from functools import lru_cache, partial
+from functools import cache, lru_cache, partial
 from typing import Any
 
 import jax
@@ -61,7 +60,9 @@ def _varying(array: jax.Array) -> frozenset:
     return jax.typeof(array).manual_axis_type.varying
 
 
-def _bind(primitive: Primitive, order: Names, form: Form, outs: Names, operands: Operands) -> Operands:
+def _bind(
+    primitive: Primitive, order: Names, form: Form, outs: Names, operands: Operands
+) -> Operands:
     names, arrays = pack(operands, order)
     found = primitive.bind(*arrays, form=form, names=names, outs=outs)
     return dict(zip(outs, found, strict=True))
@@ -85,7 +86,7 @@ def _run(primitive: Primitive, *arrays: jax.Array, **static: Any) -> list[jax.Ar
         return _compiled(primitive, tuple(sorted(static.items())))(*arrays)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _compiled(primitive: Primitive, static: tuple[tuple[str, Any], ...]) -> Callable:
     def run(*arrays: jax.Array) -> list[jax.Array]:
         return primitive.bind(*arrays, **dict(static))

@@ -7,9 +7,9 @@ With ``z = x - mean``, ``r = 1 / sqrt(var + epsilon)``, ``s = scale + scale_offs
     backward   dx = (g s - mean(g s) - z r^2 mean(z g s)) r + stream_g
                dscale = sum_rows(z r g),  dbias = sum_rows(g)
 
-An RMS norm has ``z = x`` and no ``mean``. Statistics are those of `resnorm_jax.ops.statistics`: the mean
-is kept in two parts, ``z = (x - mean) - correction``. On a CPU weighted sums over rows and columns are
-products with vectors, for which XLA has fast code there; elsewhere they are plain sums.
+An RMS norm has ``z = x`` and no ``mean``. Statistics are those of `resnorm_jax.ops.statistics`: the
+mean is kept in two parts, ``z = (x - mean) - correction``. On a CPU weighted sums over rows and
+columns are products with vectors, for which XLA has fast code there; elsewhere plain sums.
 """
 
 from collections.abc import Callable
@@ -75,7 +75,7 @@ def forward(form: Form, outs: Names, operands: Operands, sums: Sums = PLAIN) -> 
 
 
 def tangent(form: Form, outs: Names, operands: Operands, sums: Sums = PLAIN) -> Operands:
-    """Return ``dy``, linear in those of ``dx``, ``dscale``, ``dbias`` that are there; and ``dstream``."""
+    """Return ``dy``, linear in what there is of ``dx``, ``dscale`` and ``dbias``; and ``dstream``."""
     z, r = _centred(operands)
     total = jnp.zeros_like(z)
     if "dx" in operands:

@@ -1,4 +1,4 @@
-"""How rows are dealt out to a kernel's programs, by device and width: a table, and a rule for others."""
+"""How rows are dealt out to a kernel's programs: a table by device and width, and a rule."""
 
 import json
 from dataclasses import dataclass

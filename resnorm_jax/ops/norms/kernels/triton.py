@@ -1,12 +1,13 @@
 """The adapter to Pallas' Triton lowering, and the two kernels in it.
 
-A program of the forward kernel takes a few rows. Where a row fits the registers it is read once; a wider
-one is read in blocks of columns, three times, the second and third from the cache. A program of the
-backward kernel walks over many rows and keeps the sums of ``dscale`` and ``dbias`` in registers: it
-leaves one row of partial sums, and these are summed in a fixed order, so that equal inputs give equal
-bits. Statistics are the corrected two-pass ones of `resnorm_jax.ops.statistics`, digit by digit.
+A program of the forward kernel takes a few rows. Where a row fits the registers it is read once; a
+wider one is read in blocks of columns, three times, the second and third from the cache. A program
+of the backward kernel walks over many rows and keeps the sums of ``dscale`` and ``dbias`` in
+registers: it leaves one row of partial sums, and these are summed in a fixed order, so that equal
+inputs give equal bits. Statistics are the corrected two-pass ones of `resnorm_jax.ops.statistics`.
 
-Everything that knows Pallas is in this file: another compiler takes its place by the same two functions.
+Everything that knows Pallas is in this file. Another compiler can take its place by `forward`,
+`backward`, `unavailable` and `device_kind`.
 """
 
 import functools
@@ -49,7 +50,7 @@ def forward(
     """As `reference.forward`, by one kernel."""
     x, rows = _as_rows(operands)
     shapes = {"y": (x.shape, form.dtype), "stream": (x.shape, x.dtype)}
-    numbers = {name: (x.shape[:1], F32) for name in form.statistics}
+    numbers = dict.fromkeys(form.statistics, (x.shape[:1], F32))
     out_shapes = {name: {**shapes, **numbers}[name] for name in outs}
     block = min(_power(x.shape[1]), BLOCK["forward"])
     grid = -(-x.shape[0] // tile.rows)
@@ -229,9 +230,7 @@ class _Rows:
         return lambda j: block
 
 
-def _forward(
-    form: Form, shape: tuple[int, int], count: int, block: int, refs: Operands
-) -> None:
+def _forward(form: Form, shape: tuple[int, int], count: int, block: int, refs: Operands) -> None:
     from jax.experimental import pallas as pl
 
     rows = _Rows(refs, shape, pl.program_id(0) * count + _indices(count), block)
@@ -324,7 +323,9 @@ def _backward(
     def step(i: Any, sums: tuple) -> tuple:
         rows = _Rows(refs, shape, (program * each + i) * count + _indices(count), block)
         terms = _rows_backward(form, rows, scale)
-        return tuple(s + jnp.sum(terms[n], 0, keepdims=True) for s, n in zip(sums, wanted, strict=True))
+        return tuple(
+            s + jnp.sum(terms[n], 0, keepdims=True) for s, n in zip(sums, wanted, strict=True)
+        )
 
     zeros = tuple(jnp.zeros((1, block), F32) for _ in wanted)
     for name, total in zip(wanted, _loop(each, step, zeros), strict=True):

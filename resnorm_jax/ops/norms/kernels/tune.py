@@ -1,7 +1,7 @@
 """Find each kernel's best tile on the device at hand, and rewrite the table of tiles.
 
-Run ``python -m resnorm_jax.ops.norms.kernels.tune --note="who measured what"`` on a machine with a GPU; rows
-of other devices, widths and dtypes stay. ``--rows`` and ``--widths`` give the shapes.
+Run ``python -m resnorm_jax.ops.norms.kernels.tune --note="who measured what"`` on a machine with a
+GPU; rows of other devices, widths and dtypes stay. ``--rows`` and ``--widths`` give the shapes.
 """
 
 import argparse
@@ -82,7 +82,9 @@ def tune(
                 times = {t: _time(measure, call, t) for t in choices(operation, shape[1])}
                 best = min(times, key=lambda t: times[t])
                 row = (device, operation, shape[1], dtype, best.rows, best.warps, best.programs)
-                found.append(dict(zip(tiles.KEYS, (*row, f"{source}, {shape[0]} rows"), strict=True)))
+                found.append(
+                    dict(zip(tiles.KEYS, (*row, f"{source}, {shape[0]} rows"), strict=True))
+                )
     new = {_key(row) for row in found}
     kept = [row for row in tiles.table() if _key(row) not in new]
     return sorted([*kept, *found], key=_key)
