@@ -208,7 +208,7 @@ class _Rows:
         else:
             zeros = tuple(jnp.zeros((self.rows.shape[0], self.block), F32) for _ in terms)
             totals = _loop(self.blocks, add, zeros)
-        return [jnp.sum(t, 1, keepdims=True) for t in totals]
+        return [_across(t) for t in totals]
 
     def each(self, action: Callable[[Any], None]) -> None:
         """Do something with each block of columns."""
@@ -366,6 +366,11 @@ def _rows_backward(form: Form, rows: _Rows, scale: Any) -> Operands:
     if "dscale" in refs or "dbias" in refs:
         return {"dscale": g(0) * (z(0) * r), "dbias": g(0)}
     return {}
+
+
+def _across(t: jax.Array) -> jax.Array:
+    """Sum over columns; a GPU takes the sum of a thread's few elements, then a tree of these."""
+    return jnp.sum(t, 1, keepdims=True)
 
 
 def _indices(count: int) -> jax.Array:
