@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 import pytest
+from jax import export
 from jax.experimental.pallas import triton
 from jax.sharding import AbstractMesh, NamedSharding, PartitionSpec
 
@@ -20,12 +21,22 @@ ROWS = jax.ShapeDtypeStruct((4, 16, 96), jnp.bfloat16)
 FEATURES = jax.ShapeDtypeStruct((96,), jnp.float32)
 
 
+NAMES_A_GPU = hasattr(triton, "get_gpu_info")  # from jax 0.11 on
+
+
+def mesh_of_gpus(**axes):
+    """Mesh that no machine has; from jax 0.11 on it says that it is of GPUs."""
+    kinds = (jax.sharding.AxisType.Auto,) * len(axes)
+    options = {"axis_types": kinds} if axes else {}
+    if NAMES_A_GPU:
+        device = jax.sharding.AbstractDevice("NVIDIA H100 80GB HBM3", 132, "gpu")
+        options["abstract_device"] = device
+    return AbstractMesh(tuple(axes.values()), tuple(axes), **options)
+
+
 def a_gpu():
     """Context in which this JAX lowers kernels for a GPU though there is none."""
-    if not hasattr(triton, "get_gpu_info"):  # before jax 0.11
-        return nullcontext()
-    device = jax.sharding.AbstractDevice("NVIDIA H100 80GB HBM3", 132, "gpu")
-    return jax.sharding.use_abstract_mesh(AbstractMesh((), (), abstract_device=device))
+    return jax.sharding.use_abstract_mesh(mesh_of_gpus()) if NAMES_A_GPU else nullcontext()
 
 
 def lowered(function, *args, platform="cuda", gpu=a_gpu):
@@ -117,7 +128,7 @@ def test_a_kernel_that_is_asked_for_by_name_is_there_or_an_error():
         lowered(partial(layer_norm, implementation="triton"), ROWS, platform="tpu")
 
 
-@pytest.mark.skipif(not hasattr(triton, "get_gpu_info"), reason="jax 0.10 assumes some GPU")
+@pytest.mark.skipif(not NAMES_A_GPU, reason="jax 0.10 assumes some GPU")
 def test_without_a_gpu_to_lower_for_xla_serves():
     assert "custom_call" not in lowered(layer_norm, ROWS, gpu=nullcontext)
     with pytest.raises(ValueError, match="lowers kernels for a GPU at hand or named"):
@@ -136,8 +147,23 @@ def test_a_program_that_xla_divides_over_devices_has_no_kernel_and_a_mapped_one_
     assert "all_gather" not in text
     with pytest.raises(ValueError, match="XLA divides this program over 2 devices; shard_map"):
         lowered(partial(layer_norm, implementation="triton"), divided)
-    mapped = jax.shard_map(layer_norm, mesh=mesh, in_specs=spec, out_specs=spec)
-    assert kernels(lowered(mapped, divided)) == [1, 0]
+    mapped = jax.shard_map(layer_norm, mesh=mesh_of_gpus(d=2), in_specs=spec, out_specs=spec)
+    assert kernels(lowered(mapped, ROWS)) == [1, 0]
+
+
+def test_an_exported_program_holds_no_kernel_unless_it_is_asked_for():
+    def exported(**options):
+        function = jax.jit(partial(layer_norm, **options))
+        with a_gpu():
+            return export.export(function, platforms=["cpu", "cuda"])(ROWS).mlir_module()
+
+    assert "custom_call" not in exported()
+    with pytest.raises(ValueError, match="for cpu, the kernel for NVIDIA GPUs"):
+        exported(implementation="triton")
+    rows = jax.ShapeDtypeStruct(export.symbolic_shape("rows, 96"), jnp.bfloat16)
+    with a_gpu():
+        module = export.export(jax.jit(layer_norm), platforms=["cuda"])(rows).mlir_module()
+    assert "custom_call" not in module
 
 
 @pytest.mark.parametrize("where", ["vmap", "scan", "remat"])

@@ -45,12 +45,15 @@ def _elsewhere(
 def _on_cuda(name: str, ctx: Any, *arrays: Any, form: Form, names: Names, outs: Names):
     if name not in KERNELS or form.implementation in ("xla", "interpret"):
         return _elsewhere(name, PLAIN, ctx, *arrays, form=form, names=names, outs=outs)
+    asked = form.implementation == "triton"
     reason = triton.unavailable() or _partitioned(ctx) or _no_kernel(ctx, names, outs)
-    if reason is None:
-        return _lower(partial(_kernel, name), ctx, arrays, form, names, outs)
-    if form.implementation == "triton":
+    if asked and reason is not None:
         raise _refusal(reason)
-    return _lower(getattr(reference, name), ctx, arrays, form, names, outs)
+    # An exported program is to run with other versions too, for which kernels have no promise.
+    exported = ctx.module_context.lowering_parameters.for_export
+    to_xla = reason is not None or (exported and not asked)
+    function = getattr(reference, name) if to_xla else partial(_kernel, name)
+    return _lower(function, ctx, arrays, form, names, outs)
 
 
 def _refusal(reason: str) -> ValueError:

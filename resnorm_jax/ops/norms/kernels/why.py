@@ -36,6 +36,8 @@ def not_a_kernels(shape: Sequence[int], dtypes: dict[str, Any]) -> str | None:
     for name, dtype in dtypes.items():
         if jnp.dtype(dtype).name not in DTYPES:
             return f"{name} is of {jnp.dtype(dtype).name}; kernels take {', '.join(DTYPES)}"
+    if not all(isinstance(n, int) for n in shape):
+        return f"shape {tuple(shape)} has dimensions without a number"
     width, elements = shape[-1], math.prod(shape)
     if elements == 0:
         return f"there is nothing to compute in shape {tuple(shape)}"
