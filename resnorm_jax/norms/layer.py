@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from resnorm_jax.ops.norms import layer_norm, rms_norm
-from resnorm_jax.ops.statistics import normalized_axes
+from resnorm_jax.ops.statistics import normalized_axes, statistics_dtype
 
 Dtype = Any
 Initializer = Callable[..., jax.Array]
@@ -22,6 +22,13 @@ class _Norm(nn.Module):
         axes = normalized_axes(_tuple(self.feature_axes), x.ndim)
         value = self.param(parameter, init, tuple(x.shape[a] for a in axes), self.param_dtype)
         return value.reshape([n if a in axes else 1 for a, n in enumerate(x.shape)])
+
+    def _input(self, x: jax.Array) -> jax.Array:
+        """Return ``x`` in a dtype in which nothing of the result is lost before its own cast."""
+        x = jnp.asarray(x)
+        if self.dtype is None and jnp.issubdtype(x.dtype, jnp.floating):
+            return x
+        return x.astype(statistics_dtype(x))
 
     def _options(self, mask: jax.Array | None) -> dict[str, Any]:
         return {

@@ -55,15 +55,20 @@ def masked_mean(
 
 
 def moments(
-    x: jax.Array, mean: Callable[[jax.Array], jax.Array], subtract_mean: bool, epsilon: float
+    x: jax.Array,
+    mean: Callable[[jax.Array], jax.Array],
+    subtract_mean: bool,
+    epsilon: float,
+    keep: Callable[[jax.Array], jax.Array] = lambda array: array,
 ) -> tuple[jax.Array | None, jax.Array | None, jax.Array, jax.Array]:
     """Return a row's mean in two parts (None without a mean), and ``1 / sqrt(var + epsilon)`` in two.
 
-    The second part of the mean is the rounding error of the first.
+    The second part of the mean is the rounding error of the first. ``keep`` may tell the compiler that
+    the centred rows are used twice.
     """
     if subtract_mean:
         first = mean(x)
-        near = x - first
+        near = keep(x - first)
         correction = mean(near)
         variance = jnp.maximum(mean(near * near) - correction * correction, 0)
     else:

@@ -288,9 +288,7 @@ def _norm(
     return _by_axes(form, over, axes, x, scale, bias), stream
 
 
-def _by_rows(
-    form: Form, axes: Axes, x, scale, bias, branch
-) -> tuple[jax.Array, jax.Array | None]:
+def _by_rows(form: Form, axes: Axes, x, scale, bias, branch) -> tuple[jax.Array, jax.Array | None]:
     """Fold the axes of the statistics into one, and go through the primitives."""
     shape = x.shape
     if len(axes) > 1:

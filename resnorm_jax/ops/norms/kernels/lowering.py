@@ -24,7 +24,9 @@ def rules(name: str) -> dict[str | None, Callable]:
     }
 
 
-def _elsewhere(name: str, sums: Sums, ctx: Any, *arrays: Any, form: Form, names: Names, outs: Names):
+def _elsewhere(
+    name: str, sums: Sums, ctx: Any, *arrays: Any, form: Form, names: Names, outs: Names
+):
     """Lower to XLA's operations, or to a kernel that is carried out in these."""
     function: Callable = partial(getattr(reference, name), sums=sums)
     if name in KERNELS and form.implementation == "triton":
@@ -43,12 +45,15 @@ def _elsewhere(name: str, sums: Sums, ctx: Any, *arrays: Any, form: Form, names:
 def _on_cuda(name: str, ctx: Any, *arrays: Any, form: Form, names: Names, outs: Names):
     if name not in KERNELS or form.implementation in ("xla", "interpret"):
         return _elsewhere(name, PLAIN, ctx, *arrays, form=form, names=names, outs=outs)
+    asked = form.implementation == "triton"
     reason = triton.unavailable() or _partitioned(ctx) or _no_kernel(ctx, names, outs)
-    if reason is None:
-        return _lower(partial(_kernel, name), ctx, arrays, form, names, outs)
-    if form.implementation == "triton":
+    if asked and reason is not None:
         raise _refusal(reason)
-    return _lower(getattr(reference, name), ctx, arrays, form, names, outs)
+    # An exported program is to run with other versions too, for which kernels have no promise.
+    exported = ctx.module_context.lowering_parameters.for_export
+    to_xla = reason is not None or (exported and not asked)
+    function = getattr(reference, name) if to_xla else partial(_kernel, name)
+    return _lower(function, ctx, arrays, form, names, outs)
 
 
 def _refusal(reason: str) -> ValueError:
@@ -76,7 +81,9 @@ def _partitioned(ctx: Any) -> str | None:
     """
     context = ctx.module_context.axis_context
     if getattr(context, "num_devices", 1) not in (1, None):
-        return f"XLA divides this program over {context.num_devices} devices; shard_map keeps kernels"
+        return (
+            f"XLA divides this program over {context.num_devices} devices; shard_map keeps kernels"
+        )
     mesh = getattr(context, "mesh", None)
     if mesh is not None and set(context.manual_axes) != set(mesh.axis_names):
         return f"only the axes {sorted(context.manual_axes)} of the mesh are mapped by shard_map"

@@ -11,8 +11,7 @@ is chosen where the program is lowered, not where it is traced.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-from functools import lru_cache, partial
+from functools import cache, lru_cache, partial
 from typing import Any
 
 import jax
@@ -47,7 +46,7 @@ def _varying_alike(operands: Operands) -> Operands:
     The gradient of a parameter that is the same on all devices is then summed over these.
     """
     operands = {name: array for name, array in operands.items() if array is not None}
-    axes = {name: getattr(jax.typeof(a), "vma", frozenset()) for name, a in operands.items()}
+    axes = {name: _varying(a) for name, a in operands.items()}
     everywhere = frozenset().union(*axes.values())
     for name, own in axes.items():
         if everywhere - own:
@@ -56,7 +55,14 @@ def _varying_alike(operands: Operands) -> Operands:
     return operands
 
 
-def _bind(primitive: Primitive, order: Names, form: Form, outs: Names, operands: Operands) -> Operands:
+def _varying(array: jax.Array) -> frozenset:
+    """Return the names of the mesh's axes over which an array varies."""
+    return jax.typeof(array).manual_axis_type.varying
+
+
+def _bind(
+    primitive: Primitive, order: Names, form: Form, outs: Names, operands: Operands
+) -> Operands:
     names, arrays = pack(operands, order)
     found = primitive.bind(*arrays, form=form, names=names, outs=outs)
     return dict(zip(outs, found, strict=True))
@@ -80,7 +86,7 @@ def _run(primitive: Primitive, *arrays: jax.Array, **static: Any) -> list[jax.Ar
         return _compiled(primitive, tuple(sorted(static.items())))(*arrays)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _compiled(primitive: Primitive, static: tuple[tuple[str, Any], ...]) -> Callable:
     def run(*arrays: jax.Array) -> list[jax.Array]:
         return primitive.bind(*arrays, **dict(static))

@@ -7,14 +7,14 @@ With ``z = x - mean``, ``r = 1 / sqrt(var + epsilon)``, ``s = scale + scale_offs
     backward   dx = (g s - mean(g s) - z r^2 mean(z g s)) r + stream_g
                dscale = sum_rows(z r g),  dbias = sum_rows(g)
 
-An RMS norm has ``z = x`` and no ``mean``. Statistics are those of `resnorm_jax.ops.statistics`: the mean
-is kept in two parts, ``z = (x - mean) - correction``. Sums over rows and columns are products with
-vectors on a CPU, where XLA has fast code for these, and plain sums elsewhere.
+An RMS norm has ``z = x`` and no ``mean``. Statistics are those of `resnorm_jax.ops.statistics`: the
+mean is kept in two parts, ``z = (x - mean) - correction``. On a CPU weighted sums over rows and
+columns are products with vectors, for which XLA has fast code there; elsewhere plain sums.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -26,37 +26,39 @@ from resnorm_jax.ops.statistics import moments, normalized, statistics_dtype
 
 @dataclass(frozen=True)
 class Sums:
-    """How sums are taken.
+    """How sums of an array times a vector are taken.
 
     Attributes:
       rows: ``(t, w) -> sum_j t[..., j] w[j]``, kept as size 1.
       columns: ``(w, t) -> sum over rows of w t``, for ``w`` of shape ``[..., 1]``.
+      keep: what is done with arrays that are used more than once.
     """
 
     rows: Callable[[jax.Array, jax.Array], jax.Array]
     columns: Callable[[jax.Array, jax.Array], jax.Array]
-
-
-def _product(t: jax.Array, w: jax.Array) -> jax.Array:
-    return jnp.matmul(t, w, precision=lax.Precision.HIGHEST)[..., None]
-
-
-def _weighted(w: jax.Array, t: jax.Array) -> jax.Array:
-    axes = tuple(range(t.ndim - 1))
-    return lax.dot_general(
-        lax.squeeze(w, (w.ndim - 1,)), t, ((axes, axes), ((), ())), precision=lax.Precision.HIGHEST
-    )
+    keep: Callable[[Any], Any]
 
 
 def _leading(t: jax.Array) -> tuple[int, ...]:
     return tuple(range(t.ndim - 1))
 
 
+def _weighted_rows(t: jax.Array, w: jax.Array) -> jax.Array:
+    return jnp.matmul(t, w, precision=lax.Precision.HIGHEST)[..., None]
+
+
+def _weighted_columns(w: jax.Array, t: jax.Array) -> jax.Array:
+    axes, w = _leading(t), lax.squeeze(w, (w.ndim - 1,))
+    return lax.dot_general(w, t, ((axes, axes), ((), ())), precision=lax.Precision.HIGHEST)
+
+
 PLAIN = Sums(
     rows=lambda t, w: jnp.sum(t * _row(w, t), -1, keepdims=True),
     columns=lambda w, t: jnp.sum(w * t, _leading(t)),
+    keep=lambda arrays: arrays,
 )
-PRODUCTS = Sums(rows=_product, columns=_weighted)
+# Without the barriers XLA computes whole arrays again for every product that reads them.
+PRODUCTS = Sums(_weighted_rows, _weighted_columns, lax.optimization_barrier)
 
 
 def forward(form: Form, outs: Names, operands: Operands, sums: Sums = PLAIN) -> Operands:
@@ -65,9 +67,7 @@ def forward(form: Form, outs: Names, operands: Operands, sums: Sums = PLAIN) -> 
     if branch is not None:
         x = x + branch
     wide = x.astype(statistics_dtype(x))
-    ones = jnp.ones(x.shape[-1:], wide.dtype)
-    mean = partial(_mean, sums, w=ones)
-    *kept, rest = moments(wide, mean, form.subtract_mean, form.epsilon)
+    *kept, rest = sums.keep(moments(wide, _mean, form.subtract_mean, form.epsilon, sums.keep))
     y = affine(form, normalized(wide, *kept, rest), operands)
     numbers = dict(zip(STATISTICS, kept, strict=True))
     kept = {name: lax.squeeze(numbers[name], (x.ndim - 1,)) for name in form.statistics}
@@ -75,15 +75,14 @@ def forward(form: Form, outs: Names, operands: Operands, sums: Sums = PLAIN) -> 
 
 
 def tangent(form: Form, outs: Names, operands: Operands, sums: Sums = PLAIN) -> Operands:
-    """Return ``dy``, linear in those of ``dx``, ``dscale``, ``dbias`` that are there; and ``dstream``."""
+    """Return ``dy``, linear in what there is of ``dx``, ``dscale`` and ``dbias``; and ``dstream``."""
     z, r = _centred(operands)
     total = jnp.zeros_like(z)
     if "dx" in operands:
         dx = operands["dx"].astype(z.dtype)
-        ones = jnp.ones(z.shape[-1:], z.dtype)
-        inner = dx - z * (r * r * _mean(sums, z * dx, ones))
+        inner = dx - z * (r * r * _mean(z * dx))
         if form.subtract_mean:
-            inner = inner - _mean(sums, dx, ones)
+            inner = inner - _mean(dx)
         total = inner * r * _row(_scale(form, operands, z), z)
     if "dscale" in operands:
         total = total + z * r * _row(operands["dscale"].astype(z.dtype), z)
@@ -96,13 +95,16 @@ def backward(form: Form, outs: Names, operands: Operands, sums: Sums = PLAIN) ->
     """Return those of ``dx``, ``dscale`` and ``dbias`` that ``outs`` names."""
     z, r = _centred(operands)
     g = operands["g"].astype(z.dtype)
-    product = g * z
+    product = sums.keep(g * z)
     found = {}
     if "dx" in outs:
         scale = _scale(form, operands, z)
-        dx = g * _row(scale, z) - z * (r * r * _mean(sums, product, scale))
-        if form.subtract_mean:
-            dx = dx - _mean(sums, g, scale)
+        along = r * r * sums.rows(product, scale) / z.shape[-1]
+        mean = sums.rows(g, scale) / z.shape[-1] if form.subtract_mean else None
+        along, mean, r = sums.keep((along, mean, r))
+        dx = g * _row(scale, z) - z * along
+        if mean is not None:
+            dx = dx - mean
         dx = dx * r
         if "stream_g" in operands:
             dx = dx + operands["stream_g"].astype(z.dtype)
@@ -110,7 +112,7 @@ def backward(form: Form, outs: Names, operands: Operands, sums: Sums = PLAIN) ->
     if "dscale" in outs:
         found["dscale"] = sums.columns(r, product).astype(operands["scale"].dtype)
     if "dbias" in outs:
-        found["dbias"] = sums.columns(jnp.ones_like(r), g).astype(form.bias_dtype)
+        found["dbias"] = jnp.sum(g, _leading(g)).astype(form.bias_dtype)
     return found
 
 
@@ -144,5 +146,5 @@ def _row(vector: jax.Array, like: jax.Array) -> jax.Array:
     return lax.expand_dims(vector, range(like.ndim - 1))
 
 
-def _mean(sums: Sums, t: jax.Array, w: jax.Array) -> jax.Array:
-    return sums.rows(t, w) / t.shape[-1]
+def _mean(t: jax.Array) -> jax.Array:
+    return jnp.mean(t, -1, keepdims=True)

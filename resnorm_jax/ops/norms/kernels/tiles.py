@@ -1,4 +1,4 @@
-"""How rows are dealt out to a kernel's programs, by device and width: a table, and a rule for others."""
+"""How rows are dealt out to a kernel's programs: a table by device and width, and a rule."""
 
 import json
 from dataclasses import dataclass
@@ -6,6 +6,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+KEYS = ("device", "operation", "width", "dtype", "rows", "warps", "programs", "source")
 TABLE = Path(__file__).with_name("tiles.json")
 
 

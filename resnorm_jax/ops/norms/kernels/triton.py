@@ -1,12 +1,13 @@
 """The adapter to Pallas' Triton lowering, and the two kernels in it.
 
-A program of the forward kernel takes a few rows. Where a row fits the registers it is read once; a wider
-one is read in blocks of columns, three times, the second and third from the cache. A program of the
-backward kernel walks over many rows and keeps the sums of ``dscale`` and ``dbias`` in registers: it
-leaves one row of partial sums, and these are summed in a fixed order, so that equal inputs give equal
-bits. Statistics are the corrected two-pass ones of `resnorm_jax.ops.statistics`, digit by digit.
+A program of the forward kernel takes a few rows. Where a row fits the registers it is read once; a
+wider one is read in blocks of columns, three times, the second and third from the cache. A program
+of the backward kernel walks over many rows and keeps the sums of ``dscale`` and ``dbias`` in
+registers: it leaves one row of partial sums, and these are summed in a fixed order, so that equal
+inputs give equal bits. Statistics are the corrected two-pass ones of `resnorm_jax.ops.statistics`.
 
-Everything that knows Pallas is in this file: another compiler takes its place by the same two functions.
+Everything that knows Pallas is in this file. Another compiler can take its place by `forward`,
+`backward`, `unavailable` and `device_kind`.
 """
 
 import functools
@@ -49,7 +50,7 @@ def forward(
     """As `reference.forward`, by one kernel."""
     x, rows = _as_rows(operands)
     shapes = {"y": (x.shape, form.dtype), "stream": (x.shape, x.dtype)}
-    numbers = {name: (x.shape[:1], F32) for name in form.statistics}
+    numbers = dict.fromkeys(form.statistics, (x.shape[:1], F32))
     out_shapes = {name: {**shapes, **numbers}[name] for name in outs}
     block = min(_power(x.shape[1]), BLOCK["forward"])
     grid = -(-x.shape[0] // tile.rows)
@@ -75,7 +76,8 @@ def backward(
         out_shapes = {name: shapes[name] for name in in_kernel}
         body = functools.partial(_backward, form, x.shape, tile.rows, block, each)
         found = _call("norm_backward", body, programs, tile, rows, out_shapes, interpret)
-    found |= reference.backward(form, tuple(n for n in outs if n not in found), operands)
+    if len(in_kernel) < len(outs):
+        found |= reference.backward(form, tuple(n for n in outs if n not in found), operands)
     dtypes = {"dbias": form.bias_dtype, "dscale": getattr(operands.get("scale"), "dtype", None)}
     for name in set(in_kernel) - {"dx"}:
         found[name] = jnp.sum(found[name], 0).astype(dtypes[name])
@@ -123,10 +125,11 @@ def _call(
         body(dict(zip((*operands, *out_shapes), references, strict=True)))
 
     kernel.__name__ = kernel.__qualname__ = name
+    varying = {"manual_axis_type": jax.typeof(operands["x"]).manual_axis_type}  # under shard_map
     found = pl.pallas_call(
         kernel,
         grid=(programs,),
-        out_shape=[jax.ShapeDtypeStruct(*shape) for shape in out_shapes.values()],
+        out_shape=[jax.ShapeDtypeStruct(*shape, **varying) for shape in out_shapes.values()],
         compiler_params=triton.CompilerParams(num_warps=tile.warps, num_stages=1),
         interpret=interpret,
         name=name,
@@ -205,7 +208,7 @@ class _Rows:
         else:
             zeros = tuple(jnp.zeros((self.rows.shape[0], self.block), F32) for _ in terms)
             totals = _loop(self.blocks, add, zeros)
-        return [jnp.sum(t, 1, keepdims=True) for t in totals]
+        return [_across(t) for t in totals]
 
     def each(self, action: Callable[[Any], None]) -> None:
         """Do something with each block of columns."""
@@ -227,9 +230,7 @@ class _Rows:
         return lambda j: block
 
 
-def _forward(
-    form: Form, shape: tuple[int, int], count: int, block: int, refs: Operands
-) -> None:
+def _forward(form: Form, shape: tuple[int, int], count: int, block: int, refs: Operands) -> None:
     from jax.experimental import pallas as pl
 
     rows = _Rows(refs, shape, pl.program_id(0) * count + _indices(count), block)
@@ -322,7 +323,9 @@ def _backward(
     def step(i: Any, sums: tuple) -> tuple:
         rows = _Rows(refs, shape, (program * each + i) * count + _indices(count), block)
         terms = _rows_backward(form, rows, scale)
-        return tuple(s + jnp.sum(terms[n], 0, keepdims=True) for s, n in zip(sums, wanted, strict=True))
+        return tuple(
+            s + jnp.sum(terms[n], 0, keepdims=True) for s, n in zip(sums, wanted, strict=True)
+        )
 
     zeros = tuple(jnp.zeros((1, block), F32) for _ in wanted)
     for name, total in zip(wanted, _loop(each, step, zeros), strict=True):
@@ -363,6 +366,11 @@ def _rows_backward(form: Form, rows: _Rows, scale: Any) -> Operands:
     if "dscale" in refs or "dbias" in refs:
         return {"dscale": g(0) * (z(0) * r), "dbias": g(0)}
     return {}
+
+
+def _across(t: jax.Array) -> jax.Array:
+    """Sum over columns; a GPU takes the sum of a thread's few elements, then a tree of these."""
+    return jnp.sum(t, 1, keepdims=True)
 
 
 def _indices(count: int) -> jax.Array:
