@@ -17,12 +17,17 @@ COMMANDS = {
     "bench": "speed, memory and accuracy beside flax.linen and PyTorch",
 }
 KEEPING = ("evaluate", "predict", "lab")  # commands that keep compiled programs
+COMPUTING = ("train", "evaluate", "predict", "lab", "bench")
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run a subcommand; return the exit status."""
     arguments = sys.argv[1:] if argv is None else argv
     with ending_at_once():
+        if argv is None and arguments and arguments[0] in COMPUTING:
+            from resnorm_jax.cli.large_pages import start_with_large_pages
+
+            start_with_large_pages()
         from resnorm_jax.cli.errors import guarded
     return guarded(lambda: _main(arguments))
 

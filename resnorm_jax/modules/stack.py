@@ -152,7 +152,7 @@ class TransformerStack(LayerFields):
         )
         if policy is None or every == 1 or self.is_initializing():
             if policy is not None:
-                # In a loop XLA cannot join what is computed again to what was computed before.
+                # Unrolled, XLA would take what was computed before in place of computing it again.
                 step = nn.remat(step, policy=policy, prevent_cse=unroll > 1)
             return scanned(step, length=count, unroll=unroll)(layer, flow, varying)
         return _run_blocks(step, layer, flow, varying, scanned, policy, count, every)
