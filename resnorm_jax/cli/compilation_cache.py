@@ -12,6 +12,7 @@ import stat
 import sys
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from resnorm_jax.errors import UserError
 from resnorm_jax.reporting.files import write_bytes
@@ -79,7 +80,7 @@ def keep_programs() -> None:
     """
     import jax
 
-    config = jax.config
+    config: Any = jax.config
     off = os.environ.get(SWITCH, "1").lower() in ("0", "false", "off", "n", "no", "f")
     if off or not config.jax_enable_compilation_cache:
         config.update("jax_enable_compilation_cache", False)
