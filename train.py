@@ -14,6 +14,9 @@ if __name__ == "__main__":
         from resnorm_jax.cli.start import ending_at_once
 
         with ending_at_once():
+            from resnorm_jax.cli.large_pages import start_with_large_pages
+
+            start_with_large_pages()
             from resnorm_jax.cli.train import main
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

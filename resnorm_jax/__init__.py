@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from resnorm_jax.version import __version__
 
 if TYPE_CHECKING:  # for type checkers and editors; at run time see __getattr__
-    from resnorm_jax import arrangements, article, norms, streams
+    from resnorm_jax import arrangements, article, norms, streams, testing
     from resnorm_jax.modules.attention import MultiHeadAttention
     from resnorm_jax.modules.classifier import SequenceClassifier
     from resnorm_jax.modules.decoder import TransformerDecoder, TransformerDecoderLayer
@@ -36,6 +36,7 @@ if TYPE_CHECKING:  # for type checkers and editors; at run time see __getattr__
     from resnorm_jax.modules.residual_block import ResidualBlock
     from resnorm_jax.norms.batch import BatchNorm, GroupNorm
     from resnorm_jax.norms.layer import LayerNorm, RMSNorm
+    from resnorm_jax.norms.named import Norm
     from resnorm_jax.norms.power import PowerNorm
     from resnorm_jax.ops.attention import masked_attention
     from resnorm_jax.ops.norms import (
@@ -47,6 +48,7 @@ if TYPE_CHECKING:  # for type checkers and editors; at run time see __getattr__
     )
     from resnorm_jax.ops.residual import drop_path, residual
     from resnorm_jax.planning import plan
+    from resnorm_jax.runs import load_config, load_run, train
 
 _HOMES = {
     "modules.attention": ("MultiHeadAttention",),
@@ -58,14 +60,16 @@ _HOMES = {
     "modules.residual_block": ("ResidualBlock",),
     "norms.batch": ("BatchNorm", "GroupNorm"),
     "norms.layer": ("LayerNorm", "RMSNorm"),
+    "norms.named": ("Norm",),
     "norms.power": ("PowerNorm",),
     "ops.attention": ("masked_attention",),
     "ops.norms": ("add_layer_norm", "add_rms_norm", "layer_norm", "rms_norm", "std_layer_norm"),
     "ops.residual": ("drop_path", "residual"),
     "planning": ("plan",),
+    "runs": ("load_config", "load_run", "train"),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
-_FACES = ("arrangements", "article", "norms", "streams")
+_FACES = ("arrangements", "article", "norms", "streams", "testing")
 
 
 def __getattr__(name: str) -> Any:
@@ -90,6 +94,7 @@ __all__ = [
     "GroupNorm",
     "LayerNorm",
     "MultiHeadAttention",
+    "Norm",
     "PatchEmbedding",
     "PowerNorm",
     "RMSNorm",
@@ -108,6 +113,8 @@ __all__ = [
     "drop_path",
     "layer_norm",
     "layer_parameters",
+    "load_config",
+    "load_run",
     "masked_attention",
     "norms",
     "plan",
@@ -115,4 +122,6 @@ __all__ = [
     "rms_norm",
     "std_layer_norm",
     "streams",
+    "testing",
+    "train",
 ]

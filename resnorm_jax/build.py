@@ -1,6 +1,7 @@
 """From a checked config to objects. The one place that joins the two."""
 
 import math
+from collections.abc import Mapping
 from typing import Any, cast
 
 import flax.linen as nn
@@ -16,7 +17,7 @@ from resnorm_jax.modules.encoder import TransformerEncoder
 from resnorm_jax.modules.front_ends import FeatureEmbedding, PatchEmbedding, TokenEmbedding
 from resnorm_jax.modules.pooling import POOLING
 from resnorm_jax.modules.positions import POSITIONS
-from resnorm_jax.ops.attention import Implementation, choose_attention
+from resnorm_jax.ops.attention import Implementation, choose_attention, why_not_cudnn
 from resnorm_jax.planning import FeedForwardPlan, Plan
 
 PATCH = 2
@@ -54,37 +55,60 @@ def build_model(config: Config, meta: dict[str, Any]) -> SequenceClassifier:
     )
 
 
-def attention_of(config: Config, meta: dict[str, Any]) -> Implementation:
+def attention_of(config: Config, meta: dict[str, Any]) -> Implementation | None:
     """Return how a run computes attention: as the config says, or what suits its longest sequence.
 
-    Raises:
-      UserError: for NVIDIA's kernel where it cannot be.
+    None is NVIDIA's kernel where a model is called with lengths, as in training, and elsewhere, as in
+    the lab, what suits the lengths: chosen at every call.
     """
-    model, chosen = config.model, config.model.attention
-    if chosen == "cudnn":
-        _check_cudnn(config)
-    if chosen == "auto":
-        longest = _max_length(model, meta)
-        return choose_attention(longest, longest)
+    chosen = config.model.attention
+    if chosen in ("auto", "cudnn"):
+        longest = _max_length(config.model, meta)
+        cudnn = cudnn_refused(config, meta) is None
+        return None if cudnn else choose_attention(longest, longest)
     return cast(Implementation, chosen)
 
 
-def kernel_and_stride(model: ModelConfig) -> tuple[int, int]:
-    """Return how many positions of features a token sees, and how many lie from one to the next."""
-    stride = model.stride or 1
+def cudnn_refused(config: Config, meta: dict[str, Any]) -> str | None:
+    """Return why NVIDIA's attention does not serve a run, or None where it does."""
+    if meta["kind"] == "images":
+        return "it takes lengths, and images have none"
+    model, longest = config.model, _max_length(config.model, meta)
+    longest += POOLING.get(model.pooling).class_token
+    shape = (1, longest, model.heads, model.width // model.heads)
+    asked = jax.ShapeDtypeStruct(shape, jnp.dtype(config.train.precision))
+    return why_not_cudnn(asked, asked, dropout=model.attention_dropout)
+
+
+def check_attention(config: Config, meta: dict[str, Any]) -> None:
+    """Raise UserError where the config asks for NVIDIA's attention, and it cannot be."""
+    reason = cudnn_refused(config, meta) if config.model.attention == "cudnn" else None
+    if reason is not None:
+        raise UserError(f"config.model.attention: 'cudnn': {reason}; take attention=auto")
+
+
+def attention_line(config: Config, meta: dict[str, Any]) -> str:
+    """Return the line in which a run says how it computes attention and, if asked to choose, why."""
+    chosen = attention_of(config, meta)
+    if chosen is None:
+        return "attention: cudnn, by lengths"
+    why = f"; not cudnn: {cudnn_refused(config, meta)}" if config.model.attention == "auto" else ""
+    return f"attention: {chosen}{why}"
+
+
+def told_lengths(model: SequenceClassifier) -> bool:
+    """Return whether a model is told lengths in place of a mask: where NVIDIA's attention serves."""
+    return isinstance(model.encoder, TransformerEncoder) and model.encoder.attention is None
+
+
+def kernel_and_stride(model: ModelConfig, meta: Mapping[str, Any]) -> tuple[int, int]:
+    """Return how many positions of features a token sees, and how many lie from one to the next.
+
+    Where the config gives neither they are the data's: see `resnorm_jax.data.describe`.
+    """
+    given = model.kernel or model.stride
+    stride = model.stride or (1 if given else meta.get("stride", 1))
     return model.kernel or stride, stride
-
-
-def _check_cudnn(config: Config) -> None:
-    backend, dropout = jax.default_backend(), config.model.attention_dropout
-    needs = {
-        f"a GPU, and JAX runs on {backend}": backend == "gpu",
-        "train.precision=bfloat16": config.train.precision == "bfloat16",
-        f"attention_dropout=0, and it is {dropout}": dropout == 0,
-    }
-    for what, there in needs.items():
-        if not there:
-            raise UserError(f"config.model.attention: 'cudnn' needs {what}; take attention=auto")
 
 
 def slot_norms(model: ModelConfig) -> dict[str, str]:
@@ -114,7 +138,7 @@ def check_names(model: ModelConfig) -> Plan:
             f"model.width {model.width} / model.heads {model.heads} has {model.width // model.heads}; "
             "give heads of an even width"
         )
-    kernel, stride = kernel_and_stride(model)
+    kernel, stride = kernel_and_stride(model, {})
     if kernel < stride:
         raise UserError(
             f"config.model.kernel: {kernel} is under model.stride {stride}: no token would see the "
@@ -135,7 +159,7 @@ def _kernels(planned: Plan) -> int:
 def _check_data(config: Config, meta: dict[str, Any]) -> None:
     """Check what grows with the data: arrays that no machine holds, a kernel that sees padding."""
     model, longest = config.model, _max_length(config.model, meta)
-    kernel, stride = kernel_and_stride(model)
+    kernel, stride = kernel_and_stride(model, meta)
     rows = config.train.batch_size // config.train.accumulate
     size = max(model.width, stride * math.prod(meta["shape"]))
     _check_bytes("train.batch_size", f"{rows} rows of {longest} x {size}", rows * longest * size)
@@ -191,7 +215,7 @@ def _encoder(
 def _front_end(
     model: ModelConfig, meta: dict[str, Any], dtype: Any, embedding_gain: float
 ) -> nn.Module:
-    kernel, stride = kernel_and_stride(model)
+    kernel, stride = kernel_and_stride(model, meta)
     makers = {
         "tokens": lambda: TokenEmbedding(
             model.width, len(meta["vocabulary"]), embedding_gain, dtype=dtype
@@ -203,7 +227,7 @@ def _front_end(
 
 
 def _max_length(model: ModelConfig, meta: dict[str, Any]) -> int:
-    stride = kernel_and_stride(model)[1]
+    stride = kernel_and_stride(model, meta)[1]
     longest = -(-meta["max_length"] // stride)
     if meta["kind"] == "images":
         height, width = meta["shape"][:2]

@@ -7,7 +7,7 @@ source does not read, is an error.
 
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
-from typing import Any
+from typing import Any, Literal
 
 from ml_collections import ConfigDict, config_dict
 
@@ -25,8 +25,10 @@ from resnorm_jax.schema import (
     kinds,
     number,
     option,
+    or_words,
     over_zero,
     told,
+    words_of,
 )
 from resnorm_jax.sizes import RATE, SIZES, STEPS
 
@@ -92,9 +94,17 @@ class ModelConfig:
         over_zero(1024),
     )
     stride: int | None = option(
-        None, "features only: positions from one token to the next, 1 if not given", over_zero(1024)
+        None,
+        "features only: positions from one token to the next; if neither it nor kernel is given, 1, or "
+        "what leaves the longest row at most 512 tokens",
+        over_zero(1024),
     )
-    unroll: int = option(1, "layers unrolled in each step of the scan", SIZES["depth"])
+    unroll: int | Literal["auto"] = option(
+        "auto",
+        "layers unrolled in each step of the scan, or what suits the backend and the depth (auto)",
+        SIZES["depth"],
+        choices=("auto",),
+    )
     remat: str = option("none", "what the backward pass computes again")
     remat_every: int = option(1, "layers between carries that are kept, with remat", SIZES["depth"])
 
@@ -153,9 +163,17 @@ class TrainConfig:
         None, "steps; checkpoints at multiples of it stay for good", POSITIVE
     )
     keep_best: int = option(1, "best checkpoints that stay, with select=best", POSITIVE)
-    buckets: int = option(3, "padded lengths, hence compiled shapes", over_zero(1000))
+    buckets: int = option(
+        8,
+        "most padded lengths; fewer where a length saves less than the time to compile for it",
+        over_zero(1000),
+    )
     scale: bool = option(
         True, "features: zero mean and unit variance by channel, from training rows"
+    )
+    deterministic: bool = option(
+        True,
+        "on a GPU: only operations, and a choice of kernels, that give the same bits each time",
     )
     nonfinite: str = option(
         "abort",
@@ -185,6 +203,11 @@ class Config:
     )
     seeds: int = option(1, "how many runs, with seeds seed, seed + 1, ...", over_zero(10**5))
     devices: int = option(0, "how many local devices; 0 for all", from_zero(10**5))
+    profile: str = option(
+        "none",
+        "steps: a trace of ten steps is written into the run directory, once they compile nothing",
+        choices=("none", "steps"),
+    )
 
     def to_dict(self) -> dict[str, Any]:
         """Return nested plain dictionaries, as written to ``config.json``."""
@@ -318,6 +341,8 @@ def _section(
             out[f.name] = _section(kind, given.get(f.name, {}), f"{path}.{f.name}")
         elif f.name not in skip:
             value = values.get(f.name, f.default if f.default is not MISSING else None)
+            if words_of(cls, f.name):
+                value = config_dict.FieldReference(value, field_type=(kind, str))
             out[f.name] = _placeholder(kind, value) if optional else value
     return out
 
@@ -371,19 +396,29 @@ def _assign(config: ConfigDict, path: str, value: Any) -> None:
     config[leaf] = value
 
 
-def _optional(path: str) -> bool:
-    """Whether the field at a dotted path may be None; options of data sources may not."""
+def _declared(path: str) -> tuple[Any, bool, tuple[str, ...]]:
+    """Return a field's type, whether it may be None, and words that may stand for its number.
+
+    Options of data sources may not be None, and have no such words.
+    """
     kind: Any = Config
+    optional = False
+    words: tuple[str, ...] = ()
     for name in path.split("."):
         if not is_dataclass(kind):
-            return False
+            return None, False, ()
+        words = words_of(kind, name)
         kind, optional = kinds(kind)[name]
-    return optional
+    return kind, optional, words
 
 
 def _parse(path: str, text: str, kind: type) -> Any:
-    if text.lower() == "none" and _optional(path):
+    declared, optional, words = _declared(path)
+    if text.lower() == "none" and optional:
         return None
+    if text in words:
+        return text
+    kind = declared if words else kind
     if kind is bool:
         return check_choice(path, text.lower(), ("true", "false")) == "true"
     if kind not in (int, float):
@@ -391,7 +426,8 @@ def _parse(path: str, text: str, kind: type) -> Any:
     try:
         return number(text, kind)
     except UserError as error:
-        raise UserError(f"config.{path}: {error}") from None
+        said = f"{told(repr(text))} is not {or_words(kind, words)}" if words else error
+        raise UserError(f"config.{path}: {said}") from None
 
 
 def _check_divisors(config: Config) -> None:

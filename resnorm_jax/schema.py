@@ -118,7 +118,10 @@ KEY_SEED = between(0, 2**32 - 1)  # JAX makes its keys of 32 bits: seed 2**32 wo
 def option(
     default: Any, help: str, rule: Rule | None = None, *, choices: Iterable[str] = ()
 ) -> Any:
-    """Return a dataclass field with its default, a line of help, and a rule or choices."""
+    """Return a dataclass field with its default, a line of help, and a rule or choices.
+
+    Choices of a number are words that may stand in its place: ``int | Literal["auto"]``.
+    """
     return field(default=default, metadata={"help": help, "rule": rule, "choices": tuple(choices)})
 
 
@@ -129,14 +132,27 @@ def kinds(section: Any) -> dict[str, tuple[Any, bool]]:
 
 
 def _kind(hint: Any) -> tuple[Any, bool]:
-    if isinstance(hint, types.UnionType):
-        return next(k for k in typing.get_args(hint) if k is not type(None)), True
-    return hint, False
+    if typing.get_origin(hint) not in (types.UnionType, typing.Union):
+        return hint, False
+    parts = typing.get_args(hint)
+    plain = (k for k in parts if isinstance(k, type) and k is not type(None))
+    return next(plain), type(None) in parts
 
 
 def kind_name(kind: type) -> str:
     """Return a type as a person says it: ``"a whole number"``."""
     return {int: "a whole number", float: "a number", bool: "true or false"}.get(kind, "a string")
+
+
+def words_of(section: Any, name: str) -> tuple[str, ...]:
+    """Return the words that may stand in the place of a field's number."""
+    (found,) = (f for f in fields(section) if f.name == name)
+    return found.metadata.get("choices", ()) if kinds(section)[name][0] in (int, float) else ()
+
+
+def or_words(kind: type, words: Iterable[str]) -> str:
+    """Return what a field takes, as a person says it: ``"a whole number or 'auto'"``."""
+    return " or ".join([kind_name(kind), *map(repr, words)])
 
 
 DIGITS = re.compile(r"[+-]?[0-9]+")
@@ -213,6 +229,11 @@ def checked(
             made[f.name] = section_of(**checked(section_of, value, f"{path}{f.name}."))
         elif value is None and optional:
             made[f.name] = None
+        elif isinstance(value, str) and (words := words_of(section, f.name)):
+            if value not in words:
+                said = f"{told(repr(value))} is not {or_words(kind, words)}"
+                raise UserError(f"{path}{f.name}: {said}")
+            made[f.name] = value
         elif not _fits(value, kind):
             raise UserError(f"{path}{f.name}: {mistyped(value, kind)}")
         else:
@@ -242,5 +263,5 @@ def _fits(value: Any, kind: type) -> bool:
 def _check(metadata: Mapping[str, Any], path: str, value: Any) -> None:
     if metadata.get("rule"):
         metadata["rule"].check(path, value)
-    if metadata.get("choices"):
+    if metadata.get("choices") and isinstance(value, str):
         check_choice(path, value, metadata["choices"])

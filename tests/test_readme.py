@@ -1,4 +1,4 @@
-"""The README is true: its code runs, its files exist, its table is the package's."""
+"""The READMEs are true: their code runs, their files exist, their tables are the package's."""
 
 import json
 import re
@@ -17,7 +17,13 @@ from resnorm_jax.schemes import ARRANGEMENTS, STREAMS
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+FOLDERS = {path.parent.name: path.read_text() for path in ROOT.glob("resnorm_jax/*/README.md")}
+BLOCKS = [
+    (name, block)
+    for name, text in {"": README, **FOLDERS}.items()
+    for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    if "import resnorm_jax as rn" in block
+]
 
 
 @pytest.fixture(autouse=True)
@@ -33,7 +39,8 @@ def _tables_as_before():
 @pytest.mark.parametrize("index", every(range(len(BLOCKS))))
 def test_python_blocks_run(index):
     space: dict = {}
-    exec(compile(BLOCKS[index], f"README block {index}", "exec"), space)
+    name, block = BLOCKS[index]
+    exec(compile(block, f"{name}/README.md", "exec"), space)
     assert "rn" in space
     if "logits" in space:
         assert space["logits"].shape == (4, 9)
@@ -44,12 +51,23 @@ def test_python_blocks_run(index):
 
 
 def test_there_are_blocks():
-    assert len(BLOCKS) >= 2
+    assert {"", "schemes", "norms", "article", "testing"} <= {name for name, _ in BLOCKS}
+
+
+def test_a_stranger_can_read_it_in_minutes():
+    assert len(README.splitlines()) <= 150
+
+
+def test_links_lead_to_files():
+    places = {ROOT: README} | {ROOT / "resnorm_jax" / n: text for n, text in FOLDERS.items()}
+    links = [(p, link) for p, t in places.items() for link in re.findall(r"\]\(([^)#]+)\)", t)]
+    assert len(links) > 15
+    assert [link for p, link in links if ":" not in link and not (p / link).exists()] == []
 
 
 def test_commands_name_configs_that_exist():
-    named = re.findall(r"--config=(configs/\w+\.py)", README)
-    assert len(named) >= 6
+    named = re.findall(r"\bconfigs/\w+\.py", "".join([README, *FOLDERS.values()]))
+    assert len(named) >= 15
     assert [n for n in named if not (ROOT / n).is_file()] == []
 
 
@@ -80,20 +98,21 @@ def test_the_table_by_depth_is_of_the_committed_results():
     assert set(found) == {(name, depth) for name in measured for depth in (3, 24)}
     assert len(measured) >= 65
     assert measured <= set(arrangements.names())
-    lines = re.findall(r"^\| `(\w+)` \| ([\d.]+) \(([\d.]+)\) \| ([\d.]+) \(", README, re.MULTILINE)
+    text = FOLDERS["bench"]
+    lines = re.findall(r"^\| `(\w+)` \| ([\d.]+) \(([\d.]+)\) \| ([\d.]+) \(", text, re.MULTILINE)
     assert {line[0] for line in lines} == {n for n in measured if arrangements.get(n).usual}
     for name, shallow, spread, deep in lines:
         rows = found[name, 3], found[name, 24]
         assert [f"{100 * row['accuracy']:.2f}" for row in rows] == [shallow, deep]
         assert f"{100 * rows[0]['sd']:.2f}" == spread
     over = sum(found[name, 24]["accuracy"] > 0.9 for name in measured)
-    assert f"of all {len(measured)}, {over} have over 90 %" in README
+    assert f"of all {len(measured)}, {over} have over 90 %" in text
 
 
 def test_the_table_of_certificates_is_of_the_committed_results():
     path = ROOT / "resnorm_jax" / "lab" / "results" / "certify_cpu.json"
     checks = json.loads(path.read_text())["checks"]
-    table = README.partition("<!-- certify -->\n")[2].partition("<!-- end certify -->")[0]
+    table = FOLDERS["lab"].partition("<!-- certify -->\n")[2].partition("<!-- end certify -->")[0]
     lines = table.splitlines()[2:]
     assert len(lines) == len(checks) >= 5
     assert {"calibration", "held out: data"} <= {check["use"] for check in checks}

@@ -7,6 +7,13 @@ from collections.abc import Callable
 
 from resnorm_jax.errors import DivergedError, Preempted, UserError
 
+# Without the package's own dependencies, as in a checkout that was never installed.
+REQUIRED = (
+    "absl", "chex", "flax", "grain", "jax", "jaxlib", "ml_collections", "numpy", "optax", "orbax",
+    "rich", "scipy",
+)  # fmt: skip
+INSTALL = 'in a checkout run pip install -e ".[all]", elsewhere pip install "resnorm_jax[all]"'
+
 
 def guarded(command: Callable[[], int | None]) -> int:
     """Run a command; return its exit status.
@@ -26,6 +33,11 @@ def guarded(command: Callable[[], int | None]) -> int:
         name, saved = signal.Signals(stop.number).name, stop.saved or "all that was done is saved"
         print(f"{name}: {saved}; the same command goes on from there", file=sys.stderr)
         return 128 + stop.number
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in REQUIRED:
+            raise
+        print(f"error: {error.name} is not installed; {INSTALL}", file=sys.stderr)
+        return 2
     except BrokenPipeError:  # whoever read the output, such as head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from resnorm_jax.cli.arguments import Parser
+from resnorm_jax.cli.compilation_cache import keep_programs
 from resnorm_jax.cli.outputs import check_file
 from resnorm_jax.cli.start import ending_at_once
 from resnorm_jax.errors import UserError
@@ -42,6 +43,7 @@ def _evaluate(chosen: argparse.Namespace) -> None:
         from resnorm_jax.reporting.tables import per_class_table, result_table, runtime_line
         from resnorm_jax.training.saved_run import load_trained
 
+    keep_programs()
     console = Console()
     console.print(runtime_line(), highlight=False)
     trained = load_trained(chosen.run, chosen.seed, chosen.checkpoint)

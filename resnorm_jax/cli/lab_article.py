@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from resnorm_jax.cli.arguments import Parser
+from resnorm_jax.cli.compilation_cache import keep_programs
 from resnorm_jax.cli.outputs import check_folder
 from resnorm_jax.cli.start import ending_at_once
 from resnorm_jax.errors import UserError
@@ -58,6 +59,7 @@ def _run(arguments: argparse.Namespace) -> int:
     settings = QUICK if arguments.quick else Settings()
     if arguments.seeds is not None:
         settings = replace(settings, seeds=arguments.seeds)
+    keep_programs()
     console, began = Console(), time.monotonic()
     console.print(runtime_line(), markup=False, highlight=False, soft_wrap=True)
     with Progress("article", len(PARTS), console=console) as progress:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from resnorm_jax.cli.arguments import Parser
+from resnorm_jax.cli.compilation_cache import keep_programs
 from resnorm_jax.cli.lab_common import arrangement_names, read_config
 from resnorm_jax.cli.outputs import check_folder
 from resnorm_jax.cli.start import ending_at_once
@@ -57,6 +58,7 @@ def _certify(config: Any, names: Sequence[str], grids: Sequence[Any], output: Pa
         from resnorm_jax.reporting.tables import runtime_line
         from resnorm_jax.training.run_data import data_line, prepare_data
 
+    keep_programs()
     console = Console()
     console.print(runtime_line(), highlight=False)
     dataset = prepare_data(config)

@@ -17,10 +17,10 @@ def read_config(text: str) -> "Config":
     """Return the checked config of ``FILE.py[:ARGUMENT]``."""
     # Imported here, as below: --help should not wait for jax.
     with ending_at_once():
-        from resnorm_jax.cli.config_file import load_config
         from resnorm_jax.config import from_dict
+        from resnorm_jax.config_file import read_config
 
-    return from_dict(load_config(text).to_dict())
+    return from_dict(read_config(text).to_dict())
 
 
 def arrangement_names(text: str) -> tuple[str, ...]:

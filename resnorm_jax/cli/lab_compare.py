@@ -4,12 +4,13 @@ import os
 from pathlib import Path
 
 from resnorm_jax.cli.arguments import Parser
+from resnorm_jax.cli.compilation_cache import keep_programs
 from resnorm_jax.cli.lab_common import arrangement_names, depths, numbers, read_config
 from resnorm_jax.cli.outputs import check_folder
 from resnorm_jax.cli.start import ending_at_once
 from resnorm_jax.sizes import STEPS
 
-DEFAULT = "configs/digits.py"
+DEFAULT = "digits"
 
 
 def main(argv: list[str]) -> int:
@@ -19,7 +20,7 @@ def main(argv: list[str]) -> int:
         description="Train arrangements x depths x seeds x learning rates under one config. Killed "
         "at any moment and started again with the same command, it goes on.",
     )
-    parser.add_argument("--config", default=DEFAULT, help="FILE.py[:ARGUMENT], as train.py's")
+    parser.add_argument("--config", default=DEFAULT, help="CONFIG[:ARGUMENT], as resnorm train's")
     parser.add_argument(
         "--arrangements", default="usual", help="names by comma, `usual` (the default) or `all`"
     )
@@ -44,6 +45,7 @@ def main(argv: list[str]) -> int:
         from resnorm_jax.reporting.tables import runtime_line
         from resnorm_jax.training.run_data import data_line, prepare_data
 
+    keep_programs()
     console = Console()
     console.print(runtime_line(), highlight=False)
     dataset = prepare_data(config)

@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from resnorm_jax.cli.arguments import Parser
+from resnorm_jax.cli.compilation_cache import keep_programs
 from resnorm_jax.cli.outputs import check_folder
 from resnorm_jax.errors import UserError, check_choice
 from resnorm_jax.lab.pruning.layers import ORDERS
@@ -43,6 +44,7 @@ def main(argv: list[str]) -> int:
         next(o for o in ORDERS if o.name == chosen.order),
     )
     folder = check_folder("--output", chosen.output or chosen.run / "prune", FILES)
+    keep_programs()
     console = Console()
     console.print(runtime_line(), highlight=False)
     report = measure(chosen, plan, console)

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from resnorm_jax.cli.arguments import Parser
-from resnorm_jax.cli.config_file import load_config
+from resnorm_jax.cli.compilation_cache import keep_programs
 from resnorm_jax.cli.outputs import check_folder
 from resnorm_jax.cli.start import ending_at_once
 from resnorm_jax.cli.train import DEFAULT
+from resnorm_jax.config_file import read_config
 from resnorm_jax.errors import UserError
 from resnorm_jax.schema import KEY_SEED, POSITIVE
 
@@ -47,6 +48,7 @@ def _signal(chosen: argparse.Namespace) -> None:
     if chosen.output is not None:
         check_folder("--output", chosen.output)
     given = _subjects(chosen)
+    keep_programs()
     console = Console()
     console.print(runtime_line(), highlight=False)
     found: dict[str, Signals] = {}
@@ -63,7 +65,7 @@ def _signal(chosen: argparse.Namespace) -> None:
 def _parser() -> Parser:
     parser = Parser(prog="resnorm lab signal", description=ABOUT)
     parser.add_argument("run", type=Path, nargs="?", help="run directory; a config if left out")
-    parser.add_argument("--config", help=f"FILE.py[:ARGUMENT] as train.py takes; {DEFAULT}")
+    parser.add_argument("--config", help=f"CONFIG[:ARGUMENT], as resnorm train's; {DEFAULT}")
     parser.add_argument("--arrangements", default="", help="A,B,..., or all; the config's own")
     parser.add_argument("--only", default="", help="statistics A,B,...; all if left out")
     parser.add_number("--rows", int, POSITIVE, default=4, help="examples for the Jacobian")
@@ -94,7 +96,7 @@ def _subjects(chosen: argparse.Namespace) -> "list[Subject]":
         return [trained_subject(chosen.run, chosen.seed, chosen.checkpoint)]
     if chosen.checkpoint:
         raise UserError("--checkpoint: not read without a run directory")
-    config = load_config(chosen.config or DEFAULT)
+    config = read_config(chosen.config or DEFAULT)
     if chosen.seed is not None:
         config.seed = chosen.seed
     return subjects(from_dict(config.to_dict()), names)

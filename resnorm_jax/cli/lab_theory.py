@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resnorm_jax.cli.arguments import Parser
+from resnorm_jax.cli.compilation_cache import keep_programs
 from resnorm_jax.cli.outputs import check_folder
 from resnorm_jax.cli.start import ending_at_once
 from resnorm_jax.schema import between
@@ -77,6 +78,7 @@ def _measure(claims: Any, seeds: int | None, output: Path, console: "Console") -
         from resnorm_jax.reporting.progress import Progress
         from resnorm_jax.reporting.tables import runtime_line
 
+    keep_programs()
     _say(console, runtime_line(), busy_note())
     # Steps are estimated seconds, so that the time left is right where claims differ a hundredfold.
     costs = {claim.id: max(1, round(claim.seconds)) for claim in claims}

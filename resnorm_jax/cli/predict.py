@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resnorm_jax.cli.arguments import Parser
+from resnorm_jax.cli.compilation_cache import keep_programs
 from resnorm_jax.cli.outputs import check_file
 from resnorm_jax.cli.predict_explain import check_page, write_explanation
 from resnorm_jax.cli.start import ending_at_once
@@ -57,6 +58,7 @@ def _predict(chosen: argparse.Namespace, suffix: str) -> None:
 
     trained = load_trained(chosen.run, chosen.seed, chosen.checkpoint)
     examples = read_inputs(chosen.input, trained.meta)
+    keep_programs()
     console = Console()
     if chosen.explain or chosen.output:
         console.print(runtime_line(), highlight=False)

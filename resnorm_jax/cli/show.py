@@ -2,9 +2,10 @@
 
 from resnorm_jax.cli.arguments import Parser
 from resnorm_jax.cli.start import ending_at_once
-from resnorm_jax.schema import from_zero
+from resnorm_jax.schema import from_zero, over_zero
 from resnorm_jax.sizes import SIZES
 
+BACKENDS, PRECISIONS = ("cpu", "gpu", "tpu"), ("float32", "bfloat16", "float16")
 KINDS = ("arrangement", "stream", "norm", "query_key", "activation")
 
 
@@ -14,6 +15,8 @@ def main(argv: list[str]) -> int:
     chosen = parser.parse_args(argv)
     if chosen.json:
         parser.not_read(chosen, ["layer", "code"], "with --json, which has the whole plan")
+    if chosen.length is None:
+        parser.not_read(chosen, ["backend", "precision"], "without --length")
     with ending_at_once():
         from resnorm_jax.cli.show_rows import show
 
@@ -43,6 +46,13 @@ def _parser() -> Parser:
         "--other", int, other, default=0,
         help="layers of the encoder or decoder beside",
     )  # fmt: skip
+    parser.add_number(
+        "--length", int, over_zero(2**31), help="of sequences: also tell how attention is computed"
+    )
+    parser.add_argument("--backend", choices=BACKENDS, help="for --length; the one JAX runs on")
+    parser.add_argument(
+        "--precision", choices=PRECISIONS, default="float32", help="for --length (float32)"
+    )
     parser.add_argument("--code", action="store_true", help="also print the functions' code")
     parser.add_argument("--json", action="store_true", help="the whole plan, for programs")
     return parser

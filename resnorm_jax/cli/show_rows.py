@@ -13,10 +13,12 @@ from resnorm_jax.cli.arguments import Parser
 from resnorm_jax.errors import UserError, nearest
 from resnorm_jax.norms.rows import NORMS
 from resnorm_jax.ops.activations import ACTIVATIONS
+from resnorm_jax.ops.attention import choose_attention, why_not_cudnn
 from resnorm_jax.planning import Plan, plan
 from resnorm_jax.planning.parameters import norm_arrays
 from resnorm_jax.planning.show import describe, table, to_json
 from resnorm_jax.planning.tree import PlannedNorm
+from resnorm_jax.planning.unroll import auto_text
 from resnorm_jax.registry import Registry
 from resnorm_jax.schemes import ARRANGEMENTS, STREAMS
 from resnorm_jax.schemes.place import Place
@@ -33,6 +35,7 @@ TABLES: dict[str, Registry[Any]] = {
 
 OF_PLANS = (
     "depth", "layer", "width", "heads", "mlp_width", "norm", "activation", "decoder", "other", "json",
+    "length", "backend", "precision",
 )  # fmt: skip
 
 
@@ -69,10 +72,31 @@ def _show_plan(row: Any, chosen: argparse.Namespace) -> None:
             f"--layer: {chosen.layer} is none of {chosen.depth} layers, which count from 1"
         )
     if chosen.json:
-        json.dump(to_json(made), sys.stdout, indent=1)
+        told = {} if chosen.length is None else {"attention": _attention(made, chosen)}
+        json.dump({**to_json(made), **told}, sys.stdout, indent=1)
         print()
-    else:
-        print(describe(made, chosen.layer))
+        return
+    print(describe(made, chosen.layer))
+    if chosen.layer is None:
+        print(f"\nLayers with unroll=auto: {auto_text(chosen.depth)}.")
+    if chosen.length is not None:
+        title = f"attention of {chosen.length} positions, {chosen.precision}"
+        rows = [(f"  {a}", b) for a, b in _attention(made, chosen).items()]
+        print(f"\n{title}\n{table(rows)}")
+
+
+def _attention(made: Plan, chosen: argparse.Namespace) -> dict[str, str]:
+    """What computes attention of sequences of a length, as the functions say that choose it."""
+    import jax
+
+    backend = chosen.backend or jax.default_backend()
+    shape = (1, chosen.length, made.heads, made.width // made.heads)
+    asked = jax.ShapeDtypeStruct(shape, chosen.precision)
+    masked = choose_attention(chosen.length, chosen.length, backend)
+    refused = why_not_cudnn(asked, asked, backend=backend)
+    served = "cudnn" if backend == jax.default_backend() else "cudnn, if the GPU has it"
+    by_lengths = served if refused is None else f"{masked}; not cudnn: {refused}"
+    return {"backend": backend, "by lengths": by_lengths, "under a mask": masked}
 
 
 def _plan(row: Any, chosen: argparse.Namespace) -> Plan:

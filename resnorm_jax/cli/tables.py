@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from resnorm_jax import arrangements, norms
+from resnorm_jax.config_file import PACKAGED, packaged_configs
 from resnorm_jax.data import SOURCES
 from resnorm_jax.data.series import bundled_names
 from resnorm_jax.errors import UserError
@@ -103,9 +104,10 @@ def _optimizers() -> tuple[tuple[str, ...], Rows]:
 
 
 def _configs() -> tuple[tuple[str, ...], Rows]:
-    files = sorted(Path("configs").glob("*.py"))
-    rows: Rows = [(f.as_posix(), first_line(f)) for f in files]
-    return ("config", "what"), rows or [("", "no folder configs here")]
+    own = [(name, PACKAGED / f"{name}.py") for name in packaged_configs()]
+    here = [(f.as_posix(), f) for f in sorted(Path("configs").glob("*.py"))]
+    theirs = [(told, f) for told, f in here if not (PACKAGED / f.name).exists()]
+    return ("config", "what"), [(told, first_line(f)) for told, f in own + theirs]
 
 
 def first_line(path: Path) -> str:

@@ -1,28 +1,33 @@
 """Training from the command line: see `HELP`, and train.py beside the package."""
 
+import os
 import re
 import sys
 from pathlib import Path
 
-from resnorm_jax.cli.config_file import load_config
+from resnorm_jax.cli.compilation_cache import OFF, SWITCH, keep_programs
 from resnorm_jax.cli.errors import guarded
 from resnorm_jax.cli.start import ending_at_once
+from resnorm_jax.config_file import read_config
 from resnorm_jax.errors import UserError, nearest
 from resnorm_jax.schema import told
 
-FLAGS = ("require-accelerator",)
+FLAGS = ("require-accelerator", OFF)
 NAMES = ("config", "workdir", *FLAGS)
-DEFAULT = "configs/japanese_vowels.py"
+DEFAULT = "japanese_vowels"
 HELP = """\
-usage: python train.py --config=FILE.py[:ARGUMENT] --workdir=DIR [--config.path.to.field=value ...]
+usage: resnorm train --config=CONFIG[:ARGUMENT] --workdir=DIR [--config.path.to.field=value ...]
 
-  --config   config file; ARGUMENT is comma-separated presets (smoke, validate) and settings
-             (arrangement=post_ln,depth=6,seeds=5). Default: configs/japanese_vowels.py
-             The file is run: it is code, so name none that you would not run yourself
+  --config   FILE.py, or the name of a config of the package (digits); ARGUMENT is comma-separated
+             presets (smoke, validate) and settings (arrangement=post_ln,depth=6,seeds=5).
+             Default: japanese_vowels. The file is run: it is code, so name none that you would
+             not run yourself
   --workdir  directory of the run; a run of the same config found there goes on
   --require-accelerator  end with status 2 if jax finds no GPU or TPU, in place of training on the CPU
+  --no-compilation-cache  compile every program anew, and keep none in the user's cache folder
 
-`resnorm list` shows what can be named; the fields are those of resnorm_jax/config.py."""
+In a checkout `python train.py` does the same. `resnorm list` shows what can be named; the fields
+are those of resnorm_jax/config.py."""
 
 
 def main(argv: list[str]) -> int:
@@ -35,6 +40,8 @@ def _train(argv: list[str]) -> None:
         print(HELP)
         return
     named, settings = _chosen(argv[1:])
+    if OFF in named:
+        os.environ[SWITCH] = "0"
     # Imported here: --help and mistakes should not wait for jax.
     with ending_at_once():
         from rich.console import Console
@@ -42,7 +49,7 @@ def _train(argv: list[str]) -> None:
         from resnorm_jax.config import from_dict, override
         from resnorm_jax.training.experiment import run_experiment
 
-    config = load_config(named.get("config", DEFAULT))
+    config = read_config(named.get("config", DEFAULT))
     for path, value in settings.items():
         override(config, path.removeprefix("config."), value)
     checked = from_dict(config.to_dict())
@@ -50,6 +57,7 @@ def _train(argv: list[str]) -> None:
         raise UserError("--workdir: missing; name a directory, e.g. --workdir=runs/first")
     if "require-accelerator" in named:
         check_accelerator()
+    keep_programs()
     run_experiment(checked, Path(named["workdir"]), Console())
 
 

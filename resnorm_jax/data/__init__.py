@@ -1,7 +1,8 @@
 """Data in NumPy: sources by name, preprocessing, and batches of few shapes."""
 
+from resnorm_jax.data.buckets import length_buckets
 from resnorm_jax.data.dataset import Dataset, Examples
-from resnorm_jax.data.pipeline import TrainBatches, eval_batches, iterate, length_buckets
+from resnorm_jax.data.pipeline import TrainBatches, eval_batches, iterate
 from resnorm_jax.data.preprocess import (
     describe,
     majority_accuracy,

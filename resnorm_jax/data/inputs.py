@@ -1,6 +1,6 @@
 """New inputs for a trained model, prepared as its training data was."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -113,6 +113,49 @@ def read_inputs(path: str | Path, meta: Meta) -> Examples:
             f"{Path(path)}: 'x' holds {rows.kind}, the model was trained on {kind}; "
             "check the dtype and shape of 'x'"
         )
+    return prepared(rows, meta)
+
+
+def given_inputs(
+    values: Sequence[Any], meta: Meta, lengths: Sequence[int] | None = None
+) -> Examples:
+    """Return rows given in code, scaled or tokenized as the training data was.
+
+    Args:
+      values: one a row: ``[L, C]`` (or ``[L]`` for one channel) features, ``[L]`` token ids, a text,
+        or ``[H, W, C]``; an array ``[N, L, ...]`` of such rows.
+      meta: as in `read_inputs`.
+      lengths: valid steps of each row, where ``values`` are padded; the rest is not looked at.
+
+    Raises:
+      UserError: naming the row, counted from 1, as `read_inputs`; or there are no rows.
+    """
+    check_meta(meta)
+    where = [f"row {number}" for number in range(1, len(values) + 1)]
+    if not where:
+        raise UserError("no rows; give at least one")
+    return prepared(Rows(_cut(values, lengths), [None] * len(where), where), meta)
+
+
+def _cut(values: Sequence[Any], lengths: Sequence[int] | None) -> Sequence[Any]:
+    """Return the rows without what stands behind their lengths."""
+    if lengths is None:
+        return values
+    if len(lengths) != len(values):
+        raise UserError(f"lengths: {len(lengths)}, of {len(values)} rows; give one a row")
+    for number, (row, length) in enumerate(zip(values, lengths, strict=True), start=1):
+        if not 1 <= length <= len(row):
+            raise UserError(f"row {number}: length {length}, of {len(row)} steps; give 1 or more")
+    return [row[: int(length)] for row, length in zip(values, lengths, strict=True)]
+
+
+def prepared(rows: Rows, meta: Meta) -> Examples:
+    """Return rows checked, and scaled or tokenized as the training data was.
+
+    Raises:
+      UserError: see `read_inputs`.
+    """
+    kind, encoding = meta["kind"], meta["encoding"]
     if encoding:
         rows = encode(rows, encoding, meta["vocabulary"])
     pairs = zip(rows.where, rows.values, strict=True)

@@ -51,6 +51,8 @@ def _is_encoding(value: Any) -> bool:
     )
 
 
+# Of versions since: what there is if the file has none.
+ABSENT = {"stride": 1}
 Check = tuple[Callable[[Any], bool], str]
 CHECKS: dict[str, Check] = {
     "kind": (lambda value: isinstance(value, str) and value in KINDS, f"one of {', '.join(KINDS)}"),
@@ -62,6 +64,7 @@ CHECKS: dict[str, Check] = {
     ),
     "scaling": (_is_scaling, "null, or mean and scale (over 0) of each channel"),
     "encoding": (_is_encoding, "an object with tokenizer and max_length, or {}"),
+    "stride": (_is_count, "a whole number over 0"),
 }
 
 
@@ -78,10 +81,11 @@ def check_meta(meta: Any, where: str = "config.json: data") -> None:
     if not isinstance(meta, Mapping):
         raise UserError(f"{where}: {shown(meta)} is no object; restore the run's config.json")
     for key, (holds, what) in CHECKS.items():
-        if key not in meta:
+        if key not in meta and key not in ABSENT:
             raise UserError(f"{where}.{key}: missing; restore the run's config.json")
-        if not holds(meta[key]):
-            raise UserError(f"{where}.{key}: {shown(meta[key])}; it must be {what}")
+        value = meta.get(key, ABSENT.get(key))
+        if not holds(value):
+            raise UserError(f"{where}.{key}: {shown(value)}; it must be {what}")
     _check_together(meta, where)
 
 

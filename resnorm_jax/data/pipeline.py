@@ -1,8 +1,8 @@
 """Batches of few shapes: bucketed by length, a pure function of (seed, step), fed by Grain.
 
-A batch is a dict: ``x [B, L, ...]`` (tokens as int32), ``mask [B, L]`` bool, True where valid
-(absent for images), ``y [B]`` int32, ``weight [B]`` float32 (0 marks rows that only fill the
-batch).
+A batch is a dict: ``x [B, L, ...]`` (tokens as int32), ``mask [B, L]`` bool, True where valid, and
+``lengths [B]`` int32, which say the same (both absent for images), ``y [B]`` int32, ``weight [B]``
+float32 (0 marks rows that only fill the batch).
 """
 
 import threading
@@ -15,24 +15,6 @@ import numpy as np
 from resnorm_jax.data.dataset import Examples
 
 Batch = dict[str, np.ndarray]
-
-
-def length_buckets(lengths: np.ndarray, count: int) -> tuple[int, ...]:
-    """Choose padded lengths for batches.
-
-    Args:
-      lengths: ``[N]`` of the training rows.
-      count: most edges, at least 1.
-
-    Returns:
-      Ascending edges at equally spaced quantiles, rounded up to multiples of 4; the last is the
-      longest row's length, and none lies beyond it.
-    """
-    if count < 1 or not len(lengths):
-        raise ValueError(f"need count >= 1 and rows, got {count} and {len(lengths)}")
-    quantiles = np.quantile(lengths, np.arange(1, count + 1) / count, method="higher")
-    rounded = np.minimum(-(-quantiles.astype(int) // 4) * 4, np.max(lengths))
-    return tuple(int(edge) for edge in np.unique(rounded))
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +52,7 @@ def _join(chunks: list[np.ndarray], edges: np.ndarray) -> Plan:
     return Plan(np.concatenate(chunks), np.repeat(edges, counts))
 
 
-def plan_training(examples: Examples, edges: np.ndarray, size: int, order: np.ndarray) -> Plan:
+def plan_batches(examples: Examples, edges: np.ndarray, size: int, order: np.ndarray) -> Plan:
     """Cut rows, taken in ``order``, into batches by bucket.
 
     What a bucket leaves over is promoted to the next longer one; what the last leaves over is
@@ -86,12 +68,6 @@ def plan_training(examples: Examples, edges: np.ndarray, size: int, order: np.nd
     return _join(chunks, edges)
 
 
-def plan_evaluation(examples: Examples, edges: np.ndarray, size: int) -> Plan:
-    """Cut rows, in input order, into batches by bucket, each bucket's last filled with -1."""
-    groups = _groups(examples, edges, np.arange(len(examples)))
-    return _join([_chunk(group, size) for group in groups], edges)
-
-
 def gather(examples: Examples, rows: np.ndarray, edge: int) -> Batch:
     """Return one batch; where ``rows`` is -1 its own real rows are repeated with weight 0."""
     real = rows[rows >= 0]
@@ -104,7 +80,10 @@ def gather(examples: Examples, rows: np.ndarray, edge: int) -> Batch:
         "y": examples.y[taken].astype(np.int32, copy=False),
         "weight": (rows >= 0).astype(np.float32),
     }
-    return batch if x.ndim == 4 else batch | {"mask": np.arange(edge) < lengths[:, None]}
+    if x.ndim == 4:
+        return batch
+    mask = np.arange(edge) < lengths[:, None]
+    return batch | {"mask": mask, "lengths": lengths.astype(np.int32)}
 
 
 class TrainBatches:
@@ -113,7 +92,7 @@ class TrainBatches:
     Args:
       examples: the training rows.
       batch_size: rows of each batch.
-      buckets: padded lengths, from ``length_buckets``; not used for images.
+      buckets: padded lengths, from `resnorm_jax.data.buckets.length_buckets`; not used for images.
       seed: of the shuffling.
 
     Every row occurs once an epoch with weight 1.
@@ -133,7 +112,7 @@ class TrainBatches:
     def _make_plan(self, epoch: int) -> Plan:
         rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([self.seed, epoch])))
         order = rng.permutation(len(self.examples))
-        plan = plan_training(self.examples, self.edges, self.batch_size, order)
+        plan = plan_batches(self.examples, self.edges, self.batch_size, order)
         shuffled = rng.permutation(len(plan))
         return Plan(plan.rows[shuffled], plan.edges[shuffled])
 
@@ -182,7 +161,9 @@ class EvalBatches(Sequence[Batch]):
         if batch_size < 1 or not len(examples):
             raise ValueError(f"need rows and a batch size, got {len(examples)} and {batch_size}")
         self.examples = examples
-        self.plan = plan_evaluation(examples, _edges(examples, buckets), batch_size)
+        edges, order = _edges(examples, buckets), np.arange(len(examples))
+        needed = edges[: np.searchsorted(edges, examples.lengths.max()) + 1]
+        self.plan = plan_batches(examples, needed, batch_size, order)
 
     def __len__(self) -> int:
         return len(self.plan)

@@ -11,6 +11,7 @@ from resnorm_jax.errors import UserError
 from resnorm_jax.schema import FRACTION
 
 LARGEST = 1e18  # of a value that a model is given; its square is a float32
+MOST_TOKENS = 512  # of a row of features; attention takes their square in time
 Scaling = tuple[np.ndarray, np.ndarray]
 
 
@@ -147,7 +148,9 @@ def describe(dataset: Dataset) -> dict[str, Any]:
     Returns:
       ``name``, ``kind``, ``classes``, ``vocabulary``, ``scaling`` (``mean`` and ``scale`` lists,
       or None), ``shape`` (``[C]`` for features, ``[H, W, C]`` for images, else ``[]``),
-      ``max_length``, ``encoding`` and ``source``. ``read_inputs`` takes it.
+      ``max_length``, ``encoding``, ``source``, and ``stride``: positions from one token to the next,
+      unless a config says otherwise, so that the longest row of features has at most `MOST_TOKENS`;
+      1 for tokens and images. ``read_inputs`` takes it.
     """
     first = {"features": 2, "images": 1, "tokens": 2}[dataset.kind]
     scaling = dataset.scaling
@@ -161,6 +164,7 @@ def describe(dataset: Dataset) -> dict[str, Any]:
         "max_length": dataset.max_length,
         "encoding": dict(dataset.encoding),
         "source": dict(dataset.source),
+        "stride": -(-dataset.max_length // MOST_TOKENS) if dataset.kind == "features" else 1,
     }
 
 

@@ -8,12 +8,8 @@ import jax.numpy as jnp
 
 from resnorm_jax.modules.fields import Context, NumericFields, apply_norm
 from resnorm_jax.modules.initializers import Initializers, branch_initializers
-from resnorm_jax.ops.attention import (
-    Implementation,
-    attention_weights,
-    masked_attention,
-    rotate,
-)
+from resnorm_jax.ops.attention import Implementation, attention_weights, masked_attention, rotate
+from resnorm_jax.ops.masks import join_lengths
 from resnorm_jax.planning import AttentionPlan
 
 
@@ -49,6 +45,7 @@ class MultiHeadAttention(NumericFields):
         x: jax.Array,
         mask: jax.Array | None = None,
         *,
+        lengths: jax.Array | None = None,
         source: jax.Array | None = None,
         first_values: jax.Array | None = None,
         first: bool | jax.Array = False,
@@ -61,6 +58,8 @@ class MultiHeadAttention(NumericFields):
         Args:
           x: what asks.
           mask: broadcasts to ``[B, H, T, S]``, True where a query may look at a key.
+          lengths: ``[B]``: a row's first so many keys may be looked at; with a mask both hold. Without
+            one NVIDIA's kernel can serve; see `resnorm_jax.masked_attention`.
           source: what is looked at; None for ``x``.
           first_values: ``[B, S, H, K]``, the first layer's values, for arrangements that mix them in.
           first: whether this is that layer.
@@ -99,19 +98,21 @@ class MultiHeadAttention(NumericFields):
         active = self.dropout > 0 and not deterministic
         y_BxTxHxK = masked_attention(
             q_BxTxHxK, k_BxSxHxK, v_BxSxHxK, mask,
+            lengths=lengths,
             dropout_rate=self.dropout,
             dropout_key=self.make_rng("dropout") if active else None,
             implementation=self.implementation,
         )  # fmt: skip
         if self.plan.shaped and source is None:  # positions of another sequence are not its own
-            y_BxTxHxK = self._shaped(y_BxTxHxK, v_BxSxHxK, mask)
+            y_BxTxHxK = self._shaped(y_BxTxHxK, v_BxSxHxK, mask, lengths)
         y_BxTxHxK = self._finished(y_BxTxHxK, told)
         out = nn.DenseGeneral(
             width, axis=(-2, -1), kernel_init=inits["out"], name="out", **options
         )(y_BxTxHxK)
         extra = [] if first_values is None else [first_values]
         if return_weights:
-            extra.append(attention_weights(q_BxTxHxK, k_BxSxHxK, mask))
+            allowed = join_lengths(mask, lengths, looked_at.shape[1])
+            extra.append(attention_weights(q_BxTxHxK, k_BxSxHxK, allowed))
         return (out, *extra) if extra else out
 
     def _query_key(self, q: jax.Array, k: jax.Array, told: Context) -> tuple[jax.Array, jax.Array]:
@@ -146,8 +147,8 @@ class MultiHeadAttention(NumericFields):
         joined = y.reshape(*y.shape[:2], -1)
         return apply_norm(self.plan.heads_norm, joined, self.numerics, told).reshape(y.shape)
 
-    def _shaped(self, y: jax.Array, v: jax.Array, mask: jax.Array | None) -> jax.Array:
+    def _shaped(self, y: jax.Array, v: jax.Array, mask: Any, lengths: Any) -> jax.Array:
         """``a v + b y - g mean(v)``: the attention matrix ``a I + b A - g C``, C uniform."""
         a, b, g = (self._scalars(f"shaped_{n}_gate", 1.0, y) for n in ("skip", "softmax", "centre"))
-        uniform = masked_attention(jnp.zeros_like(y), jnp.zeros_like(v), v, mask)
+        uniform = masked_attention(jnp.zeros_like(y), jnp.zeros_like(v), v, mask, lengths=lengths)
         return a * v + b * y - g * uniform

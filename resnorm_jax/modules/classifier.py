@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from resnorm_jax.modules.pooling import POOLING
 from resnorm_jax.modules.positions import POSITIONS
-from resnorm_jax.ops.masks import zero_padding
+from resnorm_jax.ops.masks import valid_positions, zero_padding
 
 
 class SequenceClassifier(nn.Module):
@@ -20,7 +20,7 @@ class SequenceClassifier(nn.Module):
         input to ``[B, L, D]``. One that gives fewer tokens than positions has a ``stride``: its token
         j (from 0) is valid where position ``j * stride`` is.
       encoder: `TransformerEncoder`, or any module called as
-        ``encoder(x, mask, deterministic=...)``.
+        ``encoder(x, mask, deterministic=...)``, and with ``lengths=...`` where lengths are given.
       positions: ``"learned"``, ``"sinusoidal"`` or ``"none"``; with rotary attention, ``"none"``.
       max_length: most tokens that learned positions serve, class token not counted.
       pooling: ``"mean"``, ``"cls"``, ``"last"`` or ``"max"``.
@@ -55,6 +55,7 @@ class SequenceClassifier(nn.Module):
         x: jax.Array,
         mask: jax.Array | None = None,
         *,
+        lengths: jax.Array | None = None,
         deterministic: bool = True,
         return_intermediates: bool = False,
         attention_weights: bool = False,
@@ -65,6 +66,7 @@ class SequenceClassifier(nn.Module):
           x: ``[B, L, C]`` features, ``[B, L]`` tokens or ``[B, H, W, C]`` images.
           mask: ``[B, L]``, True where a position is valid; ``[B, 1]`` for whole rows, as of images;
             None for full rows. What stands elsewhere, NaN too, changes nothing.
+          lengths: ``[B]`` integers, in place of a mask: as in `TransformerEncoder`. Images have none.
           deterministic: True turns dropout off; False needs an rng named ``dropout``.
           return_intermediates: also return the encoder's named intermediates.
           attention_weights: have the attention weights among them, as in `TransformerEncoder`.
@@ -73,20 +75,25 @@ class SequenceClassifier(nn.Module):
           Logits ``[B, classes]`` in float32 at least; with ``return_intermediates`` a pair.
         """
         pooling = POOLING.get(self.pooling)
-        h = self.front_end(zero_padding(x, mask))
+        h = self.front_end(zero_padding(x, valid_positions(mask, lengths, x.shape[1])))
+        stride = getattr(self.front_end, "stride", 1)
         if mask is not None:
-            stride = getattr(self.front_end, "stride", 1)
             mask = jnp.broadcast_to(mask[:, ::stride], h.shape[:2])
+        if lengths is not None:
+            lengths = -(-lengths // stride)
         if pooling.class_token:
             h, mask = self._prepend(h, mask)
+            lengths = None if lengths is None else lengths + 1
         h = self._add_positions(h, int(pooling.class_token))
         h = nn.Dropout(self.dropout)(h, deterministic=deterministic)
-        extra = {"return_intermediates": True} if return_intermediates else {}
+        extra: dict[str, Any] = {"return_intermediates": True} if return_intermediates else {}
         if extra and attention_weights:
             extra["attention_weights"] = True
+        if lengths is not None:
+            extra["lengths"] = lengths
         out = self.encoder(h, mask, deterministic=deterministic, **extra)
         h, named = out if return_intermediates else (out, {})
-        pooled = pooling.function(h, mask)
+        pooled = pooling.function(h, valid_positions(mask, lengths, h.shape[1]))
         pooled = nn.Dropout(self.dropout)(pooled, deterministic=deterministic)
         pooled = pooled.astype(jnp.promote_types(pooled.dtype, jnp.float32))
         logits = nn.Dense(self.classes, param_dtype=self.param_dtype, name="head")(pooled)

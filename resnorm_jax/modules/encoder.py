@@ -1,5 +1,6 @@
 """The Transformer encoder: one compiled layer body, scanned over any depth."""
 
+from dataclasses import replace
 from typing import Any
 
 import flax.linen as nn
@@ -8,7 +9,7 @@ import jax
 from resnorm_jax.modules.layer import Given, TransformerLayer
 from resnorm_jax.modules.stack import TransformerStack
 from resnorm_jax.ops.masks import attention_mask as join_masks
-from resnorm_jax.ops.masks import masked_row_mean, zero_padding
+from resnorm_jax.ops.masks import masked_row_mean, valid_positions, zero_padding
 from resnorm_jax.schemes.place import Place
 
 
@@ -51,18 +52,14 @@ class TransformerEncoderLayer(TransformerLayer):
         x: jax.Array,
         mask: jax.Array | None = None,
         *,
+        lengths: jax.Array | None = None,
         attention_mask: jax.Array | None = None,
         condition: jax.Array | None = None,
         deterministic: bool = True,
     ) -> jax.Array:
         """Run the layer on ``x [B, L, D]``; arguments as in `TransformerEncoder`."""
-        x = zero_padding(x, mask)
-        context = {
-            "mask": mask,
-            "condition": masked_row_mean(x, mask, condition),
-            "deterministic": deterministic,
-        }
-        return self.run(x, Given(context, join_masks(mask, attention_mask)))
+        x, given = _given(x, mask, lengths, attention_mask, condition, deterministic)
+        return self.run(x, given)
 
 
 class TransformerEncoder(TransformerStack, kw_only=True):
@@ -78,7 +75,9 @@ class TransformerEncoder(TransformerStack, kw_only=True):
       mlp_width: see `TransformerEncoderLayer`, as all fields down to ``use_bias``.
       norm: as there; or one for each layer: a sequence, a text such as ``"layer*2+rms"`` (two layers,
         then the rest), or a function of the `Place`.
-      unroll: layers unrolled in each step of the scan; ``depth`` unrolls the loop altogether.
+      unroll: layers in each step of the loop over them; ``depth`` unrolls it altogether, ``"auto"``
+        does so where it pays: see `resnorm_jax.planning.unroll`. The parameters, their first values
+        and dropout are the same.
       remat: what the backward pass computes again: ``"none"``, ``"full"`` (all of a layer) or
         ``"dots"`` (all but the matrix products).
       remat_every: with ``remat``, layers between two carries that are kept; must divide the depth.
@@ -117,6 +116,7 @@ class TransformerEncoder(TransformerStack, kw_only=True):
         x: jax.Array,
         mask: jax.Array | None = None,
         *,
+        lengths: jax.Array | None = None,
         attention_mask: jax.Array | None = None,
         condition: jax.Array | None = None,
         deterministic: bool = True,
@@ -128,6 +128,9 @@ class TransformerEncoder(TransformerStack, kw_only=True):
         Args:
           x: ``[B, L, D]``.
           mask: ``[B, L]``, True where a position is valid. What stands elsewhere changes nothing.
+          lengths: ``[B]`` integers, in place of a mask where padding stands on the right: the first
+            ``lengths[b]`` positions of row b are valid. Where both are given, both hold. Only with
+            lengths alone can NVIDIA's attention serve.
           attention_mask: ``[L, L]``, ``[B, L, L]`` or ``[B, H, L, L]``, True where a query (second
             last axis) may look at a key.
           condition: ``[B, C]`` that adaptive norms and gates adapt to; None for the mean of ``x`` over
@@ -142,20 +145,34 @@ class TransformerEncoder(TransformerStack, kw_only=True):
           ``[N, B, L, D]`` arrays: ``stream_in`` and, for attention and feed_forward, ``branch_in``,
           ``branch_out`` and ``stream`` (after the addition).
         """
-        x = zero_padding(x, mask)
-        context = {
-            "mask": mask,
-            "condition": masked_row_mean(x, mask, condition),
-            "deterministic": deterministic,
-        }
-        given = Given(
-            context,
-            join_masks(mask, attention_mask),
+        x, given = _given(x, mask, lengths, attention_mask, condition, deterministic)
+        given = replace(
+            given,
             keep=return_intermediates,
             weights=attention_weights and return_intermediates,
         )
         out, named = self.run(x, given)
         return (out, named) if return_intermediates else out
+
+
+def _given(
+    x: jax.Array,
+    mask: jax.Array | None,
+    lengths: jax.Array | None,
+    attention_mask: jax.Array | None,
+    condition: jax.Array | None,
+    deterministic: bool,
+) -> tuple[jax.Array, Given]:
+    """Return ``x`` with padding at zero, and what layers are given beside it."""
+    valid = valid_positions(mask, lengths, x.shape[1])
+    x = zero_padding(x, valid)
+    context = {
+        "mask": valid,
+        "condition": masked_row_mean(x, valid, condition),
+        "deterministic": deterministic,
+    }
+    # Attention is told lengths as they are: it may know better what to do with them than with a mask.
+    return x, Given(context, join_masks(mask, attention_mask), lengths=lengths)
 
 
 def layer_parameters(params: Any, layer: int) -> Any:

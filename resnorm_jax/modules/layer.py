@@ -55,6 +55,7 @@ class Given:
     Attributes:
       context: ``mask``, ``condition`` and ``deterministic``, for norms and streams that ask.
       attention_mask: of self-attention, broadcasts to ``[B, H, T, T]``, True where a query may look.
+      lengths: of self-attention, ``[B]``: how many of a row's first positions may be looked at.
       memory: ``[B, S, D]``, what cross-attention looks at, or None.
       memory_mask: of cross-attention, broadcasts to ``[B, H, T, S]``.
       keep: whether every intermediate is kept.
@@ -67,6 +68,7 @@ class Given:
     memory_mask: jax.Array | None = None
     keep: bool = False
     weights: bool = False
+    lengths: jax.Array | None = None
 
     @property
     def deterministic(self) -> bool:
@@ -82,7 +84,7 @@ class Given:
             told["return_weights"] = True
         if branch.cross:
             return {**told, "source": self.memory, "mask": self.memory_mask}
-        return {**told, "mask": self.attention_mask}
+        return {**told, "mask": self.attention_mask, "lengths": self.lengths}
 
 
 class ParallelBranches(nn.Module):

@@ -16,6 +16,7 @@ from resnorm_jax.modules.residual_block import Named
 from resnorm_jax.modules.streams import open_stream, own_norms
 from resnorm_jax.planning import AttentionPlan, LayerNumbers, Plan, Segment, plan
 from resnorm_jax.planning.remat import REMAT
+from resnorm_jax.planning.unroll import AUTO, Unroll, choose_unroll
 from resnorm_jax.schemes import DEFAULT
 from resnorm_jax.schemes.place import Place
 from resnorm_jax.schemes.spec import Arrangement
@@ -33,7 +34,7 @@ class TransformerStack(LayerFields):
     mlp_width: int | None = None
     arrangement: str | Arrangement = DEFAULT
     _: KW_ONLY
-    unroll: int = 1
+    unroll: Unroll = AUTO
     remat: str = "none"
     remat_every: int = 1
     stream: str | None = None
@@ -74,6 +75,11 @@ class TransformerStack(LayerFields):
             stack=self.beside,
             cross_attention=self.cross_attention,
         )
+
+    @property
+    def layers_a_step(self) -> int:
+        """How many layers stand in each step of the loop, on JAX's default backend."""
+        return choose_unroll(self.unroll, self.depth, self.remat)
 
     def segments(self) -> tuple[Segment, ...]:
         """Return the runs of like layers that this stack is made of; they depend on no width."""
@@ -135,6 +141,9 @@ class TransformerStack(LayerFields):
 
         policy = REMAT[self.remat]
         count, every = len(segment.layers), self.remat_every
+        unroll = min(self.layers_a_step, count)
+        if self.is_initializing():  # all layers alike: a loop compiles faster
+            unroll = 1
         scanned = partial(
             nn.scan,
             variable_axes=dict.fromkeys(STACKED, 0),
@@ -143,8 +152,8 @@ class TransformerStack(LayerFields):
         )
         if policy is None or every == 1 or self.is_initializing():
             if policy is not None:
-                step = nn.remat(step, policy=policy, prevent_cse=False)
-            unroll = min(self.unroll, count)
+                # Unrolled, XLA would take what was computed before in place of computing it again.
+                step = nn.remat(step, policy=policy, prevent_cse=unroll > 1)
             return scanned(step, length=count, unroll=unroll)(layer, flow, varying)
         return _run_blocks(step, layer, flow, varying, scanned, policy, count, every)
 

@@ -37,6 +37,8 @@ class _Norm(nn.Module):
             "mask": mask,
             "axis_name": self.axis_name,
             "axis_index_groups": self.axis_index_groups,
+            "scale_offset": self.scale_offset,
+            "dtype": self.dtype,
         }
 
 
@@ -91,11 +93,10 @@ class LayerNorm(_Norm):
     @nn.compact
     def __call__(self, x: jax.Array, *, mask: jax.Array | None = None) -> jax.Array:
         """Normalize ``x``; ``mask`` (broadcastable to ``x``) is True where an element counts."""
-        x = self._input(x)
+        x = jnp.asarray(x)
         scale = self._place("scale", self.scale_init, x) if self.use_scale else None
         bias = self._place("bias", self.bias_init, x) if self.use_bias else None
-        out = layer_norm(x, scale, bias, scale_offset=self.scale_offset, **self._options(mask))
-        return out.astype(self.dtype or x.dtype)
+        return layer_norm(x, scale, bias, **self._options(mask))
 
 
 class RMSNorm(_Norm):
@@ -129,10 +130,9 @@ class RMSNorm(_Norm):
     @nn.compact
     def __call__(self, x: jax.Array, *, mask: jax.Array | None = None) -> jax.Array:
         """Normalize ``x``; ``mask`` (broadcastable to ``x``) is True where an element counts."""
-        x = self._input(x)
+        x = jnp.asarray(x)
         scale = self._place("scale", self.scale_init, x) if self.use_scale else None
-        out = rms_norm(x, scale, scale_offset=self.scale_offset, **self._options(mask))
-        return out.astype(self.dtype or x.dtype)
+        return rms_norm(x, scale, **self._options(mask))
 
 
 def _tuple(axes: int | Sequence[int]) -> int | tuple[int, ...]:

@@ -92,14 +92,14 @@ class NormSpec:
     def build(
         self,
         *,
-        name: str,
+        name: str | None,
         epsilon: float | None = None,
         scale_init: float | None = None,
         dtype: Dtype | None = None,
         param_dtype: Dtype = jnp.float32,
         axis_name: str | None = None,
     ) -> nn.Module:
-        """Make the module for one slot; None leaves the norm's own default.
+        """Make the module for one slot; None leaves the norm's own default, or name.
 
         ``axis_name`` is the mapped axis over which a batch is spread; norms by row do not ask.
 

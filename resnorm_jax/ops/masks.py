@@ -44,6 +44,39 @@ def attention_mask(
     return keys if mask is None else jnp.logical_and(mask, keys)
 
 
+def valid_positions(
+    mask: jax.Array | None, lengths: jax.Array | None, count: int
+) -> jax.Array | None:
+    """Return which positions are valid: ``[B, L]``, True where mask and lengths both say so.
+
+    Args:
+      mask: ``[B, L]``, True where valid, or None.
+      lengths: ``[B]`` integers: the first so many positions of a row are valid; or None.
+      count: ``L``.
+
+    >>> valid_positions(None, jnp.array([1, 3]), 3).tolist()
+    [[True, False, False], [True, True, True]]
+    """
+    if lengths is None:
+        return mask
+    first = jnp.arange(count) < lengths[:, None]
+    return first if mask is None else jnp.logical_and(mask, first)
+
+
+def join_lengths(mask: jax.Array | None, lengths: jax.Array | None, keys: int) -> jax.Array | None:
+    """Return an attention mask, and of each row's keys only the first ``lengths``.
+
+    Args:
+      mask: broadcastable to ``[B, H, T, S]``, or None.
+      lengths: ``[B]`` integers, or None.
+      keys: ``S``.
+    """
+    if lengths is None:
+        return mask
+    first = valid_positions(None, lengths, keys)[:, None, None, :]
+    return first if mask is None else jnp.logical_and(mask, first)
+
+
 def masked_row_mean(
     x: jax.Array, mask: jax.Array | None, given: jax.Array | None = None
 ) -> jax.Array:

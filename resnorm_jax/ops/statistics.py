@@ -12,6 +12,7 @@ The derivative is given as a ``custom_jvp``: it works in forward and in reverse 
 and its transpose is the short backward pass that needs only the normalized rows.
 """
 
+from collections.abc import Callable
 from functools import partial
 
 import jax
@@ -53,6 +54,45 @@ def masked_mean(
     return total / jnp.maximum(count, 1)
 
 
+def moments(
+    x: jax.Array,
+    mean: Callable[[jax.Array], jax.Array],
+    subtract_mean: bool,
+    epsilon: float,
+    keep: Callable[[jax.Array], jax.Array] = lambda array: array,
+) -> tuple[jax.Array | None, jax.Array | None, jax.Array, jax.Array]:
+    """Return a row's mean in two parts (None without a mean), and ``1 / sqrt(var + epsilon)`` in two.
+
+    The second part of the mean is the rounding error of the first. ``keep`` may tell the compiler that
+    the centred rows are used twice.
+    """
+    if subtract_mean:
+        first = mean(x)
+        near = keep(x - first)
+        correction = mean(near)
+        variance = jnp.maximum(mean(near * near) - correction * correction, 0)
+    else:
+        first = correction = None
+        variance = mean(x * x)
+    return first, correction, *_rsqrt(variance + jnp.asarray(epsilon, x.dtype))
+
+
+def normalized(
+    x: jax.Array,
+    first: jax.Array | None,
+    correction: jax.Array | None,
+    inverse: jax.Array,
+    rest: jax.Array,
+) -> jax.Array:
+    """Return ``(x - first - correction) * (inverse + rest)`` to the last digit, or nearly."""
+    if first is None:
+        return x * inverse + x * rest
+    near = x - first
+    x = near - correction
+    residue = (near - x) - correction  # what this subtraction lost
+    return x * inverse + (x * rest + residue * inverse)
+
+
 @partial(jax.custom_jvp, nondiff_argnums=(2, 3, 4, 5, 6))
 def standardize(
     x: jax.Array,
@@ -75,18 +115,8 @@ def standardize(
       groups: ``axis_index_groups`` of that axis, or None.
     """
     mean = partial(masked_mean, mask=mask, axes=axes, axis_name=axis_name, groups=groups)
-    residue = None
-    if subtract_mean:
-        near = x - mean(x)
-        correction = mean(near)  # the rounding error of the first mean
-        variance = jnp.maximum(mean(near * near) - correction * correction, 0)
-        x = near - correction
-        residue = (near - x) - correction  # what this subtraction lost
-    else:
-        variance = mean(x * x)
-    inverse, rest = _rsqrt(variance + jnp.asarray(epsilon, x.dtype))
-    small = x * rest if residue is None else x * rest + residue * inverse
-    normed = x * inverse + small
+    first, correction, inverse, rest = moments(x, mean, subtract_mean, epsilon)
+    normed = normalized(x, first, correction, inverse, rest)
     return (normed if mask is None else jnp.where(mask, normed, 0)), inverse
 
 

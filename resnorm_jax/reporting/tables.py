@@ -150,6 +150,26 @@ def _print_files(files: Mapping[str, Any], console: Console) -> None:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
+def phases_table(seconds: Mapping[str, float], about: Mapping[str, str], console: Console) -> None:
+    """Print where the time of a run's sitting went.
+
+    Args:
+      seconds: by phase; their sum is the whole.
+      about: what each phase is.
+      console: where to print.
+    """
+    total = sum(seconds.values())
+    table = Table(title="Time of this sitting", title_justify="left")
+    for name, justify in (("phase", "left"), ("seconds", "right"), ("%", "right"), ("", "left")):
+        table.add_column(name, justify=justify, no_wrap=bool(name))  # type: ignore[arg-type]
+    for name, value in seconds.items():
+        share = f"{100 * value / total:.1f}" if total else "-"
+        table.add_row(name, f"{value:.1f}", share, Text(about[name]))
+    table.add_section()
+    table.add_row("total", f"{total:.1f}", "100.0", "")
+    console.print(table)
+
+
 def per_class_table(score: Mapping[str, Any], console: Console) -> None:
     """Print precision, recall, F1 and support of each class of one result of ``score``."""
     table = Table(title="Per class", title_justify="left")

@@ -57,7 +57,7 @@ _BY_PHASE = {
     "state": ("the running statistics overflow", LOWER),
     "none": (
         "operations of this device are not deterministic",
-        "see XLA_FLAGS=--xla_gpu_deterministic_ops=true",
+        "the run's second line says why; train.deterministic=True is the default",
     ),
 }
 

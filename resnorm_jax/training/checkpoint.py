@@ -17,7 +17,6 @@ from typing import Any
 import flax.serialization
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
 
 from resnorm_jax.errors import UserError
 from resnorm_jax.reporting.files import (
@@ -134,7 +133,7 @@ class CheckpointStore:
 
     def _write_arrays(self, path: Path, host: Any) -> None:
         try:
-            with ocp.StandardCheckpointer() as checkpointer:
+            with _checkpointer() as checkpointer:
                 checkpointer.save(path.resolve(), host)
         except Exception as error:  # whatever a file system refuses, Orbax has an error of its own
             lines = str(error).strip().splitlines() or [type(error).__name__]
@@ -199,7 +198,7 @@ class CheckpointStore:
         """
         self.check(step)
         target = jax.tree.map(np.asarray, flax.serialization.to_state_dict(like))
-        with ocp.StandardCheckpointer() as checkpointer:
+        with _checkpointer() as checkpointer:
             host = checkpointer.restore((self._path(step) / "state").resolve(), target)
         return flax.serialization.from_state_dict(like, host)
 
@@ -248,3 +247,10 @@ def _digests(directory: Path) -> dict[str, dict[str, Any]]:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
             out[name] = {"bytes": p.stat().st_size, "sha256": digest}
     return out
+
+
+def _checkpointer() -> Any:
+    """Return Orbax's; imported late, since the first step of a run need not wait for it."""
+    import orbax.checkpoint as ocp
+
+    return ocp.StandardCheckpointer()

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -11,14 +11,19 @@ from resnorm_jax.config import Config
 from resnorm_jax.data import Dataset, describe
 from resnorm_jax.data.fingerprint import fingerprint
 from resnorm_jax.errors import UserError
+from resnorm_jax.version import __version__
 
-PACKAGES = ("resnorm_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 # Fields that a run may go on with changed. The change is recorded and stands in the report.
 MAY_CHANGE = frozenset({
-    "devices", "seeds", "train.epochs", "train.steps", "train.log_every", "train.evaluate_every",
+    "devices", "seeds", "profile",
+    "train.epochs", "train.steps", "train.log_every", "train.evaluate_every",
     "train.checkpoint_every", "train.keep", "train.keep_every", "train.keep_best",
-    "train.watchdog", "train.max_rollbacks", "model.remat", "model.remat_every", "model.unroll",
+    "train.watchdog", "train.max_rollbacks", "train.deterministic", "model.remat",
+    "model.remat_every", "model.unroll",
 })  # fmt: skip
+# Defaults that have changed: a run of a version before keeps its own under the same command.
+FORMER = {"train.buckets": 3}
 ANOTHER = "name a new directory"
 
 
@@ -31,9 +36,11 @@ class Identity:
       data: what prepares inputs for prediction; see `resnorm_jax.data.describe`.
       content: of the data before scaling; see `resnorm_jax.data.fingerprint`. None in the file of a
         version that did not look.
-      runtime: backend, kind and number of devices, versions of packages.
+      runtime: backend, kind and number of devices, versions of packages, and whether the same bits
+        come each time: ``yes``, or ``no: why``.
       changes: of what may change, since the run began: ``what``, ``before``, ``after``, and ``steps``
         that each seed had done by then.
+      edges: padded lengths of batches, ascending. None in the file of a version that had one rule.
     """
 
     config: dict[str, Any]
@@ -41,9 +48,18 @@ class Identity:
     content: dict[str, Any] | None
     runtime: dict[str, Any]
     changes: tuple[dict[str, Any], ...] = ()
+    edges: tuple[int, ...] | None = None
 
 
-def identify(config: Config, raw: Dataset, dataset: Dataset, devices: list[Any]) -> Identity:
+def identify(
+    config: Config,
+    raw: Dataset,
+    dataset: Dataset,
+    devices: list[Any],
+    edges: tuple[int, ...] | None = None,
+    stored: Identity | None = None,
+    deterministic: str = "yes",
+) -> Identity:
     """Return what a run is, before it has done anything.
 
     Args:
@@ -51,15 +67,31 @@ def identify(config: Config, raw: Dataset, dataset: Dataset, devices: list[Any])
       raw: the data before scaling, which rounds differently on different machines.
       dataset: the same data as they are trained on.
       devices: that the run uses.
+      edges: padded lengths of its batches.
+      stored: what it is if it has begun.
+      deterministic: what `Determinism.told` says.
     """
     runtime = {"backend": devices[0].platform, "kind": devices[0].device_kind}
-    versions = {name: metadata.version(name) for name in PACKAGES}
+    versions = {"resnorm_jax": __version__}  # a checkout need not be installed
+    versions |= {name: metadata.version(name) for name in PACKAGES}
     return Identity(
         plain(asdict(config)),
-        plain(describe(dataset)),
+        described(dataset, stored),
         plain(fingerprint(raw)),
-        {**runtime, "devices": len(devices), "versions": versions},
+        {
+            **runtime,
+            "devices": len(devices),
+            "deterministic": deterministic,
+            "versions": versions,
+        },
+        edges=edges,
     )
+
+
+def described(dataset: Dataset, stored: Identity | None) -> dict[str, Any]:
+    """Return what `describe` says of a run's data; a run that has begun keeps its ``stride``."""
+    kept = {} if stored is None else {"stride": stored.data.get("stride", 1)}
+    return plain({**describe(dataset), **kept})
 
 
 def going_on(stored: Identity, now: Identity, steps: Mapping[str, int], place: Path) -> Identity:
@@ -74,7 +106,7 @@ def going_on(stored: Identity, now: Identity, steps: Mapping[str, int], place: P
     Raises:
       UserError: the data are others, or a field of the config that may not change: named.
     """
-    changed = list(_differences(stored.config, now.config))
+    changed = [c for c in _differences(stored.config, now.config) if not _former(stored, *c[:2])]
     fixed = [c for c in changed if c[0] not in MAY_CHANGE]
     if fixed:
         what, before, after = fixed[0]
@@ -84,12 +116,19 @@ def going_on(stored: Identity, now: Identity, steps: Mapping[str, int], place: P
             f"{after}{more}; {ANOTHER}"
         )
     check_content(stored.content, now.content, f"--workdir: {place}", ANOTHER)
-    changed += [("runtime." + c[0], *c[1:]) for c in _differences(stored.runtime, now.runtime)]
+    # A version that did not know of a thing did not change it.
+    runtime = {name: value for name, value in now.runtime.items() if name in stored.runtime}
+    changed += [("runtime." + c[0], *c[1:]) for c in _differences(stored.runtime, runtime)]
     new = tuple(
         {"what": what, "before": before, "after": after, "steps": dict(steps)}
         for what, before, after in changed
     )
-    return Identity(now.config, now.data, now.content, now.runtime, stored.changes + new)
+    return replace(now, changes=stored.changes + new)
+
+
+def _former(stored: Identity, what: str, before: str) -> bool:
+    """Whether a run of a version before has a default of its time."""
+    return stored.edges is None and what in FORMER and before == repr(FORMER[what])
 
 
 def change_line(change: Mapping[str, Any]) -> str:

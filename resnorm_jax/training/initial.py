@@ -5,9 +5,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from resnorm_jax.config import Config
 from resnorm_jax.data import Dataset, TrainBatches
+from resnorm_jax.training.determinism import determinism
 from resnorm_jax.training.unit_weights import normalize_weights
 
 INIT_KEY = 2**31 - 1  # folded into the root key; steps are far below it
@@ -27,15 +29,19 @@ def first_variables(
 def init_variables(model: Any, dataset: Dataset, buckets: tuple[int, ...], seed: int) -> Variables:
     """Return what the model's ``init`` gives; it depends on the seed and the shapes only."""
     batch = TrainBatches(dataset.train, 1, buckets, 0).batch_at(0)
-    key = jax.random.fold_in(jax.random.key(seed), INIT_KEY)
-    x, mask = jnp.asarray(batch["x"]), batch.get("mask")
-    return _compiled_init(model)(key, x, mask)
+    return _compiled_init(model)(_init_key(np.uint32(seed)), batch["x"], batch.get("mask"))
+
+
+@jax.jit
+def _init_key(seed: jax.Array) -> jax.Array:
+    return jax.random.fold_in(jax.random.key(seed), INIT_KEY)
 
 
 @lru_cache(maxsize=4)
 def _compiled_init(model: Any) -> Any:
     """The init of a model, compiled once for all seeds of a run."""
-    return jax.jit(partial(model.init, deterministic=True))
+    options = dict(determinism(True, jax.default_backend()).options) or None
+    return jax.jit(partial(model.init, deterministic=True), compiler_options=options)
 
 
 def variables_like(model: Any, meta: dict[str, Any]) -> Variables:

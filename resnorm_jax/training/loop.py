@@ -18,9 +18,12 @@ from resnorm_jax.reporting.progress import Progress
 from resnorm_jax.reporting.tensorboard import Scalars
 from resnorm_jax.training.devices import DataParallel, check_replicated
 from resnorm_jax.training.evaluation import evaluate
+from resnorm_jax.training.feed import put_ahead
 from resnorm_jax.training.model_state import packed, unpacked
 from resnorm_jax.training.nonfinite import Guard, RolledBackError
+from resnorm_jax.training.phases import Phases
 from resnorm_jax.training.preemption import Signals
+from resnorm_jax.training.profile import Profile
 from resnorm_jax.training.reporter import Reporter
 from resnorm_jax.training.saving import Saver, Stores, merit
 from resnorm_jax.training.step import TrainState, scored_variables
@@ -41,9 +44,12 @@ class Run:
     console: Console
     watchdog: Watchdog = field(default_factory=Watchdog)
     signals: Signals = field(default_factory=Signals)
+    phases: Phases = field(default_factory=Phases)
+    profile: Profile = field(default_factory=Profile)
 
     def doing(self, activity: str) -> None:
         """Tell the watchdog what is done now; raise Preempted if a signal was received."""
+        self.phases.lap()
         self.watchdog.doing(activity)
         self.signals.check()
 
@@ -92,7 +98,8 @@ def train_seed(run: Run, seed: int, state: TrainState, total_steps: int) -> Outc
                     break
                 except RolledBackError:
                     start = sitting.rolled_back()
-        return _outcome(run, state, stores, guard, progress.examples_per_second, total_steps)
+        with run.phases("save"):
+            return _outcome(run, state, stores, guard, progress.examples_per_second, total_steps)
 
 
 Start = tuple[int, TrainState, dict[str, Any]]  # step, state on the host, note of the checkpoint
@@ -150,16 +157,21 @@ class _Sitting:
                 run, self.seed, progress, board, self.batches.steps_per_epoch, guard
             )  # fmt: skip
             if note.get("validate"):
-                self._validate(start, state, reporter)
-            for index, batch in iterate(self.batches, start + offset, total + offset):
+                with run.phases("evaluation"):
+                    self._validate(start, state, reporter)
+            numbered = iterate(self.batches, start + offset, total + offset)
+            for index, batch, rows in put_ahead(run.parallel, run.phases, numbered):
                 step, done = index - offset, index - offset + 1
                 ends = done == total
                 run.watchdog.doing(f"seed {self.seed} was at step {done}")
-                state, sums = run.parallel.train(state, batch)
+                traced = run.profile.step(done, state, run.parallel.programs)
+                with traced, run.phases("dispatch"):
+                    state, sums = run.parallel.train(state, batch)
                 guard.expect(step, sums["finite"])
-                examples += int(batch["weight"].sum())
+                examples += rows
                 if step == start:
-                    check_replicated(state)
+                    with run.phases("step"):
+                        check_replicated(state)
                     progress.update(done, examples)  # what came before was compilation
                 reporter.collect()  # the numbers of an earlier step: the device is not waited for
                 if done % run.train.log_every == 0 or ends:
@@ -167,15 +179,18 @@ class _Sitting:
                     examples = 0
                 if run.dataset.valid is not None and (done % every == 0 or ends):
                     reporter.settle()
-                    self._validate(done, state, reporter)
+                    with run.phases("evaluation"):
+                        self._validate(done, state, reporter)
                 stop = run.signals.received
                 if done % run.train.checkpoint_every == 0 or ends or stop:
                     reporter.settle()
                     if ends:
                         guard.check_end(total)
-                    self._save(done, state)
+                    with run.phases("save"):
+                        self._save(done, state)
                 if stop:
                     raise self._stopped(stop, done)
+        run.profile.end(state)
         return state
 
     def _save(self, done: int, state: TrainState, **more: Any) -> None:

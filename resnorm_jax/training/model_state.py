@@ -60,7 +60,7 @@ def gradient(
       loss: logits ``[B, K]`` to the sum of the losses, and what else is to be told of them.
       params: to which the gradient is taken.
       kept: before.
-      batch: ``x``, ``weight`` and perhaps ``mask``.
+      batch: ``x``, ``weight`` and perhaps ``mask`` or, read where there is none, ``lengths``.
       key: of dropout.
 
     Returns:
@@ -79,14 +79,26 @@ def gradient(
 
 def _forward(apply, variables: Variables, batch, key) -> tuple[jax.Array, Kept]:
     """Return logits, and the running statistics after them, if any."""
-    rngs, mask = {"dropout": key}, batch.get("mask")
+    options: dict[str, Any] = {"deterministic": False, "rngs": {"dropout": key}}
+    valid = validity(batch)
     if STATISTICS not in variables:
-        return apply(variables, batch["x"], mask, deterministic=False, rngs=rngs), {}
-    real = batch["weight"][:, None] > 0  # rows that fill a batch must not enter its statistics
-    mask = real if mask is None else jnp.logical_and(mask, real)
-    return apply(
-        variables, batch["x"], mask, deterministic=False, rngs=rngs, mutable=[STATISTICS]
-    )  # fmt: skip
+        return apply(variables, batch["x"], **valid, **options), {}
+    real = batch["weight"] > 0  # rows that fill a batch must not enter its statistics
+    if "lengths" in valid:
+        valid = {"lengths": jnp.where(real, valid["lengths"], 0)}
+    else:
+        mask = valid.get("mask", jnp.ones((1, 1), bool))
+        valid = {"mask": jnp.logical_and(mask, real[:, None])}
+    return apply(variables, batch["x"], **valid, **options, mutable=[STATISTICS])
+
+
+def validity(batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+    """Return what a model is told of a batch's padding: its mask, or where it has none its lengths.
+
+    Images have neither.
+    """
+    known = [name for name in ("mask", "lengths") if name in batch]
+    return {name: batch[name] for name in known[:1]}
 
 
 def packed(variables: Variables) -> Any:

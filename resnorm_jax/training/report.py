@@ -1,6 +1,6 @@
 """What a run leaves behind when it is done: ``report.json``, figures, tables."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,10 @@ from resnorm_jax.data import Dataset
 from resnorm_jax.reporting.figures import draw_confusion, draw_curves
 from resnorm_jax.reporting.files import MetricsLog, write_json
 from resnorm_jax.reporting.metrics import summarize_seeds
-from resnorm_jax.reporting.tables import per_class_table, result_table
-from resnorm_jax.training.run_data import baselines, scored_rows
+from resnorm_jax.reporting.tables import per_class_table, phases_table, result_table
+from resnorm_jax.training.identity import Identity
+from resnorm_jax.training.phases import PHASES, Phases
+from resnorm_jax.training.run_data import baselines, padding, scored_rows
 
 FILES = {
     "report": "report.json",
@@ -28,11 +30,12 @@ def make_report(
     dataset: Dataset,
     scores: list[dict[str, Any]],
     programs: int,
-    changes: Sequence[Mapping[str, Any]],
+    identity: Identity,
 ) -> dict[str, Any]:
     """Return the report: the mean scores at the top, every seed below, trivial rules beside.
 
-    ``changes`` are those of `resnorm_jax.training.identity.Identity`: what was not the same all along.
+    ``padding`` is that of `resnorm_jax.training.run_data.padding`; ``changes`` are the identity's: what
+    was not the same all along.
     """
     split = config.train.score
     summary = summarize_seeds(scores)
@@ -52,21 +55,29 @@ def make_report(
         "params_sha256": hashes[0] if len(hashes) == 1 else hashes,
         "classes": list(dataset.classes),
         "seeds": scores,
-        "changes": list(changes),
+        "padding": padding(dataset, identity.edges or (), config.train.batch_size),
+        "changes": list(identity.changes),
     }
 
 
 def write_report(
-    report: Mapping[str, Any], workdir: Path, log: MetricsLog, console: Console
-) -> None:
-    """Write ``report.json`` and the figures, and print the tables."""
+    report: Mapping[str, Any], workdir: Path, log: MetricsLog, console: Console, phases: Phases
+) -> dict[str, Any]:
+    """Draw the figures, write ``report.json``, and print the tables; return the report.
+
+    ``phases`` are those of this sitting; the time to write the report itself is not in them.
+    """
     files = {name: workdir / path for name, path in FILES.items()}
     first, title = report["seeds"][0], f"{report['dataset']}, {report['arrangement']}"
     rows = f"{report['split']} rows"
-    write_json(files["report"], report)
-    draw_curves(log.rows(), files["curves"], title)
     about = f"{title}: seed {first['seed']}, {rows}"
-    draw_confusion(first["confusion"], report["classes"], files["confusion"], about)
+    with phases("report"):
+        draw_curves(log.rows(), files["curves"], title)
+        draw_confusion(first["confusion"], report["classes"], files["confusion"], about)
+    report = {**report, "phases": phases.told()}
+    write_json(files["report"], report)
+    phases_table(report["phases"], PHASES, console)
     per_class_table(first, console)
     shown = {**report, "title": f"{title}: {report['rows']} {rows}", "files": files}
     result_table(shown, console)
+    return report

@@ -11,13 +11,15 @@ from resnorm_jax.reporting.files import MetricsLog
 from resnorm_jax.reporting.progress import Progress
 from resnorm_jax.reporting.tensorboard import Scalars
 from resnorm_jax.training.nonfinite import Guard
+from resnorm_jax.training.phases import Phases
 
 
 class Told(Protocol):
-    """Of a run: its log, and the learning rate of each step."""
+    """Of a run: its log, the learning rate of each step, and what counts its time."""
 
     log: MetricsLog
     schedule: optax.Schedule
+    phases: Phases
 
 
 class Reporter:
@@ -37,18 +39,21 @@ class Reporter:
     ) -> None:
         self.run, self.seed, self.progress, self.board = run, seed, progress, board
         self.steps_per_epoch, self.guard = epoch, guard
-        self._pending: tuple[int, Mapping[str, jax.Array], int] | None = None
+        self._pending: tuple[int, Mapping[str, Any], int] | None = None
 
     def expect(self, step: int, sums: Mapping[str, jax.Array], examples: int) -> None:
         """Keep the sums of a step, to be read when the next step is on its way."""
-        self._pending = (step, sums, examples)
+        # The rate too: a device computes it after the steps that it was given, and is not waited for.
+        rate = self.run.schedule(step - 1)
+        self._pending = (step, {**sums, "learning_rate": rate}, examples)
 
     def collect(self) -> None:
         """Read and write what is pending, if anything."""
         if self._pending is None:
             return
         (step, sums, examples), self._pending = self._pending, None
-        flags, sums = jax.device_get((self.guard.pending(), sums))
+        with self.run.phases("step"):
+            flags, sums = jax.device_get((self.guard.pending(), sums))
         self.guard.read(flags)
         host = {name: float(value) for name, value in sums.items()}
         # Without a finite step since the row before there is no loss: NaN, null in the log.
@@ -60,7 +65,7 @@ class Reporter:
             loss=loss,
             accuracy=accuracy,
             grad_norm=host["grad_norm"] / steps,
-            learning_rate=float(self.run.schedule(step - 1)),
+            learning_rate=host["learning_rate"],
             **{name: count for name, count in self.guard.told().items() if count},
         )
         self.progress.update(step, examples, loss=loss, accuracy=accuracy)
@@ -69,7 +74,9 @@ class Reporter:
         """Read all that is pending, flags too: what follows uses the state."""
         self.collect()
         if self.guard.pending():
-            self.guard.read(jax.device_get(self.guard.pending()))
+            with self.run.phases("step"):
+                flags = jax.device_get(self.guard.pending())
+            self.guard.read(flags)
 
     def write(self, step: int, split: str, **numbers: float) -> None:
         """Write a row to the log and to TensorBoard."""

@@ -1,20 +1,30 @@
 """What data a run sees: its rows, how many updates they make, and what they say of themselves."""
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
+
+import numpy as np
 
 from resnorm_jax.config import Config
 from resnorm_jax.data import (
     Dataset,
     Examples,
     TrainBatches,
+    length_buckets,
     load_dataset,
     majority_accuracy,
     scale_channels,
     split_validation,
 )
+from resnorm_jax.data.buckets import epoch_positions, quantile_buckets
 from resnorm_jax.data.preprocess import check_values
 from resnorm_jax.errors import UserError
 from resnorm_jax.sizes import STEPS
+from resnorm_jax.training.identity import FORMER, Identity
+
+# Positions that a CPU trains on (width 128, 3 layers) while the programs of one length are compiled.
+PROGRAM = 30_000
 
 
 def prepare_data(config: Config) -> Dataset:
@@ -53,6 +63,38 @@ def scored_rows(dataset: Dataset, split: str) -> Examples:
     return rows
 
 
+def padded_lengths(
+    config: Config, dataset: Dataset, stored: Identity | None = None
+) -> tuple[int, ...]:
+    """Return the padded lengths of a run's batches: its own, or those that cost least.
+
+    Args:
+      config: ``train.buckets`` is the most of them.
+      dataset: whose training rows they hold.
+      stored: what the run is if it has begun: it keeps its lengths, hence its batches.
+    """
+    train, lengths = config.train, dataset.train.lengths
+    if stored is None:
+        steps = -(-len(lengths) // train.batch_size)
+        epochs = train.epochs if train.steps is None else train.steps / steps
+        return length_buckets(lengths, train.buckets, train.batch_size, PROGRAM / epochs)
+    count = stored.config["train"].get("buckets", FORMER["train.buckets"])
+    return stored.edges or quantile_buckets(lengths, count)
+
+
+def padding(dataset: Dataset, edges: tuple[int, ...], batch_size: int) -> dict[str, Any] | None:
+    """Return the padded lengths, and the share of an epoch's positions that is padding.
+
+    Positions of rows that only fill a batch count as padding. None for images, which have one size.
+    """
+    lengths = dataset.train.lengths
+    if dataset.kind == "images":
+        return None
+    positions = epoch_positions(lengths, np.array(edges), batch_size)
+    share = 1 - int(lengths.sum(dtype=np.int64)) / positions
+    return {"lengths": list(edges), "share": round(share, 4)}
+
+
 def total_steps(config: Config, dataset: Dataset, buckets: tuple[int, ...]) -> int:
     """Return the number of updates: ``train.steps``, or epochs times the batches of one.
 
@@ -71,8 +113,8 @@ def total_steps(config: Config, dataset: Dataset, buckets: tuple[int, ...]) -> i
     return steps
 
 
-def data_line(dataset: Dataset) -> str:
-    """Return one line on the data: rows, lengths, classes."""
+def data_line(dataset: Dataset, padded: Mapping[str, Any] | None = None) -> str:
+    """Return one line on the data: rows, lengths, classes, and what `padding` gives."""
     parts = [f"{len(dataset.train)} training"]
     if dataset.valid is not None:
         parts.append(f"{len(dataset.valid)} validation")
@@ -81,7 +123,11 @@ def data_line(dataset: Dataset) -> str:
     span = f"length {lengths.min()}" + (
         f" to {lengths.max()}" if lengths.max() > lengths.min() else ""
     )
-    return f"{dataset.name}: {', '.join(parts)} rows, {span}, {len(dataset.classes)} classes"
+    line = f"{dataset.name}: {', '.join(parts)} rows, {span}, {len(dataset.classes)} classes"
+    if padded is None or lengths.min() == lengths.max():
+        return line
+    edges = ", ".join(map(str, padded["lengths"]))
+    return f"{line}; {100 * padded['share']:.1f} % of positions are padding, to {edges}"
 
 
 def baselines(dataset: Dataset, split: str) -> dict[str, float]:

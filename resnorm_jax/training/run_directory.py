@@ -18,7 +18,7 @@ from resnorm_jax.training.lock import locked
 
 CONFIG = "config.json"
 UNSEALED = frozenset({"config", "data", "runtime"})  # files of version 0.2, without a digest
-KEYS = frozenset({"config", "data", "content", "runtime", "changes"})
+KEYS = frozenset({"config", "data", "content", "runtime", "changes", "edges"})
 _LEFT_OVER = re.compile(re.escape(TEMPORARY).replace(r"\{\}", ".+"))
 
 
@@ -117,6 +117,15 @@ def _clean(workdir: Path) -> None:
             path.unlink()
 
 
+def stored_run(workdir: Path) -> Identity | None:
+    """Return what the run in a directory is, or None where there is none yet.
+
+    Raises:
+      UserError: its config is damaged.
+    """
+    return read_run(workdir)[1] if (workdir / CONFIG).exists() else None
+
+
 def open_run(workdir: Path, now: Identity) -> Identity:
     """Write what a run is into its new directory, or check that the directory holds this very run.
 
@@ -176,10 +185,18 @@ def _read(path: Path) -> Identity:
         raise UserError(f"{path}: not a run's config: it holds {held}; name the directory of a run")
     check_meta(values["data"], f"{path}: data")
     longest = values["data"].get("max_length")
-    if type(longest) is not int or not 0 < longest < 2**31:
+    if not _is_size(longest):
         raise UserError(f"{path}: data.max_length: {longest!r}; restore the run's config.json")
-    changes = tuple(values.pop("changes", ()))
-    return Identity(**{"content": None, **values}, changes=changes)
+    changes, edges = tuple(values.pop("changes", ())), values.pop("edges", None)
+    if edges is not None:
+        if not isinstance(edges, list) or not edges or not all(_is_size(e) for e in edges):
+            raise UserError(f"{path}: edges: {_short(edges)}; restore the run's config.json")
+        edges = tuple(edges)
+    return Identity(**{"content": None, **values}, changes=changes, edges=edges)
+
+
+def _is_size(value: Any) -> bool:
+    return type(value) is int and 0 < value < 2**31
 
 
 def steps_done(workdir: Path) -> dict[str, int]:

@@ -1,5 +1,6 @@
 """A trained model, loaded from its run directory."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,13 +9,15 @@ import jax
 import numpy as np
 import optax
 
-from resnorm_jax.build import build_model, kernel_and_stride
+from resnorm_jax.build import build_model, kernel_and_stride, told_lengths
 from resnorm_jax.config import Config
 from resnorm_jax.data import Dataset, Examples
 from resnorm_jax.data.fingerprint import fingerprint
+from resnorm_jax.data.inputs import given_inputs
 from resnorm_jax.errors import UserError
 from resnorm_jax.modules.positions import POSITIONS
 from resnorm_jax.training.checkpoint import DamagedCheckpointError
+from resnorm_jax.training.determinism import determinism
 from resnorm_jax.training.devices import DataParallel, choose_devices
 from resnorm_jax.training.evaluation import predict
 from resnorm_jax.training.identity import Identity, check_content
@@ -80,9 +83,32 @@ class Trained:
         size = self.config.train.batch_size
         return predict(self.parallel, self.variables, examples, size, buckets)
 
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes, by index."""
+        return tuple(self.meta["classes"])
+
+    def predict_proba(self, x: Any, lengths: Sequence[int] | None = None) -> np.ndarray:
+        """Return probabilities ``[N, K]`` float32 of rows given as numbers or texts.
+
+        Args:
+          x: rows as the training data had them, not scaled: an array ``[N, L, C]``, ``[N, L]`` of
+            token ids, ``[N, H, W, C]``, or a list of rows, each of its own length; texts where the
+            model learned from texts.
+          lengths: ``[N]``, valid steps of each row of a padded array.
+
+        Raises:
+          UserError: naming the row, counted from 1.
+        """
+        return np.exp(self.log_probs(given_inputs(x, self.meta, lengths)))
+
+    def predict(self, x: Any, lengths: Sequence[int] | None = None) -> np.ndarray:
+        """Return the most probable class' name of each row, ``[N]``; see `predict_proba`."""
+        return np.array(self.classes)[self.predict_proba(x, lengths).argmax(-1)]
+
     def check_lengths(self, examples: Examples) -> None:
         """Raise UserError for a row that is longer than the model's learned positions."""
-        stride = kernel_and_stride(self.config.model)[1]
+        stride = kernel_and_stride(self.config.model, self.meta)[1]
         tokens = self.config.model.max_length or -(-self.meta["max_length"] // stride)
         longest = tokens * stride
         limited = POSITIONS.get(self.config.model.positions).limited
@@ -130,6 +156,8 @@ def load_trained(workdir: Path, seed: int | None = None, kind: str | None = None
     except DamagedCheckpointError as error:
         raise UserError(f"damaged checkpoint: {error}; run the training command again") from None
     devices = choose_devices(1, config.train.batch_size, 1)
-    parallel = DataParallel(StepOptions(model.apply, optax.identity()), devices)
+    same = determinism(config.train.deterministic, devices[0].platform)
+    options = StepOptions(model.apply, optax.identity(), by_length=told_lengths(model))
+    parallel = DataParallel(options, devices, same.options)
     variables = unpacked(found, wanted) if kind == "best" else scored_variables(found)
     return Trained(workdir, config, identity, variables, step, kind, parallel)

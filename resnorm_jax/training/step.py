@@ -62,6 +62,8 @@ class StepOptions:
     """What a step is made of, apart from the state.
 
     ``guarded`` holds back an update that is not finite; without it such numbers go into the state.
+    ``by_length`` tells the model a batch's lengths in place of its mask, so that NVIDIA's attention can
+    serve.
     """
 
     apply: Callable[..., Any]
@@ -71,12 +73,13 @@ class StepOptions:
     ema: float | None = None
     log_every: int = 1
     guarded: bool = True
+    by_length: bool = False
 
 
 def create_state(
     variables: Mapping[str, Any],
     optimizer: optax.GradientTransformation,
-    seed: int,
+    seed: int | jax.Array,
     ema: float | None,
 ) -> TrainState:
     """Return the state before the first update.
@@ -123,9 +126,9 @@ def train_step(
 
     Args:
       state: replicated over ``axis_name``.
-      batch: this device's rows: ``x``, ``y``, ``weight`` and, unless images, ``mask``. A model with
-        running statistics gets a mask that leaves out the rows of weight 0, which fill a batch; for
-        images it is ``[B, 1]``.
+      batch: this device's rows: ``x``, ``y``, ``weight`` and, unless images, ``mask`` and
+        ``lengths``. A model with running statistics gets a mask (or lengths) that leaves out the rows
+        of weight 0, which fill a batch; for images it is ``[B, 1]``.
       options: model, optimizer and the rest.
       axis_name: the mapped axis over which rows are spread; None on a single device.
 
@@ -136,6 +139,7 @@ def train_step(
     key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
     if axis_name is not None:
         key = jax.random.fold_in(key, lax.axis_index(axis_name))
+    batch = told(batch, options.by_length)
     sums, gradient, kept = _gradient_sums(state, batch, key, options)
     if axis_name is not None:
         sums, gradient = lax.psum((sums, gradient), axis_name)
@@ -160,11 +164,17 @@ def train_step(
     return updated.replace(step=state.step + 1), {**updated.sums, "finite": finite}
 
 
+def told(batch: Mapping[str, Any], by_length: bool) -> dict[str, Any]:
+    """Return a batch with its mask alone or, where it has them and they are asked for, its lengths."""
+    left_out = "mask" if by_length and "lengths" in batch else "lengths"
+    return {name: value for name, value in batch.items() if name != left_out}
+
+
 def predict_step(
     variables: Mapping[str, Any], batch: Batch, apply: Callable[..., jax.Array]
 ) -> jax.Array:
     """Return log-probabilities ``[B, K]`` of this device's rows, dropout off."""
-    logits = apply(variables, batch["x"], batch.get("mask"), deterministic=True)
+    logits = apply(variables, batch["x"], **model_state.validity(batch), deterministic=True)
     return jax.nn.log_softmax(logits)
 
 

@@ -213,7 +213,7 @@ def test_token_embeddings_have_the_arrangements_deviation(name, gain):
     from resnorm_jax.config import experiment, from_dict
 
     meta = {"kind": "tokens", "classes": ["a", "b"], "vocabulary": [str(n) for n in range(500)],
-            "max_length": 4}  # fmt: skip
+            "max_length": 4, "shape": []}  # fmt: skip
     fields = {"arrangement": name, "width": 16, "depth": 2, "heads": 2}
     config = experiment(data={"source": "listops"}, model=fields).to_dict()
     model = build_model(from_dict(config), meta)

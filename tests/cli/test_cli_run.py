@@ -16,6 +16,7 @@ import pytest
 from resnorm_jax.cli import train
 from resnorm_jax.cli.main import main as resnorm
 from resnorm_jax.data.series import bundled_folder
+from resnorm_jax.training.phases import PHASES
 from resnorm_jax.training.saved_run import load_trained
 
 ROOT = Path(__file__).parents[2]
@@ -44,9 +45,10 @@ def digest(folder: Path) -> dict[str, str]:
 
 
 def test_line_one_says_backend_devices_and_versions(run):
-    first = run[1].splitlines()[0]
+    first, second = run[1].splitlines()[:2]
     assert first.startswith("cpu, 8 devices")
     assert "jax " in first
+    assert second == "deterministic: yes"
 
 
 def test_a_run_directory_holds_what_is_promised(run):
@@ -65,8 +67,14 @@ def test_a_run_directory_holds_what_is_promised(run):
     for shown in ("majority class", "seed 0", "seed 1", "mean", "report.json", "Parameters"):
         assert shown in text
     config = json.loads((workdir / "config.json").read_text())
+    assert config["edges"] == report["padding"]["lengths"]
+    assert sorted(report["phases"]) == sorted(PHASES)
+    assert all(report["phases"][name] > 0 for name in ("data", "compile", "evaluation", "save"))
+    assert report["train_seconds"] < sum(report["phases"].values())
+    assert "Time of this sitting" in text
     assert config["runtime"]["devices"] == 8
     assert config["runtime"]["versions"]["jax"]
+    assert config["runtime"]["deterministic"] == "yes"
 
 
 def test_the_log_has_every_step_once(run):

@@ -31,7 +31,8 @@ def test_a_whole_plan_has_ranges(capsys):
     text = shown(capsys, "layer_norm_scaling", "--depth=16")
     assert "layers 1 to 16, of 16" in text
     assert "r = 1 to 0.25, a = 1, b = 1" in text
-    assert text.strip() == str(rn.plan("layer_norm_scaling", 16)).strip()
+    said = "Layers with unroll=auto: in a loop on a CPU, unrolled on a GPU, unrolled on a TPU."
+    assert text == f"{rn.plan('layer_norm_scaling', 16)}\n\n{said}\n"
     text = shown(capsys, "deepnorm", "--depth=8", "--norm=rms")
     assert "r = 1, a = 2, b = 1" in text
     assert "value, out 0.3536" in text
@@ -114,3 +115,41 @@ def test_mistakes_are_one_line(words, message, capsys):
     error = capsys.readouterr().err
     assert message in error
     assert len(error.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "lines"),
+    [
+        (
+            ["--length=1344"],
+            [
+                "backend +cpu",
+                "by lengths +chunked; not cudnn: it needs a GPU, .*",
+                "under a mask +chunked",
+            ],
+        ),
+        (
+            ["--length=1344", "--backend=gpu", "--precision=bfloat16"],
+            ["backend +gpu", "by lengths +cudnn, if the GPU has it", "under a mask +xla"],
+        ),
+        (
+            ["--length=1344", "--backend=gpu"],
+            ["by lengths +xla; not cudnn: it computes in bfloat16 or float16, and this is float32"],
+        ),
+        (["--length=8", "--heads=16", "--precision=float16", "--backend=gpu"], ["these have 4"]),
+    ],
+)
+def test_how_attention_of_a_length_is_computed(capsys, words, lines):
+    text = shown(capsys, "pre_ln", *words)
+    _, _, attention = text.partition("\nattention of ")
+    for line in lines:
+        assert re.search(line + "\n", attention), attention
+    found = json.loads(shown(capsys, "pre_ln", "--json", *words))["attention"]
+    assert all(value in text for value in found.values())
+
+
+def test_what_attention_asks_for_is_read_with_a_length_only(capsys):
+    assert main.main(["show", "pre_ln", "--backend=gpu"]) == 2
+    assert "--backend: not read without --length" in capsys.readouterr().err
+    assert main.main(["show", "rms", "--length=8"]) == 2
+    assert "--length: not read for a row of the table norm" in capsys.readouterr().err

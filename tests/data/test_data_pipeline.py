@@ -32,6 +32,8 @@ def check_batch(batch, source):
     """Every field of a batch against the rows it says it holds, one row at a time."""
     assert batch["x"].dtype in (np.int32, np.float32)
     assert batch["mask"].dtype == bool
+    assert batch["lengths"].dtype == np.int32
+    np.testing.assert_array_equal(batch["lengths"], batch["mask"].sum(1))
     assert batch["y"].dtype == np.int32
     assert batch["weight"].dtype == np.float32
     for i, row in enumerate(ids(batch)):
@@ -49,28 +51,6 @@ def same(one, two):
 
 
 LENGTHS = st.lists(st.integers(1, 40), min_size=1, max_size=60)
-
-
-@given(LENGTHS, st.integers(1, 6))
-@settings(max_examples=200, deadline=None)
-def test_length_buckets(lengths, count):
-    edges = length_buckets(np.array(lengths), count)
-    assert list(edges) == sorted(set(edges))
-    assert 1 <= len(edges) <= count
-    assert edges[-1] == max(lengths)
-    assert all(edge % 4 == 0 for edge in edges[:-1])
-    for i, edge in enumerate(edges[:1]):
-        assert sum(length <= edge for length in lengths) >= len(lengths) * (i + 1) / count - 1e-9
-
-
-def test_length_buckets_by_hand():
-    lengths = np.arange(1, 101)
-    assert length_buckets(lengths, 1) == (100,)
-    assert length_buckets(lengths, 4) == (28, 52, 76, 100)
-    assert length_buckets(np.full(9, 7), 4) == (7,)
-    assert length_buckets(np.array([5, 5, 26]), 3) == (8, 26)
-    with pytest.raises(ValueError):
-        length_buckets(lengths, 0)
 
 
 @given(LENGTHS, st.integers(1, 9), st.integers(1, 4), st.integers(0, 3), st.booleans())
@@ -222,3 +202,12 @@ def test_empty_input_is_refused():
         TrainBatches(empty, 4, (4,), 0)
     with pytest.raises(ValueError, match="need rows"):
         eval_batches(empty, 4, (4,))
+
+
+def test_evaluation_has_no_more_batches_than_rows_need():
+    """What a length leaves over goes with longer rows: few batches, of few programs."""
+    source = examples([2, 30, 3, 9, 10, 17, 18, 4])
+    batches = eval_batches(source, 4, (4, 12, 20, 30))
+    assert [batch["rows"].tolist() for batch in batches] == [[0, 2, 7, 3], [4, 5, 6, 1]]
+    assert [batch["x"].shape[1] for batch in batches] == [12, 30]
+    assert eval_batches(examples([2, 3, 7]), 4, (4, 12, 20, 30))[0]["x"].shape[1] == 12

@@ -15,7 +15,7 @@ from typing import Any
 
 ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent
-TIMES = ("train_seconds", "examples_per_second", "seconds", "compiled_programs")
+TIMES = ("train_seconds", "examples_per_second", "seconds", "phases", "compiled_programs")
 """Keys of a report that tell of time, or of how many programs one sitting compiled."""
 
 

@@ -83,7 +83,13 @@ def _print(parts: dict[str, Any]) -> None:
         for outcome, count in sorted(part["outcomes"].items()):
             style = None if outcome in GOOD else "bold red"
             table.add_row(name, outcome, str(count), str(part["minutes"]), style=style)
-    Console().print(table)
+    console = Console()
+    console.print(table)
+    for name, numbers in parts.get("cost", {}).get("by_model", {}).items():
+        told = Table("figure", "value", title=f"What checkpoints cost: {name}")
+        for figure, value in numbers.items():
+            told.add_row(figure.replace("_", " "), f"{value:,.4g}")
+        console.print(told)
 
 
 def _write(path: Path, chosen: argparse.Namespace, parts: dict[str, Any]) -> None:

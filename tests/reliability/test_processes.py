@@ -1,4 +1,4 @@
-"""Runs in processes of their own: killed, interrupted, two at once. A few by default; all are slow."""
+"""Runs in processes of their own: killed, interrupted, two at once."""
 
 import os
 import random
@@ -18,6 +18,7 @@ def silent(items, label):
     return iter(items)
 
 
+@pytest.mark.table
 def test_a_run_that_is_killed_goes_on_to_the_same_end(server, tmp_path, monkeypatch):
     """In a save; the other moments are of the slow tier."""
 

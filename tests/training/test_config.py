@@ -262,6 +262,26 @@ def test_a_whole_number_in_a_config_file_may_be_set_to_another_later():
     assert config.model.dropout == 0.5
 
 
+def test_unroll_is_a_number_or_auto():
+    assert from_dict(make().to_dict()).model.unroll == "auto"
+    config = make("unroll=4")
+    assert from_dict(config.to_dict()).model.unroll == 4
+    for text, value in (("auto", "auto"), ("2", 2)):
+        override(config, "model.unroll", text)
+        assert from_dict(config.to_dict()).model.unroll == value
+    assert from_dict(make(model={"unroll": 3}).to_dict()).model.unroll == 3
+    said = r"config.model.unroll: 'full' is not a whole number or 'auto'"
+    for fails in (
+        lambda: override(config, "model.unroll", "full"),
+        lambda: make(model={"unroll": "full"}),
+    ):
+        with pytest.raises(UserError, match=said):
+            fails()
+    for wrong in (0, -1, 10**9, True, 1.5, None, "3"):
+        with pytest.raises(UserError, match=r"config.model.unroll: "):
+            make(model={"unroll": wrong})
+
+
 def test_a_preset_may_have_the_name_of_a_field():
     presets = {"seeds": {"seeds": 2}}
     assert experiment("seeds", presets=presets, data={"source": "digits"}).seeds == 2

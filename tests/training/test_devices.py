@@ -1,5 +1,8 @@
 """Data-parallel training: the same numbers on any number of devices, and a check that it is so."""
 
+import math
+import re
+
 import jax
 import numpy as np
 import pytest
@@ -96,3 +99,35 @@ def test_rows_that_do_not_divide_are_one_line():
     with pytest.raises(UserError, match=r"config.devices: 9 asked for, 8 found"):
         choose_devices(9, 18, 1)
     assert len(choose_devices(3, 12, 2)) == 3
+
+
+def all_reduced(text: str) -> list[int]:
+    """Bytes that each all-reduce of a compiled program sums."""
+    lines = [line for line in text.splitlines() if re.search(r" all-reduce(-start)?\(", line)]
+    shapes = [re.findall(r"f32\[([\d,]*)\]", line.split(" all-reduce")[0]) for line in lines]
+    return [
+        sum(4 * math.prod(int(n) for n in dims.split(",") if n) for dims in found)
+        for found in shapes
+    ]
+
+
+def test_one_sum_travels_between_devices_of_the_gradients_bytes_and_three_numbers():
+    parallel, state, batch, size = tiny.linear(8)
+    text = tiny.compiled(parallel, state, batch)
+    assert all_reduced(text) == [size + 3 * 4]  # loss, correct, count
+    # What comes in as the state goes out as the state, in the same memory.
+    donated = re.search(r"input_output_alias={(.*?) }, entry", text)[1].count("may-alias")
+    assert donated == len(jax.tree.leaves(state))
+
+
+def test_a_program_is_compiled_once_for_each_shape():
+    parallel, state, batch, _ = tiny.linear(8)
+    shorter = {**batch, "x": batch["x"][:, :2], "mask": batch["mask"][:, :2]}
+    names = []
+    jax.monitoring.register_event_duration_secs_listener(
+        lambda event, _, **kw: names.append(kw.get("fun_name")) if "backend_compile" in event else 0
+    )
+    for rows in (batch, shorter, batch, shorter, batch):
+        state, _ = parallel.train(state, rows)
+        parallel.predict({"params": state.params}, rows)
+    assert parallel.programs == 4 == names.count("jit(over_devices)")

@@ -11,16 +11,20 @@ import pytest
 import tiny
 
 from resnorm_jax.config import Config, from_dict
+from resnorm_jax.data.buckets import quantile_buckets
 from resnorm_jax.data.preprocess import scale_channels
 from resnorm_jax.errors import UserError
+from resnorm_jax.reporting.files import write_sealed
 from resnorm_jax.training import identity as identities
 from resnorm_jax.training.identity import MAY_CHANGE, change_line, going_on, identify
+from resnorm_jax.training.run_data import data_line, padded_lengths, padding
 from resnorm_jax.training.run_directory import (
     UNSEALED,
     check_steps,
     claimed,
     open_run,
     read_run,
+    stored_run,
 )
 
 
@@ -67,6 +71,15 @@ def test_other_data_are_refused_with_what_differs(tmp_path, change, what):
     with pytest.raises(UserError, match=f"the data are not those of this run: {what}"):
         open_run(tmp_path, identity(change(tiny.dataset())))
     assert (tmp_path / "config.json").read_bytes() == before
+
+
+def test_that_the_bits_may_differ_from_now_on_is_recorded(tmp_path):
+    now = identity()
+    told = replace(now, runtime=now.runtime | {"deterministic": "no: train.deterministic is False"})
+    [change] = going_on(now, told, {}, tmp_path).changes
+    assert change["what"] == "runtime.deterministic"
+    unknown = {k: v for k, v in now.runtime.items() if k != "deterministic"}  # of version 0.2
+    assert going_on(replace(now, runtime=unknown), now, {}, tmp_path).changes == ()
 
 
 def test_a_field_that_may_not_change_is_named(tmp_path):
@@ -245,3 +258,43 @@ def test_data_of_before_are_not_looked_at_when_nobody_did():
     stored = replace(now, content=None)
     assert going_on(stored, now, {}, Path("run")) == now
     assert from_dict(now.config) == tiny.config()
+
+
+def test_a_run_keeps_its_padded_lengths(tmp_path):
+    """Those of the file; of a file without, those of the rule that there was, with its default."""
+    data, made = tiny.dataset(), tiny.config(buckets=8)
+    assert stored_run(tmp_path) is None
+    now = identify(made, data, scale_channels(data), [Device()], (4, 6, 8))
+    open_run(tmp_path, now)
+    assert stored_run(tmp_path) == now
+    assert padded_lengths(made, data, stored_run(tmp_path)) == (4, 6, 8)
+    old = asdict(identity(buckets=3))
+    for wrong in ([], [4, 0], [4, "8"], 8):
+        write_sealed(tmp_path / "config.json", old | {"edges": wrong})
+        with pytest.raises(UserError, match=r"config\.json: edges: .*; restore"):
+            stored_run(tmp_path)
+    del old["edges"]
+    (tmp_path / "config.json").unlink()
+    write_sealed(tmp_path / "config.json", old)
+    edges = padded_lengths(made, data, stored_run(tmp_path))
+    assert edges == quantile_buckets(data.train.lengths, 3)
+    going = identify(made, data, scale_channels(data), [Device()], edges)
+    assert open_run(tmp_path, going) == going
+    assert padded_lengths(made, data, stored_run(tmp_path)) == edges
+    with pytest.raises(UserError, match=r"config\.train\.buckets is 8, this one's 3"):
+        open_run(tmp_path, identity(buckets=3))
+
+
+def test_padded_lengths_are_as_many_as_pay(tmp_path):
+    """A short run has one program, a long one several; the line on the data tells what they cost."""
+    data = tiny.dataset(rows=440)
+    short, long = (tiny.config(buckets=8, epochs=n) for n in (1, 10**6))
+    assert padded_lengths(short, data) == (8,)
+    assert padded_lengths(long, data) == (4, 8)
+    assert padded_lengths(tiny.config(buckets=1, epochs=10**6), data) == (8,)
+    told = padding(data, (4, 8), 16)
+    share = 1 - data.train.lengths.sum() / (448 * 8 - 4 * 16 * (sum(data.train.lengths < 5) // 16))
+    assert told == {"lengths": [4, 8], "share": pytest.approx(share, abs=5e-5)}
+    assert data_line(data, told).endswith(
+        f"3 classes; {100 * share:.1f} % of positions are padding, to 4, 8"
+    )

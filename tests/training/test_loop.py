@@ -2,6 +2,7 @@
 
 import json
 import sys
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -13,6 +14,8 @@ from resnorm_jax.errors import DivergedError
 from resnorm_jax.training import loop
 from resnorm_jax.training.checkpoint import CheckpointStore, params_sha256
 from resnorm_jax.training.loop import evaluate_every, train_seed
+from resnorm_jax.training.phases import Phases
+from resnorm_jax.training.reporter import Reporter
 from resnorm_jax.training.run_directory import seed_directory
 
 STEPS = 20
@@ -27,8 +30,8 @@ def train(made, workdir, steps=STEPS, data=None, devices=1):
 def test_programs_are_compiled_in_the_first_epoch_only(tmp_path):
     made = tiny.config(checkpoint_every=100)
     outcome, run = train(made, tmp_path, steps=15)
-    # two padded lengths to train on and two to validate on, whatever the number of epochs
-    assert run.parallel.programs == 4
+    # two padded lengths to train on and one for the ten validation rows, whatever the number of epochs
+    assert run.parallel.programs == 3
     assert outcome.step == 15
 
 
@@ -54,6 +57,26 @@ def test_the_host_waits_only_where_numbers_are_read(tmp_path, monkeypatch):
     reads = [events[:i].count("step") for i, event in enumerate(events) if event == "read"]
     assert len(steps) == 12
     assert reads == [5, 9, 12]  # after the step that follows a logged one; at the end at once
+
+
+def test_nothing_is_computed_between_a_step_and_the_reading_of_its_numbers():
+    """The learning rate is computed on the device too: after the next step it would be waited for."""
+    calls, rows = [], []
+    told = SimpleNamespace(append=rows.append, write=lambda row: None, update=lambda *a, **k: None)
+    guard = SimpleNamespace(pending=list, read=lambda flags: None, told=dict)
+
+    def schedule(step):
+        calls.append(step)
+        return step / 10
+
+    run = SimpleNamespace(log=told, schedule=schedule, phases=Phases())
+    reporter = Reporter(run, 0, told, told, 4, guard)
+    names = ("loss", "correct", "count", "grad_norm", "steps")
+    reporter.expect(7, dict.fromkeys(names, 2.0), 16)
+    assert calls == [6]
+    reporter.collect()
+    assert calls == [6]
+    assert [(row["step"], row["learning_rate"], row["loss"]) for row in rows] == [(7, 0.6, 1.0)]
 
 
 @pytest.mark.table
@@ -157,3 +180,33 @@ def test_following_the_step_takes_few_files():
     for function, file in way:
         assert sys.modules[function.__module__].__file__.endswith(file)
     assert 1 + len(way) <= 12
+
+
+@pytest.mark.table
+@pytest.mark.parametrize("devices", [1, 2])
+def test_batches_that_go_ahead_change_no_bits(tmp_path, devices):
+    """As on an accelerator: put onto the devices while the step before runs. Compiled as often."""
+    made, data = tiny.config(checkpoint_every=7, model={"dropout": 0.3}), tiny.dataset()
+    whole, first = train(made, tmp_path / "host", data=data, devices=devices)
+    run, state = tiny.run(made, data, tmp_path / "ahead", devices, STEPS)
+    run.parallel.ahead = True
+    put = run.parallel.put(loop.TrainBatches(data.train, 16, run.buckets, 0).batch_at(0))
+    assert all(len(array.sharding.device_set) == devices for array in put.values())
+    ahead = train_seed(run, 0, state, STEPS)
+    assert params_sha256(ahead.params) == params_sha256(whole.params)
+    assert run.parallel.programs == first.parallel.programs
+    assert [(tmp_path / name / "metrics.jsonl").read_bytes() for name in ("host", "ahead")] == [
+        (tmp_path / "host" / "metrics.jsonl").read_bytes()
+    ] * 2
+
+
+@pytest.mark.table
+def test_the_phases_of_a_run_add_up(tmp_path):
+    made = tiny.config(checkpoint_every=7)
+    run, state = tiny.run(made, tiny.dataset(), tmp_path)
+    run.phases.programs = lambda: run.parallel.programs
+    train_seed(run, 0, state, STEPS)
+    told = run.phases.told()
+    spent = {name for name, seconds in told.items() if seconds > 0}
+    assert spent >= {"data", "compile", "step", "dispatch", "evaluation", "save", "other"}
+    assert told["compile"] > max(told[name] for name in ("data", "step", "dispatch", "save"))

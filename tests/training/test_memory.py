@@ -29,7 +29,11 @@ def parts(tmp_path_factory):
     return made, run, state
 
 
-@pytest.mark.parametrize("error", [EXHAUSTED, MemoryError()], ids=["device", "host"])
+@pytest.mark.parametrize(
+    "error",
+    [EXHAUSTED, pytest.param(MemoryError(), marks=pytest.mark.table)],
+    ids=["device", "host"],
+)
 def test_it_becomes_one_line_and_a_table(parts, error):
     made, run, state = parts
     run.watchdog.doing("seed 0 was at step 3")

@@ -8,8 +8,9 @@ import pytest
 
 from resnorm_jax import build
 from resnorm_jax.config import experiment, from_dict
-from resnorm_jax.data import Examples
+from resnorm_jax.data import Dataset, Examples, describe
 from resnorm_jax.errors import UserError
+from resnorm_jax.training.identity import described
 from resnorm_jax.training.saved_run import Trained
 
 META = {
@@ -39,6 +40,43 @@ def test_the_model_of_a_config(model, kernel, stride, longest):
     built = build.build_model(config(**model), META)
     assert (built.front_end.kernel, built.front_end.stride) == (kernel, stride)
     assert built.max_length == longest
+
+
+@pytest.mark.parametrize(
+    ("model", "kernel", "stride", "longest"),
+    [
+        ({}, 3, 3, 448),
+        ({"stride": 1}, 1, 1, 1344),
+        ({"kernel": 5}, 5, 1, 1344),
+        ({"stride": 8}, 8, 8, 168),
+    ],
+)
+def test_long_series_are_in_patches_unless_the_config_says_otherwise(
+    model, kernel, stride, longest
+):
+    meta = META | {"max_length": 1344, "stride": 3}
+    built = build.build_model(config(**model), meta)
+    assert (built.front_end.kernel, built.front_end.stride) == (kernel, stride)
+    assert built.max_length == longest
+    del meta["stride"]  # of a run of a version before
+    assert build.kernel_and_stride(config().model, meta) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("length", "stride"), [(1, 1), (512, 1), (513, 2), (1344, 3), (10**5, 196)]
+)
+def test_the_longest_row_has_at_most_512_tokens(length, stride):
+    rows = Examples(np.zeros((2, length, 1), np.float32), np.full(2, length), np.zeros(2, np.int32))
+    data = Dataset("long", "features", rows, rows.take(np.arange(1)), ("a",))
+    assert describe(data)["stride"] == stride
+    assert describe(replace(data, kind="tokens", vocabulary=("a",)))["stride"] == 1
+
+
+def test_a_run_keeps_its_stride():
+    data = SimpleNamespace(data={"stride": 1}), SimpleNamespace(data={}), None
+    rows = Examples(np.zeros((2, 600, 1), np.float32), np.full(2, 600), np.zeros(2, np.int32))
+    long = Dataset("long", "features", rows, rows, ("a",))
+    assert [described(long, stored)["stride"] for stored in data] == [1, 1, 2]
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,9 @@
 """A tiny run that compiles in seconds: shared by the training tests."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 from rich.console import Console
 
 from resnorm_jax.build import build_model
@@ -68,3 +70,31 @@ def run(made, data, workdir, devices: int = 1, steps: int = 20):
     log = MetricsLog(workdir / "metrics.jsonl")
     quiet = Console(quiet=True)
     return Run(made.train, data, parallel, schedule, (5, 8), workdir, log, quiet), state
+
+
+def linear(devices: int = 1, **how):
+    """Return ``(parallel, state, batch, bytes of the gradient)`` of a model of one layer."""
+    params = {
+        "w": jnp.asarray(np.random.default_rng(0).normal(size=(3, 5)), jnp.float32),
+        "b": jnp.zeros(5),
+    }
+
+    def apply(variables, x, mask=None, deterministic=True, rngs=None):
+        return jnp.tanh(x.mean(1)) @ variables["params"]["w"] + variables["params"]["b"]
+
+    optimizer = optax.adamw(1e-2)
+    parallel = DataParallel(StepOptions(apply, optimizer), jax.local_devices()[:devices], **how)
+    rows = np.random.default_rng(1).normal(size=(16, 4, 3)).astype(np.float32)
+    batch = {
+        "x": rows,
+        "y": (np.arange(16) % 5).astype(np.int32),
+        "weight": np.ones(16, np.float32),
+        "mask": np.ones((16, 4), bool),
+    }
+    state = parallel.replicate(create_state({"params": params}, optimizer, 0, None))
+    return parallel, state, batch, sum(leaf.nbytes for leaf in jax.tree.leaves(params))
+
+
+def compiled(parallel, state, batch) -> str:
+    """The training step as XLA has it in the end."""
+    return parallel._train.lower(state, parallel._spread(batch)).compile().as_text()

@@ -38,7 +38,7 @@ def explain(trained: Trained, examples: Examples, row: int) -> dict[str, Any]:
         seen.attention, np.ones(len(seen.output), bool)
     )
     tokens = int(POOLING.get(pooling).class_token)
-    kernel, stride = kernel_and_stride(trained.config.model)
+    kernel, stride = kernel_and_stride(trained.config.model, trained.meta)
     shares = share[tokens:]
     even = np.full(len(shares), 1 / len(shares))
     if stride > 1:

@@ -9,14 +9,15 @@ import optax
 
 from resnorm_jax.build import build_model
 from resnorm_jax.config import Config
-from resnorm_jax.data import Dataset, TrainBatches, describe, length_buckets
+from resnorm_jax.data import Dataset, TrainBatches
 from resnorm_jax.data.pipeline import Batch
 from resnorm_jax.errors import UserError
 from resnorm_jax.lab.signals.jacobian import JacobianOptions
 from resnorm_jax.lab.signals.measure import Signals, measure
+from resnorm_jax.training.identity import Identity, described
 from resnorm_jax.training.initial import first_variables
 from resnorm_jax.training.optimizers import make_optimizer
-from resnorm_jax.training.run_data import prepare_data
+from resnorm_jax.training.run_data import padded_lengths, prepare_data
 from resnorm_jax.training.saved_run import load_trained
 
 DEEP = 100  # layers from which the backward pass computes them again
@@ -50,8 +51,13 @@ def subjects(config: Config, arrangements: Iterable[str] = ()) -> list[Subject]:
     return _subjects(config, prepare_data(config), arrangements)
 
 
-def _subjects(config: Config, dataset: Dataset, arrangements: Iterable[str] = ()) -> list[Subject]:
-    meta, buckets = describe(dataset), length_buckets(dataset.train.lengths, config.train.buckets)
+def _subjects(
+    config: Config,
+    dataset: Dataset,
+    arrangements: Iterable[str] = (),
+    stored: Identity | None = None,
+) -> list[Subject]:
+    meta, buckets = described(dataset, stored), padded_lengths(config, dataset, stored)
     batch = TrainBatches(dataset.train, config.train.batch_size, buckets, config.seed).batch_at(0)
 
     def start(model: Any) -> Mapping[str, Any]:
@@ -72,7 +78,7 @@ def trained_subject(workdir: Path, seed: int | None = None, kind: str | None = N
       UserError: if there is no run, or no sound checkpoint of it.
     """
     trained = load_trained(workdir, seed, kind)
-    (subject,) = _subjects(trained.config, trained.dataset())
+    (subject,) = _subjects(trained.config, trained.dataset(), stored=trained.identity)
     at = f"{trained.kind} checkpoint, step {trained.step}"
     return replace(subject, variables=lambda model: trained.variables, at=at)
 

@@ -18,6 +18,7 @@ from resnorm_jax.ops.norms.detached import ada_norm, detach_norm
 from resnorm_jax.ops.norms.dynamic import seed_norm
 from resnorm_jax.ops.norms.group import group_norm
 from resnorm_jax.ops.norms.grouped import gated_rms_norm, grouped_rms_norm
+from resnorm_jax.ops.norms.kernels.why import why_not
 from resnorm_jax.ops.norms.pointwise import POINTWISE, pointwise_norm
 from resnorm_jax.ops.norms.power import power_scale
 from resnorm_jax.ops.norms.query_key import (
@@ -71,4 +72,5 @@ __all__ = [
     "taper_constant",
     "taper_gate",
     "taper_norm",
+    "why_not",
 ]

@@ -5,9 +5,14 @@ Shapes: ``x`` may have any rank; statistics run over ``axis`` (the features, by 
 The result has the dtype of ``x``; statistics and the affine map are computed in float32 at least.
 """
 
+from dataclasses import dataclass, replace
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
+from resnorm_jax.ops.norms.kernels import primitive, why
+from resnorm_jax.ops.norms.kernels.form import Form
 from resnorm_jax.ops.statistics import (
     Axes,
     masked_mean,
@@ -16,7 +21,8 @@ from resnorm_jax.ops.statistics import (
     statistics_dtype,
 )
 
-IMPLEMENTATIONS = ("xla",)
+KERNELS = ("triton", "interpret")
+IMPLEMENTATIONS = ("xla", *KERNELS)
 
 
 def layer_norm(
@@ -31,6 +37,7 @@ def layer_norm(
     axis_name: str | None = None,
     axis_index_groups=None,
     implementation: str | None = None,
+    dtype: Any = None,
 ) -> jax.Array:
     """Layer norm: ``(x - mean(x)) / sqrt(var(x) + epsilon) * scale + bias``, biased variance.
 
@@ -45,13 +52,18 @@ def layer_norm(
         included, change nothing and come out as zero.
       axis_name: name of a mapped axis over which the statistics are shared too.
       axis_index_groups: groups of that axis' indices.
-      implementation: ``"xla"``, or None for the best there is.
+      implementation: None for the best there is, chosen where the program is lowered: the kernel on an
+        NVIDIA GPU, XLA elsewhere and where `resnorm_jax.ops.norms.why_not` gives a reason. ``"xla"``
+        for XLA's code; ``"triton"`` for the kernel or an error; ``"interpret"`` for the kernel
+        carried out step by step in XLA's code on any device, slowly, to test it.
+      dtype: dtype of the result, None for that of ``x``; the only cast after the affine map.
 
     Returns:
       Array of ``x``'s shape and dtype. A constant row gives ``bias``.
 
     Raises:
-      ValueError: if ``axis`` is out of range, or ``scale`` or ``bias`` does not fit.
+      ValueError: if ``axis`` is out of range, ``scale`` or ``bias`` does not fit, or the implementation
+        cannot serve what is asked.
 
     Source: Ba, Kiros and Hinton 2016 (arXiv 1607.06450), eq. 3-4; epsilon as usual since.
 
@@ -59,10 +71,9 @@ def layer_norm(
     >>> print(layer_norm(jnp.array([1.0, 2, 3, 4, 5])).round(4))
     [-1.4142 -0.7071  0.      0.7071  1.4142]
     """
-    scale = offset_scale(scale, scale_offset, x)
-    return _norm(
-        x, scale, bias, axis, epsilon, mask, axis_name, axis_index_groups, implementation, True
-    )
+    form = _form(True, epsilon, scale_offset, implementation)
+    over = _Over(axis, mask, axis_name, axis_index_groups)
+    return _norm(form, over, x, scale, bias, dtype=dtype)[0]
 
 
 def rms_norm(
@@ -76,6 +87,7 @@ def rms_norm(
     axis_name: str | None = None,
     axis_index_groups=None,
     implementation: str | None = None,
+    dtype: Any = None,
 ) -> jax.Array:
     """RMS norm: ``x / sqrt(mean(x**2) + epsilon) * (scale + scale_offset)``.
 
@@ -89,6 +101,7 @@ def rms_norm(
       axis_name: as in `layer_norm`.
       axis_index_groups: as in `layer_norm`.
       implementation: as in `layer_norm`.
+      dtype: as in `layer_norm`.
 
     Returns:
       Array of ``x``'s shape and dtype. A zero row gives zeros, with finite gradients.
@@ -103,10 +116,9 @@ def rms_norm(
     >>> print(rms_norm(jnp.array([2.0, -2.0]), epsilon=0.0))
     [ 1. -1.]
     """
-    scale = offset_scale(scale, scale_offset, x)
-    return _norm(
-        x, scale, None, axis, epsilon, mask, axis_name, axis_index_groups, implementation, False
-    )
+    form = _form(False, epsilon, scale_offset, implementation)
+    over = _Over(axis, mask, axis_name, axis_index_groups)
+    return _norm(form, over, x, scale, None, dtype=dtype)[0]
 
 
 def std_layer_norm(
@@ -154,66 +166,156 @@ def std_layer_norm(
 
 
 def add_layer_norm(
-    x: jax.Array, branch: jax.Array, scale: jax.Array | None, bias: jax.Array | None, **options
+    x: jax.Array,
+    branch: jax.Array,
+    scale: jax.Array | None,
+    bias: jax.Array | None,
+    *,
+    axis: int | Axes = -1,
+    epsilon: float = 1e-6,
+    scale_offset: float = 0.0,
+    mask: jax.Array | None = None,
+    axis_name: str | None = None,
+    axis_index_groups=None,
+    implementation: str | None = None,
+    dtype: Any = None,
 ) -> tuple[jax.Array, jax.Array]:
-    """Skip addition and layer norm in one call: ``s = x + branch``; return ``(layer_norm(s), s)``.
+    """Skip addition and layer norm in one pass: ``s = x + branch``; return ``(layer_norm(s), s)``.
 
     Args:
       x: stream.
       branch: what the sublayer adds, of ``x``'s shape.
-      scale: as in `layer_norm`.
-      bias: as in `layer_norm`.
-      **options: the keyword arguments of `layer_norm`.
+      scale: as in `layer_norm`, and so all the others.
+      bias: elementwise offset, or None.
+      axis: axis or axes of the statistics.
+      epsilon: added to the variance, inside the root.
+      scale_offset: added to ``scale``.
+      mask: True where an element counts.
+      axis_name: name of a mapped axis over which the statistics are shared too.
+      axis_index_groups: groups of that axis' indices.
+      implementation: as in `layer_norm`. The kernel writes the sum as its second output, and adds the
+        sum's gradient inside the backward pass.
+      dtype: dtype of the normalized sum, None for that of ``x``.
 
     Returns:
-      The normalized sum and the sum, both of ``x``'s dtype.
+      The normalized sum and the sum, which has ``x``'s dtype.
+
+    Raises:
+      ValueError: as in `layer_norm`.
     """
-    total = x + branch
-    return layer_norm(total, scale, bias, **options), total
+    form = _form(True, epsilon, scale_offset, implementation)
+    over = _Over(axis, mask, axis_name, axis_index_groups)
+    return _norm(form, over, x, scale, bias, branch, dtype)
 
 
 def add_rms_norm(
-    x: jax.Array, branch: jax.Array, scale: jax.Array | None, **options
+    x: jax.Array,
+    branch: jax.Array,
+    scale: jax.Array | None,
+    *,
+    axis: int | Axes = -1,
+    epsilon: float = 1e-6,
+    scale_offset: float = 0.0,
+    mask: jax.Array | None = None,
+    axis_name: str | None = None,
+    axis_index_groups=None,
+    implementation: str | None = None,
+    dtype: Any = None,
 ) -> tuple[jax.Array, jax.Array]:
-    """Skip addition and RMS norm in one call: ``s = x + branch``; return ``(rms_norm(s), s)``.
+    """Skip addition and RMS norm in one pass: ``s = x + branch``; return ``(rms_norm(s), s)``.
 
     Args:
       x: stream.
       branch: what the sublayer adds, of ``x``'s shape.
-      scale: as in `rms_norm`.
-      **options: the keyword arguments of `rms_norm`.
+      scale: as in `rms_norm`, and so all the others.
+      axis: axis or axes of the statistics.
+      epsilon: inside the root.
+      scale_offset: added to ``scale``.
+      mask: True where an element counts.
+      axis_name: name of a mapped axis over which the statistics are shared too.
+      axis_index_groups: groups of that axis' indices.
+      implementation: as in `add_layer_norm`.
+      dtype: dtype of the normalized sum, None for that of ``x``.
 
     Returns:
-      The normalized sum and the sum, both of ``x``'s dtype.
+      The normalized sum and the sum, which has ``x``'s dtype.
+
+    Raises:
+      ValueError: as in `rms_norm`.
     """
-    total = x + branch
-    return rms_norm(total, scale, **options), total
+    form = _form(False, epsilon, scale_offset, implementation)
+    over = _Over(axis, mask, axis_name, axis_index_groups)
+    return _norm(form, over, x, scale, None, branch, dtype)
 
 
-def offset_scale(scale: jax.Array | None, offset: float, x: jax.Array) -> jax.Array | None:
-    """Return ``scale + offset`` in the dtype of ``x``'s statistics: 1 + g loses digits in bfloat16."""
-    if scale is None or not offset:
-        return scale
-    return jnp.asarray(scale, statistics_dtype(jnp.asarray(x))) + offset
+@dataclass(frozen=True)
+class _Over:
+    """What the statistics run over."""
+
+    axis: int | Axes
+    mask: jax.Array | None
+    axis_name: str | None
+    groups: Any
+
+
+def _form(
+    subtract_mean: bool, epsilon: float, scale_offset: float, implementation: str | None
+) -> Form:
+    if implementation is not None and implementation not in IMPLEMENTATIONS:
+        raise ValueError(f"implementation {implementation!r} is not one of {IMPLEMENTATIONS}")
+    return Form(subtract_mean, float(epsilon), float(scale_offset), implementation)
 
 
 def _norm(
-    x, scale, bias, axis, epsilon, mask, axis_name, groups, implementation, subtract_mean: bool
-) -> jax.Array:
-    if implementation is not None and implementation not in IMPLEMENTATIONS:
-        raise ValueError(f"implementation {implementation!r} is not one of {IMPLEMENTATIONS}")
-    x = floating(x)
-    axes = normalized_axes(axis, x.ndim)
+    form: Form, over: _Over, x, scale, bias, branch=None, dtype: Any = None
+) -> tuple[jax.Array, jax.Array]:
+    """Return the norm of ``x``, or of ``x + branch``, and what was normalized."""
+    x, scale, bias, branch = (a if a is None else jnp.asarray(a) for a in (x, scale, bias, branch))
+    alike = branch is not None and (branch.shape, branch.dtype) == (x.shape, x.dtype)
+    if branch is not None and not (alike and jnp.issubdtype(x.dtype, jnp.floating)):
+        x, branch = x + branch, None
+    stream, x = x, floating(x)
+    form = replace(form, dtype=jnp.dtype(dtype or x.dtype))
+    axes = normalized_axes(over.axis, x.ndim)
+    reason = why.not_by_rows(x, scale, bias, axes, over.mask, over.axis_name)
+    if reason is None:
+        y, total = _by_rows(form, axes, x, scale, bias, branch)
+        return y, stream if total is None else total
+    if form.implementation in KERNELS:
+        raise ValueError(f"implementation {form.implementation!r} cannot serve this norm: {reason}")
+    if branch is not None:
+        stream = x = x + branch
+    return _by_axes(form, over, axes, x, scale, bias), stream
+
+
+def _by_rows(form: Form, axes: Axes, x, scale, bias, branch) -> tuple[jax.Array, jax.Array | None]:
+    """Fold the axes of the statistics into one, and go through the primitives."""
+    shape = x.shape
+    if len(axes) > 1:
+        x, branch = (a if a is None else a.reshape(*shape[: axes[0]], -1) for a in (x, branch))
+    scale, bias = (a if a is None else a.reshape(-1) for a in (scale, bias))
+    given = {"x": x, "branch": branch, "scale": scale, "bias": bias}
+    form = replace(form, bias_dtype=None if bias is None else bias.dtype)
+    found = primitive.norm(form, given)
+    y, stream = found["y"], found.get("stream")
+    return y.reshape(shape), stream if stream is None else stream.reshape(shape)
+
+
+def _by_axes(form: Form, over: _Over, axes: Axes, x, scale, bias) -> jax.Array:
+    """Norm over any axes, with a mask or over a mapped axis."""
+    mask, wide = over.mask, statistics_dtype(x)
     if mask is not None:
         mask = jnp.asarray(mask, bool)
         x = jnp.where(mask, x, 0)
     normed, _ = standardize(
-        x.astype(statistics_dtype(x)), mask, axes, epsilon, subtract_mean, axis_name, groups
+        x.astype(wide), mask, axes, form.epsilon, form.subtract_mean, over.axis_name, over.groups
     )
+    if scale is not None and form.scale_offset:  # 1 + g loses digits in bfloat16
+        scale = scale.astype(wide) + form.scale_offset
     out = affine(normed, scale, bias, axes)
     if mask is not None and bias is not None:
         out = jnp.where(mask, out, 0)
-    return out.astype(x.dtype)
+    return out.astype(form.dtype)
 
 
 def affine(normed, scale, bias, axes: Axes) -> jax.Array:

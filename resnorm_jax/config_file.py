@@ -10,20 +10,23 @@ from typing import TYPE_CHECKING, Any
 from resnorm_jax.errors import UserError, nearest
 from resnorm_jax.schema import told
 
+PACKAGED = Path(__file__).parent / "configs"  # of a checkout: a link to its folder
+
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
 
 
-def load_config(name: str) -> "ConfigDict":
+def read_config(name: str) -> "ConfigDict":
     """Run a config file's ``get_config``; ``name`` is ``FILE.py`` or ``FILE.py:ARGUMENT``.
 
-    The file's code is run. Name no file that is not to be trusted.
+    ``digits`` or ``digits:ARGUMENT`` is the file of that name which the package has. The file's code
+    is run. Name no file that is not to be trusted.
 
     Raises:
       UserError: there is no such file; or, with its name and line, whatever goes wrong in it.
     """
     file, _, argument = name.partition(":")
-    path = Path(file)
+    path = _packaged(file) or Path(file)
     text = _read(path)
     module: dict[str, Any] = {"__name__": "resnorm_config", "__file__": str(path)}
     try:
@@ -44,12 +47,22 @@ def load_config(name: str) -> "ConfigDict":
     return made
 
 
+def packaged_configs() -> list[str]:
+    """Return the names of the configs that the package has."""
+    return sorted(path.stem for path in PACKAGED.glob("*.py"))
+
+
+def _packaged(name: str) -> Path | None:
+    """Return the package's config of a plain name, such as ``digits``."""
+    return PACKAGED / f"{name}.py" if name in packaged_configs() else None
+
+
 def _read(path: Path) -> bytes:
     """Return what a config file holds; nothing else than a file ``.py`` is opened."""
     if not os.path.exists(path):
         folder = path.parent if os.path.isdir(path.parent) else Path("configs")
-        known = [p.as_posix() for p in folder.glob("*.py")]
-        hint = nearest(path.as_posix(), known) if known else "name a file FILE.py"
+        known = [p.as_posix() for p in folder.glob("*.py")] or packaged_configs()
+        hint = nearest(path.as_posix(), known)
         raise UserError(f"--config: no config file {told(str(path))}; {hint}")
     if not stat.S_ISREG(os.stat(path).st_mode) or path.suffix != ".py":
         raise UserError(f"--config: {path} is not a file FILE.py; name one, e.g. configs/digits.py")

@@ -1,0 +1,130 @@
+"""Attention for a part of the queries at a time: memory that does not grow with ``T S``.
+
+Going backward, each part computes its weights again. What a part is, is a matter of the processor:
+scores that fit a CPU's cache are several times faster than those that have to come from memory.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+CHUNK = 64  # queries at a time
+# Scores at a time, over rows, heads and queries: on a CPU so many that they fit a processor's cache,
+# elsewhere so many that there is work for all of an accelerator.
+SCORES = {"cpu": 4 * 64 * 1344}
+SCORES_ELSEWHERE = 2**26
+
+
+def attend_in_chunks(
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    mask: jax.Array | None,
+    dropout_rate: float = 0.0,
+    dropout_key: jax.Array | None = None,
+) -> jax.Array:
+    """Return `resnorm_jax.masked_attention`'s values, for some rows, heads and queries at a time.
+
+    Args:
+      query: ``[B, T, H, Dh]``.
+      key: ``[B, S, H, Dh]``.
+      value: ``[B, S, H, Dh]``.
+      mask: boolean, broadcastable to ``[B, H, T, S]``, or None.
+      dropout_rate: dropout of the attention weights; over 0 it needs ``dropout_key``.
+      dropout_key: random key; each part draws with a key of its own.
+
+    Returns:
+      ``[B, T, H, Dh]`` in the dtype of ``query``.
+    """
+    # Heads stand before positions, so that no part has to turn the keys and values around.
+    q, k, v = (jnp.swapaxes(a, 1, 2) for a in (query, key, value))
+    batch, heads = q.shape[:2]
+    if mask is not None:
+        mask = mask.reshape((1,) * (4 - mask.ndim) + mask.shape)
+    drop = dropout_key if dropout_rate > 0 else None
+
+    @jax.checkpoint
+    def attend(parts: Any) -> jax.Array:
+        q, (k, v), mask, drop = parts
+        return _attend(q, k, v, mask, dropout_rate, drop)
+
+    rows, some = parts_at_once(batch, heads, k.shape[2])
+    by_queries = _in_turns(attend, 2, CHUNK)
+    by_heads = _in_turns(by_queries, 1, some)
+    out = _in_turns(by_heads, 0, rows)((q, (k, v), mask, drop))
+    return jnp.swapaxes(out, 1, 2)
+
+
+def parts_at_once(rows: int, heads: int, keys: int, backend: str | None = None) -> tuple[int, int]:
+    """Return of how many rows and heads the scores of `CHUNK` queries are computed together.
+
+    Both divide what there is; all heads are taken before a second row is.
+    """
+    most = SCORES.get(backend or jax.default_backend(), SCORES_ELSEWHERE) // (CHUNK * max(keys, 1))
+    some = _largest_divisor(heads, most)
+    return _largest_divisor(rows, most // heads), some
+
+
+def _largest_divisor(count: int, most: int) -> int:
+    return max((d for d in range(1, min(count, most) + 1) if count % d == 0), default=1)
+
+
+def _in_turns(attend: Callable[[Any], jax.Array], axis: int, size: int) -> Callable[[Any], Any]:
+    """Return ``attend`` for ``size`` at a time along an axis of ``[B, H, T, ...]``.
+
+    Keys and values have no axis of queries; a mask of extent 1 along the axis serves all.
+    """
+
+    def run(parts: Any) -> jax.Array:
+        q, kv, mask, drop = parts
+        length = q.shape[axis]
+        count = math.ceil(length / size)
+        if count <= 1:
+            return attend(parts)
+
+        def split(a: jax.Array) -> jax.Array:
+            missing = [(0, count * size - length if i == axis else 0) for i in range(a.ndim)]
+            shape = (*a.shape[:axis], count, size, *a.shape[axis + 1 :])
+            return jnp.moveaxis(jnp.pad(a, missing).reshape(shape), axis, 0)
+
+        own_kv, own_mask = axis < 2, mask is not None and mask.shape[axis] > 1
+        each = (
+            split(q),
+            jax.tree.map(split, kv) if own_kv else None,
+            split(mask) if own_mask else None,
+            None if drop is None else jax.random.split(drop, count),
+        )
+
+        def turn(own: Any) -> jax.Array:
+            q, own_part, own_rows, key = own
+            return attend((q, own_part if own_kv else kv, own_rows if own_mask else mask, key))
+
+        out = jnp.moveaxis(lax.map(turn, each), 0, axis)
+        joined = out.reshape(*out.shape[:axis], count * size, *out.shape[axis + 2 :])
+        return lax.slice_in_dim(joined, 0, length, axis=axis)
+
+    return run
+
+
+def _attend(q: Any, k: Any, v: Any, mask: Any, rate: float, key: jax.Array | None) -> jax.Array:
+    """Attend, and divide by the sum of the weights at the end, where there is less to divide."""
+    wide = jnp.promote_types(q.dtype, jnp.float32)
+    scaled, bias = q.astype(wide) * q.shape[-1] ** -0.5, None
+    if mask is not None:
+        # So low a number, where a query may not look, that it swallows the score. It is finite, and a
+        # query that may look at nothing is 0: its scores are equal, and have no gradient.
+        bias = jnp.where(mask, 0, 0.7 * jnp.finfo(wide).min).astype(wide)
+        scaled = jnp.where(mask.any(-1, keepdims=True), scaled, 0)
+    scores = jnp.einsum("bhtk,bhsk->bhts", scaled, k, preferred_element_type=wide)
+    scores = scores if bias is None else scores + bias
+    weights = jnp.exp(scores - lax.stop_gradient(scores.max(-1, keepdims=True)))
+    total = weights.sum(-1, keepdims=True)
+    if key is not None:
+        kept = jax.random.bernoulli(key, 1 - rate, weights.shape)
+        weights = jnp.where(kept, weights / (1 - rate), 0)
+    y = jnp.einsum("bhts,bhsk->bhtk", weights.astype(v.dtype), v, preferred_element_type=wide)
+    return (y / total).astype(q.dtype)

@@ -1,0 +1,115 @@
+"""Attention under a mask or lengths, by whichever implementation suits."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from resnorm_jax.errors import nearest
+from resnorm_jax.ops.attention.choice import (
+    IMPLEMENTATIONS,
+    Implementation,
+    choose_attention,
+    why_not_cudnn,
+)
+from resnorm_jax.ops.attention.chunks import attend_in_chunks
+from resnorm_jax.ops.masks import join_lengths
+
+
+def masked_attention(
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    mask: jax.Array | None = None,
+    *,
+    lengths: jax.Array | None = None,
+    dropout_rate: float = 0.0,
+    dropout_key: jax.Array | None = None,
+    implementation: Implementation | None = None,
+) -> jax.Array:
+    """Scaled dot-product attention ``softmax(q k^T / sqrt(Dh)) v`` over the allowed keys.
+
+    Args:
+      query: ``[B, T, H, Dh]``.
+      key: ``[B, S, H, Dh]``.
+      value: ``[B, S, H, Dh]``.
+      mask: boolean, broadcastable to ``[B, H, T, S]``; True where a query may look at a key. A query
+        that may look at nothing gets the mean of all values, which is finite.
+      lengths: ``[B]`` integers: queries of row b may look at its first ``lengths[b]`` keys only. With a
+        mask both hold. Padding on the right is better given as lengths than as a mask: NVIDIA's
+        kernel is chosen only then.
+      dropout_rate: dropout of the attention weights.
+      dropout_key: random key for it; None turns dropout off.
+      implementation: ``"xla"``, all queries at once, by `jax.nn.dot_product_attention`, or by
+        flax.linen's function where there is dropout; ``"chunked"``, few queries at a time, in memory
+        that grows with ``T + S`` and not with ``T S``; ``"cudnn"``, NVIDIA's, in half precision,
+        without a mask, forward mode and dropout; None for cuDNN's where ``lengths`` are given and
+        `why_not_cudnn` has nothing against it, else for what `choose_attention` says. With dropout
+        the first two drop different weights.
+
+    Returns:
+      ``[B, T, H, Dh]`` in the dtype of ``query``.
+
+    Raises:
+      ValueError: for an implementation that there is not, and for cuDNN's where it cannot be.
+
+    Source: Vaswani et al. 2017 (arXiv 1706.03762), eq. 1.
+    """
+    if implementation not in (None, *IMPLEMENTATIONS):
+        hint = nearest(str(implementation), IMPLEMENTATIONS)
+        raise ValueError(f"implementation {implementation!r}: unknown; {hint}")
+    rate = dropout_rate if dropout_key is not None else 0.0
+    chosen = implementation or choose_attention(query.shape[1], key.shape[1])
+    if implementation == "cudnn" or (implementation is None and lengths is not None):
+        reason = why_not_cudnn(query, key, mask=mask is not None, dropout=rate)
+        if reason is None:
+            return _by_cudnn(query, key, value, lengths)
+        if implementation == "cudnn":
+            raise ValueError(f"implementation 'cudnn': {reason}")
+    mask = join_lengths(mask, lengths, key.shape[1])
+    if chosen == "chunked":
+        return attend_in_chunks(query, key, value, mask, rate, dropout_key)
+    if rate > 0:
+        # jax.nn.dot_product_attention has no dropout; flax's has.
+        return nn.dot_product_attention(
+            query, key, value, mask=mask, dropout_rng=dropout_key, dropout_rate=rate,
+            broadcast_dropout=False, force_fp32_for_softmax=True,
+        ).astype(query.dtype)  # fmt: skip
+    return jax.nn.dot_product_attention(query, key, value, mask=mask, implementation="xla")
+
+
+def _by_cudnn(
+    query: jax.Array, key: jax.Array, value: jax.Array, lengths: jax.Array | None
+) -> jax.Array:
+    """NVIDIA's flash attention. All queries ask, those of padding too, as under a mask."""
+    kept = {}
+    if lengths is not None:
+        some, every = lengths > 0, key.shape[1]
+        # The kernel defines nothing for a row without keys. Here its queries are 0 and see all keys:
+        # equal scores, the mean of all values, as under a mask.
+        query = jnp.where(some[:, None, None, None], query, 0)
+        kept = {
+            "query_seq_lengths": jnp.full(lengths.shape, query.shape[1], jnp.int32),
+            "key_value_seq_lengths": jnp.where(
+                some, jnp.minimum(lengths, every), every
+            ).astype(jnp.int32),
+        }  # fmt: skip
+    return jax.nn.dot_product_attention(query, key, value, implementation="cudnn", **kept)
+
+
+def attention_weights(query: jax.Array, key: jax.Array, mask: jax.Array | None = None) -> jax.Array:
+    """The weights ``softmax(q k^T / sqrt(Dh))`` that `masked_attention` gives the values.
+
+    Args:
+      query: ``[B, T, H, Dh]``.
+      key: ``[B, S, H, Dh]``.
+      mask: as there.
+
+    Returns:
+      ``[B, H, T, S]`` in float32 at least; rows sum to 1.
+    """
+    wide = jnp.promote_types(query.dtype, jnp.float32)
+    q, k = query.astype(wide), key.astype(wide)
+    scores = jnp.einsum("bthk,bshk->bhts", q, k) * q.shape[-1] ** -0.5
+    if mask is not None:
+        scores = jnp.where(mask, scores, 0.7 * jnp.finfo(wide).min)  # finite: as masked_attention's
+    return jax.nn.softmax(scores, axis=-1)

@@ -1,0 +1,105 @@
+"""Which code an operation of a norm becomes, decided where it is lowered."""
+
+import warnings
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+from jax.interpreters import mlir
+
+from resnorm_jax.ops.norms.kernels import reference, tiles, triton, why
+from resnorm_jax.ops.norms.kernels.form import Form, Names, Operands
+from resnorm_jax.ops.norms.kernels.reference import PLAIN, PRODUCTS, Sums
+
+KERNELS = {"forward": triton.forward, "backward": triton.backward}
+
+
+def rules(name: str) -> dict[str | None, Callable]:
+    """Return the lowering rules of an operation by platform; None stands for all others."""
+    return {
+        None: partial(_elsewhere, name, PLAIN),
+        "cpu": partial(_elsewhere, name, PRODUCTS),
+        "cuda": partial(_on_cuda, name),
+    }
+
+
+def _elsewhere(
+    name: str, sums: Sums, ctx: Any, *arrays: Any, form: Form, names: Names, outs: Names
+):
+    """Lower to XLA's operations, or to a kernel that is carried out in these."""
+    function: Callable = partial(getattr(reference, name), sums=sums)
+    if name in KERNELS and form.implementation == "triton":
+        raise _refusal(
+            f"this program is for {', '.join(_platforms(ctx))}, the kernel for NVIDIA GPUs; "
+            "'interpret' tests it anywhere"
+        )
+    if name in KERNELS and form.implementation == "interpret":
+        reason = _no_kernel(ctx, names, outs)
+        if reason is not None:
+            raise ValueError(f"implementation 'interpret' cannot serve this norm: {reason}")
+        function = partial(_kernel, name, interpret=True)
+    return _lower(function, ctx, arrays, form, names, outs)
+
+
+def _on_cuda(name: str, ctx: Any, *arrays: Any, form: Form, names: Names, outs: Names):
+    if name not in KERNELS or form.implementation in ("xla", "interpret"):
+        return _elsewhere(name, PLAIN, ctx, *arrays, form=form, names=names, outs=outs)
+    asked = form.implementation == "triton"
+    reason = triton.unavailable() or _partitioned(ctx) or _no_kernel(ctx, names, outs)
+    if asked and reason is not None:
+        raise _refusal(reason)
+    # An exported program is to run with other versions too, for which kernels have no promise.
+    exported = ctx.module_context.lowering_parameters.for_export
+    to_xla = reason is not None or (exported and not asked)
+    function = getattr(reference, name) if to_xla else partial(_kernel, name)
+    return _lower(function, ctx, arrays, form, names, outs)
+
+
+def _refusal(reason: str) -> ValueError:
+    return ValueError(f"implementation 'triton' cannot serve this norm: {reason}")
+
+
+def _kernel(
+    name: str, form: Form, outs: Names, operands: Operands, interpret: bool = False
+) -> Operands:
+    x = operands["x"]
+    tile = tiles.tile(name, x.shape[-1], x.dtype.name, triton.device_kind())
+    return KERNELS[name](form, outs, operands, tile, interpret)
+
+
+def _no_kernel(ctx: Any, names: Names, outs: Names) -> str | None:
+    avals = dict(zip((*names, *outs), (*ctx.avals_in, *ctx.avals_out), strict=True))
+    return why.not_a_kernels(avals["x"].shape, {name: a.dtype for name, a in avals.items()})
+
+
+def _partitioned(ctx: Any) -> str | None:
+    """Return why a kernel would not run on each device's own rows; None if it does.
+
+    Where XLA lays the arrays over devices by itself it knows nothing of the kernel, and would gather
+    them: then its own operations serve. Under `pmap` and `shard_map` each device has its rows.
+    """
+    context = ctx.module_context.axis_context
+    if getattr(context, "num_devices", 1) not in (1, None):
+        return (
+            f"XLA divides this program over {context.num_devices} devices; shard_map keeps kernels"
+        )
+    mesh = getattr(context, "mesh", None)
+    if mesh is not None and set(context.manual_axes) != set(mesh.axis_names):
+        return f"only the axes {sorted(context.manual_axes)} of the mesh are mapped by shard_map"
+    return None
+
+
+def _platforms(ctx: Any) -> tuple[str, ...]:
+    return tuple(ctx.platforms or ctx.module_context.platforms)
+
+
+def _lower(function: Callable, ctx: Any, arrays: Any, form: Form, names: Names, outs: Names) -> Any:
+    def run(*arrays: jax.Array) -> list[jax.Array]:
+        found = function(form, outs, dict(zip(names, arrays, strict=True)))
+        return [found[name] for name in outs]
+
+    with warnings.catch_warnings():
+        # jax 0.11 calls Pallas' Triton lowering deprecated: `triton` stands behind two functions.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return mlir.lower_fun(run, multiple_results=True)(ctx, *arrays)
