@@ -125,11 +125,23 @@ def skipped(rows: Iterable[Row]) -> Lines:
     return sorted(notes)
 
 
+def tile_lines(rows: Sequence[Row]) -> Lines:
+    """Return the kernels' best tiles."""
+    numbers = ("rows", "warps", "programs")
+    table = [
+        [f"{row['key']}, {tile['operation']}", *(str(tile[name]) for name in numbers)]
+        for row in rows
+        for tile in row["tiles"]
+    ]
+    return ["Tiles of the kernels", "", *markdown(["", *numbers], table)]
+
+
 REPORTS: dict[str, Callable[[Any], Lines]] = {
     "copy": copy_lines,
     "norm": norm_lines,
     "step": step_lines,
     "determinism": determinism_lines,
+    "tune": tile_lines,
 }
 
 
