@@ -15,7 +15,6 @@ from resnorm_jax.bench.memory import no_compilation_cache
 from resnorm_jax.bench.model import Size, initial_parameters, random_batch
 from resnorm_jax.bench.step_speed import our_state, our_step
 from resnorm_jax.bench.ways import compiler_options
-from resnorm_jax.errors import UserError
 from resnorm_jax.training.checkpoint import params_sha256
 
 
@@ -61,7 +60,7 @@ def _elsewhere(model: Model, steps: int) -> dict[str, Any]:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise UserError(f"the second run ended with status {done.returncode}: {last}")
+        raise RuntimeError(f"the second run ended with status {done.returncode}: {last}")
     return json.loads(done.stdout.splitlines()[-1])
 
 

@@ -4,13 +4,14 @@ import time
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from functools import cache, partial
+from itertools import product
 from typing import Any
 
 import jax
 
 from resnorm_jax.bench import torch_peer
 from resnorm_jax.bench.accuracy import accuracy
-from resnorm_jax.bench.cases import NormCase
+from resnorm_jax.bench.cases import WIDE, NormCase
 from resnorm_jax.bench.copy_speed import copy_speed
 from resnorm_jax.bench.determinism import determinism_row
 from resnorm_jax.bench.memory import compile_times, norm_cost, step_cost
@@ -18,7 +19,8 @@ from resnorm_jax.bench.norm_table import norm_row
 from resnorm_jax.bench.results import Results
 from resnorm_jax.bench.settings import Settings
 from resnorm_jax.bench.step_table import step_row
-from resnorm_jax.bench.tuning import tuning
+from resnorm_jax.bench.tuning import tuned_row
+from resnorm_jax.errors import UserError
 
 Note = Callable[[str], None]
 SECTIONS = ("norm", "step", "determinism", "accuracy", "memory", "tune")
@@ -35,13 +37,12 @@ class Task:
     run: Callable[[], Any]
 
 
-def tasks(settings: Settings, copy: Callable[[], float], note: Note) -> Iterator[Task]:
+def tasks(settings: Settings, copy: Callable[[], float]) -> Iterator[Task]:
     """Yield all there is to measure, in order.
 
     Args:
       settings: what, and how long.
       copy: returns bytes a second of the device's copy, measured in this run.
-      note: told what takes long within a row.
     """
     cpu = jax.default_backend() == "cpu"
     models = [m for m in settings.models if settings.everything or not (m.accelerator and cpu)]
@@ -59,7 +60,9 @@ def tasks(settings: Settings, copy: Callable[[], float], note: Note) -> Iterator
     yield Task("accuracy", None, "comparing with float64", accuracy)
     yield from norms[settings.first :]
     yield Task("memory", None, "reading compiled programs", partial(_memory, settings))
-    yield Task("tune", None, "measuring tiles", partial(tuning, note))
+    for dtype, shape in product(dict.fromkeys(case.dtype for case in settings.norms), WIDE):
+        key = f"{shape[0]}x{shape[1]} {dtype}"
+        yield Task("tune", key, f"measuring tiles, {key}", partial(tuned_row, shape, dtype))
 
 
 def measure_all(
@@ -94,7 +97,7 @@ def measure_all(
 
     wanted = [
         task
-        for task in tasks(settings, copy, note)
+        for task in tasks(settings, copy)
         if task.section in sections and not results.holds(task.section, task.key)
     ]
     late, errors = [], []
@@ -105,6 +108,8 @@ def measure_all(
         note(task.about)
         try:
             results.add(task.section, task.key, task.run())
+        except UserError:
+            raise
         except Exception as error:  # the others are measured first
             error.add_note(f"while {task.about}")
             errors.append(error)

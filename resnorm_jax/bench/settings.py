@@ -17,8 +17,8 @@ from resnorm_jax.bench.cases import (
 from resnorm_jax.bench.norm_speed import SHAPES
 from resnorm_jax.bench.timing import Budget
 
-NORM_BUDGET = Budget(0.7, at_least=7, at_most=25, warmup=1, primers=1, calls=3)
-STEP_BUDGET = Budget(40.0, at_least=3, at_most=15, warmup=1)
+NORM_BUDGET = Budget(0.7, at_least=5, at_most=25, warmup=1, primers=1, calls=3)
+STEP_BUDGET = Budget(35.0, at_least=3, at_most=15, warmup=0)  # each was run once before
 # An accelerator is kept busy: its time counts, not that of Python.
 QUEUED_NORM = Budget(0.2, at_least=5, at_most=9, warmup=2, primers=1, calls=20, queue=True)
 QUEUED_STEP = Budget(3.0, at_least=5, at_most=20, warmup=2, calls=5, queue=True)

@@ -37,7 +37,7 @@ def norm_lines(rows: Sequence[Row]) -> Lines:
         for row, way, found in ways
     ]
     title = "Norm, forward and backward: microseconds (% of the copy's bandwidth)"
-    header = ["", *names, "ours/flax", "ours/best peer"]
+    header = ["", *names, "ours/flax", "ours/best peer", "ours/unfused"]
     return [title, "", *markdown(header, table), *skipped(rows)]
 
 
@@ -50,10 +50,12 @@ def _norm_cell(found: Row, name: str) -> str:
     )
 
 
-def _ratios(found: Row, ours: str = "ours") -> list[str]:
-    """Return ours to flax.linen and to the fastest peer, medians: under 1 is faster."""
-    peers = {r["peer"]: r["median"] for r in found["ratios"] if r["ours"] == ours}
-    return [_two(peers.get("flax")), _two(max(peers.values(), default=None))]
+def _ratios(found: Row) -> list[str]:
+    """Return ours to flax.linen, to the fastest peer and to ours in two programs: under 1 is faster."""
+    times = {name: each["median"] for name, each in found["times"].items()}
+    ours, peers = times.get("ours"), [t for n, t in times.items() if not n.startswith("ours")]
+    others = (times.get("flax"), min(peers, default=None), times.get("ours unfused"))
+    return [_two(ours / other if ours and other else None) for other in others]
 
 
 def step_lines(rows: Sequence[Row]) -> Lines:
@@ -123,11 +125,23 @@ def skipped(rows: Iterable[Row]) -> Lines:
     return sorted(notes)
 
 
+def tile_lines(rows: Sequence[Row]) -> Lines:
+    """Return the kernels' best tiles."""
+    numbers = ("rows", "warps", "programs")
+    table = [
+        [f"{row['key']}, {tile['operation']}", *(str(tile[name]) for name in numbers)]
+        for row in rows
+        for tile in row["tiles"]
+    ]
+    return ["Tiles of the kernels", "", *markdown(["", *numbers], table)]
+
+
 REPORTS: dict[str, Callable[[Any], Lines]] = {
     "copy": copy_lines,
     "norm": norm_lines,
     "step": step_lines,
     "determinism": determinism_lines,
+    "tune": tile_lines,
 }
 
 

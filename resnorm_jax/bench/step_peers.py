@@ -46,7 +46,7 @@ class Peer:
       ours: whether it is compared with the others.
       torch: whether it needs torch.
       slow: backends where it takes so long that it is measured only when asked for.
-      variant: whether it is one of several ways to do the same.
+      unroll: where only the loop over layers is another than by default: size to layers in a step.
     """
 
     name: str
@@ -54,7 +54,7 @@ class Peer:
     ours: bool = False
     torch: bool = False
     slow: tuple[str, ...] = ()
-    variant: bool = False
+    unroll: Callable[[Size], int] | None = None
 
     def missing(self, everything: bool = False) -> str | None:
         """Return why it is not measured here, or None; ``everything``: slow ones too."""
@@ -117,10 +117,18 @@ def _torch(compiled: bool, model: Model, params: Any, batch: Any) -> Ready:
     return Ready(update, count, facts)
 
 
+def _one(size: Size) -> int:
+    return 1
+
+
+def _all(size: Size) -> int:
+    return size.depth
+
+
 PEERS = (
     Peer(OURS, partial(_ours, lambda size: None), ours=True),
-    Peer(SCANNED, partial(_ours, lambda size: 1), ours=True, variant=True),
-    Peer(UNROLLED, partial(_ours, lambda size: size.depth), ours=True, variant=True),
+    Peer(SCANNED, partial(_ours, _one), ours=True, unroll=_one),
+    Peer(UNROLLED, partial(_ours, _all), ours=True, unroll=_all),
     Peer(FLAX, _flax),
     Peer(TORCH, partial(_torch, False), torch=True),
     Peer("torch compiled", partial(_torch, True), torch=True, slow=("cpu",)),

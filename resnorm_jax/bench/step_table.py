@@ -62,11 +62,12 @@ def _ready(
 ) -> tuple[dict[str, Ready], dict[str, str]]:
     """Return the steps that run, each run once, and name to reason of the others."""
     batch, params = random_batch(model.size), initial_parameters(model.size)
+    usual = defaults(model)["layers a step"]
     ready: dict[str, Ready] = {}
     skipped: dict[str, str] = {}
     for peer in peers:
-        if peer.variant and not model.variants:
-            continue
+        if peer.unroll and not (model.variants and peer.unroll(model.size) != usual):
+            continue  # not wanted, or what is done by default
         why = peer.missing(everything)
         try:
             if why is None:

@@ -111,7 +111,7 @@ def step(
     import torch
 
     model = classifier(size, params).train()
-    run = torch.compile(model, dynamic=False) if compiled else model
+    run = _compiled(model) if compiled else model
     adamw = torch.optim.AdamW(
         model.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY, fused=True
     )
@@ -129,6 +129,14 @@ def step(
         return loss.detach()
 
     return update, sum(p.numel() for p in model.parameters())
+
+
+def _compiled(model: Any) -> Any:
+    import torch
+    import torch._functorch.config as config
+
+    config.donated_buffer = True  # as by default; compiled norms turn it off
+    return torch.compile(model, dynamic=False)
 
 
 def _new_classifier(size: Size) -> Any:

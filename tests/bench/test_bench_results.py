@@ -2,14 +2,13 @@
 
 import dataclasses
 import json
-import sys
-import types
 from pathlib import Path
 
+import jax
 import pytest
 
-from resnorm_jax.bench import run, speed_report
-from resnorm_jax.bench.cases import BERT, WIDE, NormCase, norm_cases, quick_norm_cases
+from resnorm_jax.bench import run, speed_report, tuning
+from resnorm_jax.bench.cases import BERT, NormCase, norm_cases, quick_norm_cases
 from resnorm_jax.bench.copy_speed import share_of_copy
 from resnorm_jax.bench.model import Size
 from resnorm_jax.bench.norm_peers import PEERS, Peer, present
@@ -20,7 +19,6 @@ from resnorm_jax.bench.results import Results, read, slug, upgrade
 from resnorm_jax.bench.run import BY_DEFAULT, Task, measure_all
 from resnorm_jax.bench.settings import settings_here
 from resnorm_jax.bench.step_peers import kernels
-from resnorm_jax.bench.tuning import tuning
 from resnorm_jax.cli import bench
 from resnorm_jax.errors import UserError
 
@@ -285,11 +283,22 @@ def test_options_that_nothing_reads_are_told(capsys):
     assert bench.SECTIONS == run.SECTIONS
 
 
-def test_names_of_files_and_the_tuner(monkeypatch):
+def test_names_of_files():
     assert slug("NVIDIA H100 80GB HBM3") == "nvidia_h100_80gb_hbm3"
     assert slug("cpu") == "cpu"
-    monkeypatch.setattr("resnorm_jax.bench.tuning.TUNER", "resnorm_jax.no_such_tuner")
-    assert set(tuning(lambda text: None)) == {"skipped"}
-    calls = types.SimpleNamespace(tune=lambda *given: given[:2])
-    monkeypatch.setitem(sys.modules, "resnorm_jax.no_such_tuner", calls)
-    assert tuning(lambda text: None) == {"table": (WIDE, ("bfloat16", "float32"))}
+
+
+def test_tiles_are_of_this_device_width_and_dtype(monkeypatch, capsys, tmp_path):
+    assert bench.main(["--only=tune", f"--output={tmp_path / 'x.json'}"]) == 2
+    assert "--only=tune: tiles are measured on a GPU; this is cpu" in capsys.readouterr().err
+    assert not (tmp_path / "x.json").exists()
+    kind = jax.devices()[0].device_kind
+    tile = {"device": kind, "operation": "forward", "width": 8, "dtype": "float32",
+            "rows": 1, "warps": 4, "programs": 0}  # fmt: skip
+    others = [{**tile, "device": "another"}, {**tile, "width": 9}, {**tile, "dtype": "bfloat16"}]
+    monkeypatch.setattr(tuning, "tune", lambda shapes, dtypes, note: [*others, tile])
+    monkeypatch.setattr(tuning.jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(tuning.triton, "unavailable", lambda: None)
+    row = tuning.tuned_row((3, 8), "float32")
+    assert row == {"key": "3x8 float32", "tiles": [tile]}
+    assert "| 3x8 float32, forward |    1 |     4 |        0 |" in speed_report.tile_lines([row])
