@@ -150,7 +150,7 @@ class _Rows:
     """
 
     refs: Operands
-    shape: tuple[int, int]
+    shape: tuple[int, ...]
     rows: jax.Array
     block: int
     ahead: Operands = field(default_factory=dict)
@@ -237,7 +237,7 @@ class _Rows:
         return lambda j: block
 
 
-def _forward(form: Form, shape: tuple[int, int], count: int, block: int, refs: Operands) -> None:
+def _forward(form: Form, shape: tuple[int, ...], count: int, block: int, refs: Operands) -> None:
     from jax.experimental import pallas as pl
 
     rows = _Rows(refs, shape, pl.program_id(0) * count + _indices(count), block)
@@ -317,7 +317,7 @@ def _halves(x: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 def _backward(
     form: Form,
-    shape: tuple[int, int],
+    shape: tuple[int, ...],
     tile: Tile,
     block: int,
     each: int,
@@ -327,7 +327,7 @@ def _backward(
 
     program = pl.program_id(0)
     whole = _Rows(refs, shape, _indices(1), block)
-    scale = 1 if "scale" not in refs else None
+    scale: Any = 1 if "scale" not in refs else None
     if scale is None and whole.blocks == 1:
         scale = whole.parameter("scale", 0) + form.scale_offset
     wanted = tuple(name for name in ("dscale", "dbias") if name in refs)
