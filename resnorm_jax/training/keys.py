@@ -81,4 +81,5 @@ def implementation() -> Any:
 
     None, which is jax's default, where that is not Threefry.
     """
-    return WRITTEN_OUT if jax.config.jax_default_prng_impl == _JAX.name else None
+    chosen = getattr(jax.config, "jax_default_prng_impl", None)
+    return WRITTEN_OUT if chosen == _JAX.name else None
