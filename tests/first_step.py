@@ -52,7 +52,8 @@ def train(arguments: list[str]) -> None:
             if "first step" not in told:
                 jax.block_until_ready(out)
                 told.update({name: spent[event] for name, event in PARTS.items()})
-                told["first step"], told["programs"] = age(), spent["programs"]
+                told["first step"], told["of processor"] = age(), sum(os.times()[:2])
+                told["programs"] = spent["programs"]
             return out
 
     experiment.DataParallel = Timed

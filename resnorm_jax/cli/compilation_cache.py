@@ -80,7 +80,7 @@ def keep_programs() -> None:
     """
     import jax
 
-    config: Any = jax.config  # whose fields a type checker does not know
+    config: Any = jax.config
     off = os.environ.get(SWITCH, "1").lower() in ("0", "false", "off", "n", "no", "f")
     if off or not config.jax_enable_compilation_cache:
         config.update("jax_enable_compilation_cache", False)

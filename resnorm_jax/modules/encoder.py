@@ -130,7 +130,7 @@ class TransformerEncoder(TransformerStack, kw_only=True):
           mask: ``[B, L]``, True where a position is valid. What stands elsewhere changes nothing.
           lengths: ``[B]`` integers, in place of a mask where padding stands on the right: the first
             ``lengths[b]`` positions of row b are valid. Where both are given, both hold. Only with
-            lengths alone can NVIDIA's attention serve.
+            lengths alone can NVIDIA's attention serve; it has no forward mode, for which give a mask.
           attention_mask: ``[L, L]``, ``[B, L, L]`` or ``[B, H, L, L]``, True where a query (second
             last axis) may look at a key.
           condition: ``[B, C]`` that adaptive norms and gates adapt to; None for the mean of ``x`` over

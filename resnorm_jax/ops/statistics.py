@@ -66,14 +66,12 @@ def moments(
     The second part of the mean is the rounding error of the first. ``keep`` may tell the compiler that
     the centred rows are used twice.
     """
-    if subtract_mean:
-        first = mean(x)
-        near = keep(x - first)
-        correction = mean(near)
-        variance = jnp.maximum(mean(near * near) - correction * correction, 0)
-    else:
-        first = correction = None
-        variance = mean(x * x)
+    if not subtract_mean:
+        return None, None, *_rsqrt(mean(x * x) + jnp.asarray(epsilon, x.dtype))
+    first = mean(x)
+    near = keep(x - first)
+    correction = mean(near)
+    variance = jnp.maximum(mean(near * near) - correction * correction, 0)
     return first, correction, *_rsqrt(variance + jnp.asarray(epsilon, x.dtype))
 
 
@@ -85,7 +83,7 @@ def normalized(
     rest: jax.Array,
 ) -> jax.Array:
     """Return ``(x - first - correction) * (inverse + rest)`` to the last digit, or nearly."""
-    if first is None:
+    if first is None or correction is None:
         return x * inverse + x * rest
     near = x - first
     x = near - correction

@@ -10,10 +10,11 @@ from resnorm_jax.sizes import SIZES
 Unroll = int | Literal["auto"]
 AUTO: Literal["auto"] = "auto"
 BACKENDS = ("cpu", "gpu", "tpu")
-# Layers of a stack up to which "auto" unrolls it. A loop on a GPU copies into stacked arrays what the
-# backward pass needs: 12 layers of BERT-base's size take 1.3 to 1.5 times as long, and compile in 0.7
-# to 1.1 times the time. On a CPU both take the same time, and the loop compiles faster.
-UNROLLED_TO = {"cpu": 1}
+# Layers of a stack up to which "auto" unrolls it. A loop fills stacked arrays with zeros, and copies
+# into and out of them what the backward pass needs. On a GPU 12 layers of BERT-base's size take 1.3 to
+# 1.5 times as long in a loop, and compile in 0.6 to 1.0 of the time. On a CPU 3 layers of width 64 take
+# 1.2 times as long or more, and compile in the same time; 4 of width 256 take 1.05 times as long.
+UNROLLED_TO = {"cpu": 4}
 UNROLLED_TO_ELSEWHERE = 24
 
 
@@ -21,8 +22,9 @@ def choose_unroll(unroll: Unroll, depth: int, remat: str, backend: str | None = 
     """Return how many layers stand in each step of the loop over a stack.
 
     Args:
-      unroll: their number, or ``"auto"``: all of a shallow stack on a GPU or TPU, else 1. A stack
-        whose backward pass computes layers again is there to save memory: it stays a loop.
+      unroll: their number, or ``"auto"``: all of a shallow stack, up to 4 layers on a CPU and 24
+        elsewhere, else 1. A stack whose backward pass computes layers again is there to save memory:
+        it stays a loop.
       depth: layers of the stack.
       remat: what the backward pass computes again.
       backend: ``"cpu"``, ``"gpu"`` or ``"tpu"``; JAX's default one if None.

@@ -84,10 +84,15 @@ class Scalars:
 
     def write(self, row: Mapping[str, Any]) -> None:
         """Write the numbers of one row, as given to ``MetricsLog.append``."""
-        for name, value in row.items():
-            if name not in ROW_KEYS and isinstance(value, (int, float)) and self._writer:
-                summary = self._parts.scalar(f"{name}/{row['split']}", value)
-                self._try(lambda s=summary: self._put(step=row["step"], summary=s))
+        found = [
+            self._parts.scalar(f"{name}/{row['split']}", value)
+            for name, value in row.items()
+            if self._writer and name not in ROW_KEYS and isinstance(value, (int, float))
+        ]
+        if found:  # as one event, since each waits for the disk
+            for more in found[1:]:
+                found[0].MergeFrom(more)
+            self._try(lambda: self._put(step=row["step"], summary=found[0]))
 
     def close(self) -> None:
         """Close the file."""

@@ -9,8 +9,8 @@ import jax
 
 # On CPU and TPU XLA's programs give the same bits each time. On a GPU some add in the order in which
 # threads come (scatter, the backward pass of cuDNN's attention), and the fastest of several kernels is
-# chosen by a clock, when a program is compiled. The first option is against both in every version of
-# XLA, the second in some also for fusions; options of a program stand above those of XLA_FLAGS.
+# chosen by a clock, when a program is compiled. The first option is against both, as XLA describes it;
+# the second is, in some versions, for fusions too. Options of a program stand above XLA_FLAGS.
 OPTIONS: dict[str, dict[str, bool]] = {
     "gpu": {"xla_gpu_deterministic_ops": True, "xla_gpu_exclude_nondeterministic_ops": True},
 }

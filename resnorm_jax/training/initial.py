@@ -10,6 +10,7 @@ import numpy as np
 from resnorm_jax.config import Config
 from resnorm_jax.data import Dataset, TrainBatches
 from resnorm_jax.training.determinism import determinism
+from resnorm_jax.training.keys import implementation
 from resnorm_jax.training.unit_weights import normalize_weights
 
 INIT_KEY = 2**31 - 1  # folded into the root key; steps are far below it
@@ -34,7 +35,7 @@ def init_variables(model: Any, dataset: Dataset, buckets: tuple[int, ...], seed:
 
 @jax.jit
 def _init_key(seed: jax.Array) -> jax.Array:
-    return jax.random.fold_in(jax.random.key(seed), INIT_KEY)
+    return jax.random.fold_in(jax.random.key(seed, impl=implementation()), INIT_KEY)
 
 
 @lru_cache(maxsize=4)

@@ -12,6 +12,7 @@ import optax
 from jax import lax
 
 from resnorm_jax.training import model_state
+from resnorm_jax.training.keys import implementation
 from resnorm_jax.training.losses import classification_sums
 from resnorm_jax.training.model_state import Kept, Params
 
@@ -136,7 +137,8 @@ def train_step(
     and are divided by the sum of weights once, so that fillers and uneven devices count rightly.
     Each micro-batch has its own batch statistics, and the running ones move after each.
     """
-    key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
+    root = jax.random.wrap_key_data(state.key, impl=implementation())
+    key = jax.random.fold_in(root, state.step)
     if axis_name is not None:
         key = jax.random.fold_in(key, lax.axis_index(axis_name))
     batch = told(batch, options.by_length)

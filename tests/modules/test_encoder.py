@@ -232,7 +232,7 @@ def test_scanned_unrolled_and_looped_agree(name):
     row = sloped() if varies else name
     model = encoder(row, depth=depth)
     params, x = random_params(model), inputs()
-    scanned = run(model, params, x)
+    scanned = run(replace(model, unroll=1), params, x)
     assert_same(run(replace(model, unroll=depth), params, x), scanned)
 
     class Loop:
@@ -247,7 +247,7 @@ def test_scanned_unrolled_and_looped_agree(name):
 
 def test_unrolling_leaves_no_loop():
     x = jnp.ones((B, L, D))
-    model = encoder()
+    model = encoder(unroll=1)
 
     def text(model):
         return str(jax.jit(model.apply).lower({"params": shapes(model)}, x).as_text())
@@ -549,7 +549,7 @@ def test_8_devices_unrolled_and_computed_again_agree_with_one_scan(name):
     x = rng.normal(size=(8, L, D)).astype(np.float32)
     mask = np.arange(L) < rng.integers(1, L + 1, (8, 1))
     cotangent = np.where(mask[..., None], rng.normal(size=x.shape), 0).astype(np.float32)
-    scanned = encoder(name, heads=heads_of(name))
+    scanned = encoder(name, heads=heads_of(name), unroll=1)
     changed = replace(scanned, unroll=N, remat="full")
     assert changed != scanned
     params = random_params(scanned)

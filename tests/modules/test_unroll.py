@@ -59,7 +59,9 @@ def equations(jaxpr):
         ("auto", 25, "none", "gpu", 1),
         ("auto", 1000, "none", "gpu", 1),
         ("auto", 12, "full", "gpu", 1),
-        ("auto", 12, "none", "cpu", 1),
+        ("auto", 4, "none", "cpu", 4),
+        ("auto", 5, "none", "cpu", 1),
+        ("auto", 3, "dots", "cpu", 1),
         (4, 12, "none", "cpu", 4),
         (4, 12, "full", "gpu", 4),
         (40, 12, "none", "gpu", 12),
@@ -82,8 +84,8 @@ def test_what_is_said_of_it():
 
 
 KINDS = {
-    "encoder": encoder(2),
-    "decoder": TransformerDecoder(depth=2, heads=2, mlp_width=16, cross=False),
+    "encoder": encoder(5),
+    "decoder": TransformerDecoder(depth=5, heads=2, mlp_width=16, cross=False),
 }
 
 
@@ -93,7 +95,7 @@ def test_auto_unrolls_where_there_is_an_accelerator(kind, monkeypatch):
     model = KINDS[kind]
     assert model.layers_a_step == 1
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    assert model.layers_a_step == 2
+    assert model.layers_a_step == 5
     text = jax.jit(gradient(model)).lower(*abstract(model)).as_text()
     assert not any(f"stablehlo.{name}" in text for name in ("while", "dynamic_"))
 

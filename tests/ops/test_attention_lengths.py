@@ -124,7 +124,11 @@ def test_cudnn_serves_lengths_in_half_precision(cudnn, case):
         ({"lengths": jnp.array([4, 2, 6]), "dropout_rate": 0.5}, None, "attention_dropout=0.*0.5"),
         ({"lengths": jnp.array([4, 2, 6]), "width": 12}, None, "multiple of 8.*these have 12"),
         ({"lengths": jnp.array([4, 2, 6]), "width": 264}, None, "at most 256.*these have 264"),
-        ({"lengths": jnp.array([4, 2, 6]), "width": 24}, None, "refuses it: this card is too old"),
+        (
+            {"lengths": jnp.array([4, 2, 6]), "width": 24},
+            None,
+            "JAX refuses it: this card is too old",
+        ),
         ({"lengths": jnp.array([4, 2, 6]), "dtype": jnp.float32}, None, "this is float32"),
         ({"lengths": jnp.array([4, 2, 6]), "keys": 0}, None, "nothing to attend to"),
     ],

@@ -51,9 +51,9 @@ def forward_alone(norm, *arrays):
     return quick_jit(partial(norm, implementation="interpret"))(*arrays)
 
 
-def cut(monkeypatch, rows=1, programs=3, block=None):
+def cut(monkeypatch, rows=1, programs=3, ahead=False, block=None):
     """Deal rows out differently, and keep fewer columns of a row in registers."""
-    monkeypatch.setattr(tiles, "tile", lambda *_: Tile(rows, 4, programs))
+    monkeypatch.setattr(tiles, "tile", lambda *_: Tile(rows, 4, programs, ahead))
     if block is not None:
         monkeypatch.setattr(triton, "BLOCK", {"forward": block, "backward": block})
 
@@ -80,9 +80,10 @@ def test_values_and_gradients_at_awkward_shapes(name, shape):
 
 @pytest.mark.table
 @pytest.mark.parametrize("rows", [1, 2, 8])
+@pytest.mark.parametrize("ahead", [False, True])
 @pytest.mark.parametrize("name", NORMS)
-def test_any_cut_of_the_rows_gives_the_same(name, rows, monkeypatch):
-    cut(monkeypatch, rows)
+def test_any_cut_of_the_rows_gives_the_same(name, ahead, rows, monkeypatch):
+    cut(monkeypatch, rows, ahead=ahead)
     check(name, *case(name, (13, 20)))
 
 
@@ -286,7 +287,7 @@ def test_the_rule_gives_what_a_kernel_can_use(width):
 
 
 def test_tuning_keeps_the_best_tile_and_all_rows_of_others(tmp_path):
-    best = {"forward": Tile(2, 4, 0), "backward": Tile(1, 8, 2)}
+    best = {"forward": Tile(2, 4), "backward": Tile(1, 8, 2, True)}
     tried = []
 
     def choices(operation, width):
@@ -306,11 +307,7 @@ def test_tuning_keeps_the_best_tile_and_all_rows_of_others(tmp_path):
     found = {row["operation"]: row for row in table if row["device"] == kind}
     for operation, tile in best.items():
         row = found[operation]
-        assert (row["rows"], row["warps"], row["programs"]) == (
-            tile.rows,
-            tile.warps,
-            tile.programs,
-        )
+        assert Tile(*(row[name] for name in tiles.KEYS[4:-1])) == tile
         assert (row["width"], row["dtype"]) == (5, "float32")
         assert row["source"].startswith("a trial; jax ")
     assert [row for row in table if row["device"] != kind] == sorted(tiles.table(), key=tune._key)

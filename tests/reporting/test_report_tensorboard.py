@@ -46,6 +46,27 @@ def test_scalars_by_split(tmp_path):
     ]
 
 
+def test_a_row_waits_for_the_disk_once(tmp_path, monkeypatch):
+    writer = pytest.importorskip("tensorboardX.event_file_writer").EventsWriter
+    flushes, real = [], writer.flush
+
+    def counted(self):
+        flushes.append(1)
+        return real(self)
+
+    with Scalars(tmp_path) as scalars:
+        monkeypatch.setattr(writer, "flush", counted)
+        scalars.write(row(10, loss=0.5, accuracy=1.0, grad_norm=2.0))
+        assert len(flushes) == 1
+        scalars.write(row(20, note="text"))
+        assert len(flushes) == 1
+    assert [tag for tag, *_ in shown(tmp_path)] == [
+        "loss/train",
+        "accuracy/train",
+        "grad_norm/train",
+    ]
+
+
 @pytest.mark.parametrize("kept", [0, 20])
 def test_resume_leaves_no_duplicates(tmp_path, kept):
     pytest.importorskip("tensorboardX")

@@ -11,12 +11,19 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.ad_checkpoint import checkpoint_name
 
 CHUNK = 64  # queries at a time
 # Scores at a time, over rows, heads and queries: on a CPU so many that they fit a processor's cache,
 # elsewhere so many that there is work for all of an accelerator.
 SCORES = {"cpu": 4 * 64 * 1344}
 SCORES_ELSEWHERE = 2**26
+# What is kept for the way back: as small as the queries. With it one product less is computed again.
+KEPT = ("attention_peak", "attention_total", "attention_sum")
+REMAT = {
+    "policy": jax.checkpoint_policies.save_only_these_names(*KEPT),
+    "prevent_cse": False,  # forward and backward are loops of their own
+}
 
 
 def attend_in_chunks(
@@ -47,13 +54,12 @@ def attend_in_chunks(
         mask = mask.reshape((1,) * (4 - mask.ndim) + mask.shape)
     drop = dropout_key if dropout_rate > 0 else None
 
-    @jax.checkpoint
     def attend(parts: Any) -> jax.Array:
         q, (k, v), mask, drop = parts
         return _attend(q, k, v, mask, dropout_rate, drop)
 
     rows, some = parts_at_once(batch, heads, k.shape[2])
-    by_queries = _in_turns(attend, 2, CHUNK)
+    by_queries = _in_turns(jax.checkpoint(attend, **REMAT), 2, CHUNK)
     by_heads = _in_turns(by_queries, 1, some)
     out = _in_turns(by_heads, 0, rows)((q, (k, v), mask, drop))
     return jnp.swapaxes(out, 1, 2)
@@ -121,10 +127,11 @@ def _attend(q: Any, k: Any, v: Any, mask: Any, rate: float, key: jax.Array | Non
         scaled = jnp.where(mask.any(-1, keepdims=True), scaled, 0)
     scores = jnp.einsum("bhtk,bhsk->bhts", scaled, k, preferred_element_type=wide)
     scores = scores if bias is None else scores + bias
-    weights = jnp.exp(scores - lax.stop_gradient(scores.max(-1, keepdims=True)))
-    total = weights.sum(-1, keepdims=True)
+    peak = lax.stop_gradient(scores.max(-1, keepdims=True))
+    weights = jnp.exp(scores - checkpoint_name(peak, KEPT[0]))
+    total = checkpoint_name(weights.sum(-1, keepdims=True), KEPT[1])
     if key is not None:
         kept = jax.random.bernoulli(key, 1 - rate, weights.shape)
         weights = jnp.where(kept, weights / (1 - rate), 0)
     y = jnp.einsum("bhts,bhsk->bhtk", weights.astype(v.dtype), v, preferred_element_type=wide)
-    return (y / total).astype(q.dtype)
+    return (checkpoint_name(y, KEPT[2]) / total).astype(q.dtype)

@@ -35,7 +35,7 @@ def adaptive_layer_norm(
     [[-1.  3.]]
     """
     x = floating(x)
-    normed = layer_norm(x.astype(statistics_dtype(x)), epsilon=epsilon)
+    normed = layer_norm(x, epsilon=epsilon, dtype=statistics_dtype(x))
     factor = 1 + _by_sample(scale, normed, "scale")
     return (normed * factor + _by_sample(shift, normed, "shift")).astype(x.dtype)
 
@@ -58,7 +58,7 @@ def adaptive_rms_norm(x: jax.Array, scale: jax.Array, *, epsilon: float = 1e-6) 
     huggingface/transformers has this factor.
     """
     x = floating(x)
-    normed = rms_norm(x.astype(statistics_dtype(x)), epsilon=epsilon)
+    normed = rms_norm(x, epsilon=epsilon, dtype=statistics_dtype(x))
     return (normed * (1 + _by_sample(scale, normed, "scale"))).astype(x.dtype)
 
 

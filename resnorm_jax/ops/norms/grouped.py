@@ -37,8 +37,8 @@ def grouped_rms_norm(
     width = x.shape[-1]
     if groups < 1 or width % groups:
         raise ValueError(f"groups={groups} does not divide the width {width}")
-    wide = x.astype(statistics_dtype(x)).reshape((*x.shape[:-1], groups, width // groups))
-    normed = rms_norm(wide, epsilon=epsilon).reshape(x.shape)
+    cut = x.reshape((*x.shape[:-1], groups, width // groups))
+    normed = rms_norm(cut, epsilon=epsilon, dtype=statistics_dtype(x)).reshape(x.shape)
     return affine(normed, scale, None, (x.ndim - 1,)).astype(x.dtype)
 
 

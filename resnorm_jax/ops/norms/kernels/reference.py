@@ -67,9 +67,10 @@ def forward(form: Form, outs: Names, operands: Operands, sums: Sums = PLAIN) -> 
     if branch is not None:
         x = x + branch
     wide = x.astype(statistics_dtype(x))
-    *kept, rest = sums.keep(moments(wide, _mean, form.subtract_mean, form.epsilon, sums.keep))
-    y = affine(form, normalized(wide, *kept, rest), operands)
-    numbers = dict(zip(STATISTICS, kept, strict=True))
+    found = moments(wide, _mean, form.subtract_mean, form.epsilon, sums.keep)
+    mean, correction, inverse, rest = sums.keep(found)
+    y = affine(form, normalized(wide, mean, correction, inverse, rest), operands)
+    numbers = dict(zip(STATISTICS, (mean, correction, inverse), strict=True))
     kept = {name: lax.squeeze(numbers[name], (x.ndim - 1,)) for name in form.statistics}
     return {"y": y, "stream": x, **kept}
 

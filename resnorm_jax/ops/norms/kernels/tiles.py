@@ -6,7 +6,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-KEYS = ("device", "operation", "width", "dtype", "rows", "warps", "programs", "source")
+KEYS = ("device", "operation", "width", "dtype", "rows", "warps", "programs", "ahead", "source")
 TABLE = Path(__file__).with_name("tiles.json")
 
 
@@ -18,11 +18,13 @@ class Tile:
       rows: rows that a program takes at a time, a power of two.
       warps: warps of 32 threads in a program.
       programs: most programs of a backward kernel; each keeps its own sums of the parameters.
+      ahead: whether a backward kernel reads the next rows while it works on some.
     """
 
     rows: int
     warps: int
     programs: int = 0
+    ahead: bool = False
 
 
 @lru_cache(maxsize=1)
@@ -52,7 +54,7 @@ def tile(operation: str, width: int, dtype: str, device: str | None) -> Tile:
     if not fit:
         return rule(operation, width)
     row = min(fit, key=lambda row: row["width"])
-    return Tile(row["rows"], row["warps"], row["programs"])
+    return Tile(row["rows"], row["warps"], row["programs"], row["ahead"])
 
 
 def rule(operation: str, width: int) -> Tile:

@@ -12,7 +12,7 @@ Everything that knows Pallas is in this file. Another compiler can take its plac
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
@@ -74,7 +74,7 @@ def backward(
     found: Operands = {}
     if in_kernel:
         out_shapes = {name: shapes[name] for name in in_kernel}
-        body = functools.partial(_backward, form, x.shape, tile.rows, block, each)
+        body = functools.partial(_backward, form, x.shape, tile, block, each)
         found = _call("norm_backward", body, programs, tile, rows, out_shapes, interpret)
     if len(in_kernel) < len(outs):
         found |= reference.backward(form, tuple(n for n in outs if n not in found), operands)
@@ -146,12 +146,14 @@ class _Rows:
       shape: of the arrays of rows.
       rows: indices, one dimension.
       block: columns in a block, a power of two.
+      ahead: blocks that have been read before, by name, where one block is a row.
     """
 
     refs: Operands
-    shape: tuple[int, int]
+    shape: tuple[int, ...]
     rows: jax.Array
     block: int
+    ahead: Operands = field(default_factory=dict)
 
     @property
     def blocks(self) -> int:
@@ -169,11 +171,16 @@ class _Rows:
 
     def load(self, name: str, j: Any) -> jax.Array:
         """Return a block in float32, 0 outside of the array."""
+        block = self.ahead[name] if name in self.ahead else self.read(name, j)
+        return block.astype(F32)
+
+    def read(self, name: str, j: Any) -> jax.Array:
+        """Return a block as it is stored."""
         return self._load(name, (self.rows[:, None], self.columns(j)[None, :]), self.inside(j))
 
     def parameter(self, name: str, j: Any) -> jax.Array:
         """Return a parameter's block, to be broadcast over rows."""
-        return self._load(name, (self.columns(j),), self.valid(j))[None, :]
+        return self._load(name, (self.columns(j),), self.valid(j)).astype(F32)[None, :]
 
     def number(self, name: str) -> jax.Array:
         """Return one number of each row, to be broadcast over columns."""
@@ -182,7 +189,7 @@ class _Rows:
     def _load(self, name: str, at: tuple, mask: jax.Array) -> jax.Array:
         from jax.experimental.pallas import triton
 
-        return triton.load(self.refs[name].at[at], mask=mask, other=0).astype(F32)
+        return triton.load(self.refs[name].at[at], mask=mask, other=0)
 
     def store(self, name: str, j: Any, value: jax.Array) -> None:
         at = (self.rows[:, None], self.columns(j)[None, :])
@@ -230,7 +237,7 @@ class _Rows:
         return lambda j: block
 
 
-def _forward(form: Form, shape: tuple[int, int], count: int, block: int, refs: Operands) -> None:
+def _forward(form: Form, shape: tuple[int, ...], count: int, block: int, refs: Operands) -> None:
     from jax.experimental import pallas as pl
 
     rows = _Rows(refs, shape, pl.program_id(0) * count + _indices(count), block)
@@ -264,20 +271,20 @@ def _statistics(
     form: Form, rows: _Rows, x: Callable[[Any], jax.Array]
 ) -> tuple[Operands, Callable[[Any], jax.Array]]:
     """Return the numbers of each row, and the function that gives its normalized blocks."""
-    width = rows.shape[1]
+    part = 1 / rows.shape[1]  # a product: Triton's quotients are rounded less well
     if not form.subtract_mean:
         (squares,) = rows.sums(lambda j: x(j) * x(j))
-        inverse, rest = _rsqrt(squares / width + form.epsilon)
+        inverse, rest = _rsqrt(squares * part + form.epsilon)
         return {"inverse": inverse}, lambda j: x(j) * inverse + x(j) * rest
     (total,) = rows.sums(x)
-    mean = total / width
+    mean = total * part
 
     def near(j: Any) -> jax.Array:
         return jnp.where(rows.valid(j)[None, :], x(j) - mean, 0)
 
     total, squares = rows.sums(near, lambda j: near(j) * near(j))
-    correction = total / width
-    variance = jnp.maximum(squares / width - correction * correction, 0)
+    correction = total * part
+    variance = jnp.maximum(squares * part - correction * correction, 0)
     inverse, rest = _rsqrt(variance + form.epsilon)
 
     def normalized(j: Any) -> jax.Array:
@@ -309,33 +316,47 @@ def _halves(x: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def _backward(
-    form: Form, shape: tuple[int, int], count: int, block: int, each: int, refs: Operands
+    form: Form,
+    shape: tuple[int, ...],
+    tile: Tile,
+    block: int,
+    each: int,
+    refs: Operands,
 ) -> None:
     from jax.experimental import pallas as pl
 
     program = pl.program_id(0)
     whole = _Rows(refs, shape, _indices(1), block)
-    scale = 1 if "scale" not in refs else None
+    scale: Any = 1 if "scale" not in refs else None
     if scale is None and whole.blocks == 1:
         scale = whole.parameter("scale", 0) + form.scale_offset
     wanted = tuple(name for name in ("dscale", "dbias") if name in refs)
+    names = ("x", "g") if tile.ahead and whole.blocks == 1 else ()
 
-    def step(i: Any, sums: tuple) -> tuple:
-        rows = _Rows(refs, shape, (program * each + i) * count + _indices(count), block)
-        terms = _rows_backward(form, rows, scale)
-        return tuple(
-            s + jnp.sum(terms[n], 0, keepdims=True) for s, n in zip(sums, wanted, strict=True)
-        )
+    def rows_at(i: Any, blocks: tuple = ()) -> _Rows:
+        rows = (program * each + i) * tile.rows + _indices(tile.rows)
+        return _Rows(refs, shape, rows, block, dict(zip(names, blocks, strict=False)))
+
+    def read(i: Any) -> tuple:
+        return tuple(rows_at(i).read(name, 0) for name in names)
+
+    def step(i: Any, carried: tuple) -> tuple:
+        sums, blocks = carried
+        following = read(i + 1)  # on its way while these rows are worked on
+        terms = _rows_backward(form, rows_at(i, blocks), scale)
+        more = (jnp.sum(terms[name], 0, keepdims=True) for name in wanted)
+        return tuple(s + t for s, t in zip(sums, more, strict=True)), following
 
     zeros = tuple(jnp.zeros((1, block), F32) for _ in wanted)
-    for name, total in zip(wanted, _loop(each, step, zeros), strict=True):
+    sums, _ = _loop(each, step, (zeros, read(0)))
+    for name, total in zip(wanted, sums, strict=True):
         partial_sums = _Rows(refs, refs[name].shape, program + _indices(1), block)
         partial_sums.store(name, 0, total)
 
 
 def _rows_backward(form: Form, rows: _Rows, scale: Any) -> Operands:
     """Write ``dx`` of some rows, if it is wanted; return the terms of the parameters' sums."""
-    refs, width = rows.refs, rows.shape[1]
+    refs, part = rows.refs, 1 / rows.shape[1]
     numbers = {name: rows.number(name) for name in form.statistics}
     r = numbers["inverse"]
 
@@ -351,7 +372,7 @@ def _rows_backward(form: Form, rows: _Rows, scale: Any) -> Operands:
     if "dx" in refs:
         scaled_g = rows.kept(scaled)
         along, mean = rows.sums(lambda j: scaled_g(j) * z(j), scaled_g)
-        along, mean = along / width * (r * r), mean / width
+        along, mean = along * part * (r * r), mean * part
 
         def write(j: Any) -> None:
             dx = scaled_g(j) - z(j) * along

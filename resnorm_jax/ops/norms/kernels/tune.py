@@ -9,6 +9,7 @@ import json
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,8 @@ from resnorm_jax.ops.norms.kernels.tiles import Tile
 KERNELS = {"forward": triton.forward, "backward": triton.backward}
 WIDTHS = (256, 512, 768, 1024, 2048, 4096, 8192, 16384)
 ELEMENTS = 2**26  # of an array: more than fits a cache
-ROWS, WARPS, PROGRAMS = (1, 2, 4, 8), (4, 8, 16, 32), (132, 264, 528, 1056)
+ROWS, WARPS = (1, 2, 4, 8), (4, 8, 16, 32)
+BACKWARD = tuple((programs, ahead) for programs in (132, 264, 528, 1056) for ahead in (False, True))
 MOST = 16384  # elements that a program keeps in registers
 
 Measure = Callable[[Callable[[], Any]], float]
@@ -47,8 +49,8 @@ def candidates(operation: str, width: int) -> Iterator[Tile]:
         for warps in WARPS:
             each = rows * block / (32 * warps)  # elements of a thread
             if rows * block <= MOST and each <= 64 and (each >= 1 or warps == min(WARPS)):
-                for programs in PROGRAMS if operation == "backward" else (0,):
-                    yield Tile(rows, warps, programs)
+                for more in BACKWARD if operation == "backward" else ((0, False),):
+                    yield Tile(rows, warps, *more)
 
 
 def tune(
@@ -81,10 +83,15 @@ def tune(
             for operation, call in _calls(shape, dtype, interpret).items():
                 times = {t: _time(measure, call, t) for t in choices(operation, shape[1])}
                 best = min(times, key=lambda t: times[t])
-                row = (device, operation, shape[1], dtype, best.rows, best.warps, best.programs)
-                found.append(
-                    dict(zip(tiles.KEYS, (*row, f"{source}, {shape[0]} rows"), strict=True))
+                row = (
+                    device,
+                    operation,
+                    shape[1],
+                    dtype,
+                    *astuple(best),
+                    f"{source}, {shape[0]} rows",
                 )
+                found.append(dict(zip(tiles.KEYS, row, strict=True)))
     new = {_key(row) for row in found}
     kept = [row for row in tiles.table() if _key(row) not in new]
     return sorted([*kept, *found], key=_key)
