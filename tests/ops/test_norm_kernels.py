@@ -120,8 +120,8 @@ def test_a_large_mean_costs_no_digits(mean, monkeypatch):
     assert np.abs(np.asarray(plain, float) - exact).max() <= 1e-6
     monkeypatch.setattr(triton, "_across", tree)
     out = quick_jit(partial(layer_norm, implementation="interpret"))(x)
-    for found in (out, layer_norm(x)):  # the same digits: few roundings of numbers up to 4
-        assert np.abs(np.asarray(found, float) - exact).max() <= 1.5 * 2**-22
+    # A few roundings of numbers up to 4: the digits that XLA's code has where its sums are trees.
+    assert np.abs(np.asarray(out, float) - exact).max() <= 1.5 * 2**-22
 
 
 @pytest.mark.table
