@@ -218,7 +218,7 @@ ALL = [
     curvature_by_example, jvp_of_vmapped_jvp, scan, remat, remat_with_a_policy, pmap, shard_map,
     sharded,
 ]  # fmt: skip
-QUICK = [jvp, hessian_vector, gradients_by_example, shard_map]
+QUICK = [hessian_vector, gradients_by_example, shard_map]
 UNCOMPILED = (pmap, shard_map, sharded)
 
 

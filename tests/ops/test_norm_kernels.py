@@ -73,7 +73,7 @@ def check(name, arrays, weights, forward=5e-7, backward=2e-6, **options):
 
 
 @pytest.mark.parametrize("shape", every(SHAPES, [(5, 7)]))
-@pytest.mark.parametrize("name", NORMS)
+@pytest.mark.parametrize("name", every(NORMS, ["layer_norm"]))
 def test_values_and_gradients_at_awkward_shapes(name, shape):
     check(name, *case(name, shape))
 
@@ -87,15 +87,17 @@ def test_any_cut_of_the_rows_gives_the_same(name, ahead, rows, monkeypatch):
     check(name, *case(name, (13, 20)))
 
 
-@pytest.mark.parametrize("width", every([9, 16, 31], [9]))
-@pytest.mark.parametrize("name", every(NORMS, ["layer_norm"]))
+@pytest.mark.table
+@pytest.mark.parametrize("width", [9, 16, 31])
+@pytest.mark.parametrize("name", NORMS)
 def test_rows_too_wide_for_the_registers_go_block_by_block(name, width, monkeypatch):
     cut(monkeypatch, 2, block=8)
     check(name, *case(name, (5, width), mean=1e3 if name == "layer_norm" else 0.5))
 
 
-@pytest.mark.parametrize("dtype", every([jnp.bfloat16, jnp.float16], [jnp.bfloat16]))
-@pytest.mark.parametrize("name", every(NORMS, ["layer_norm"]))
+@pytest.mark.table
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+@pytest.mark.parametrize("name", NORMS)
 def test_half_precision_is_one_rounding_of_the_oracle(name, dtype):
     norm, oracle, _ = NORMS[name]
     unit = float(jnp.finfo(dtype).eps) / 2  # a rounding's relative error
@@ -118,10 +120,11 @@ def test_a_large_mean_costs_no_digits(mean, monkeypatch):
     assert np.abs(np.asarray(plain, float) - exact).max() <= 1e-6
     monkeypatch.setattr(triton, "_across", tree)
     out = quick_jit(partial(layer_norm, implementation="interpret"))(x)
-    for found in (out, layer_norm(x)):  # the same digits: few roundings of numbers up to 4
-        assert np.abs(np.asarray(found, float) - exact).max() <= 1.5 * 2**-22
+    # A few roundings of numbers up to 4: the digits that XLA's code has where its sums are trees.
+    assert np.abs(np.asarray(out, float) - exact).max() <= 1.5 * 2**-22
 
 
+@pytest.mark.table
 def test_gradients_at_a_large_mean():
     check("layer_norm", *case("layer_norm", (16, 512), mean=1e3), forward=1e-6)
 
@@ -286,6 +289,7 @@ def test_the_rule_gives_what_a_kernel_can_use(width):
         assert tile.programs >= (operation == "backward")
 
 
+@pytest.mark.table
 def test_tuning_keeps_the_best_tile_and_all_rows_of_others(tmp_path):
     best = {"forward": Tile(2, 4), "backward": Tile(1, 8, 2, True)}
     tried = []
