@@ -386,7 +386,7 @@ def _declared(path: str) -> tuple[Any, bool, tuple[str, ...]]:
     Options of data sources may not be None, and have no such words.
     """
     kind: Any = Config
-    optional, words = False, ()
+    optional, words = False, tuple[str, ...]()
     for name in path.split("."):
         if not is_dataclass(kind):
             return None, False, ()
