@@ -164,11 +164,11 @@ LAYERS = [  # a module may import from its own row and those above it
     {"schemes"},
     {"arrangements", "streams", "planning"},
     {"modules"},
-    {"build", "config", "reporting", "article"},
+    {"build", "config", "config_file", "configs", "reporting", "article"},
     {"training"},
-    {"lab"},
+    {"lab", "runs"},
     {"bench"},
-    {"cli"},
+    {"cli", "__main__"},
 ]
 RANK = {part: rank for rank, parts in enumerate(LAYERS) for part in parts}
 

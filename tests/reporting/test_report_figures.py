@@ -10,8 +10,8 @@ from resnorm_jax.reporting import figures
 def drawn(monkeypatch):
     """Keep the figure that was saved, to look into."""
     pytest.importorskip("matplotlib")
-    kept, save = [], figures._save
-    monkeypatch.setattr(figures, "_save", lambda f, p: (kept.append(f), save(f, p)))
+    kept, save = [], figures.save_figure
+    monkeypatch.setattr(figures, "save_figure", lambda f, p: (kept.append(f), save(f, p)))
     return kept
 
 
