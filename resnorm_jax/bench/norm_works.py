@@ -1,6 +1,7 @@
 """The programs that are timed for a norm written in JAX: forward, backward and both."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -38,9 +39,15 @@ def jax_works(function: Function, inputs: Sequence[jax.Array], cotangent: Any) -
     and in one program with a forward pass whose result nobody reads, so that XLA may leave out what
     only that needs. Kernels are at their best in the first, what XLA fuses in the second.
     """
-    forward, both = jax.jit(function), jax.jit(with_gradients(function))
-    unread = jax.jit(lambda inputs, given: jax.vjp(function, *inputs)[1](given))
-    alone, saved = backward_alone(function, inputs)
+    pair = _forward_and_pullback(function, added=isinstance(cotangent, tuple))
+
+    def all_of_it(inputs: Any, given: Any) -> Any:
+        out, backward = pair(inputs)
+        return out, backward(given)
+
+    forward, both = jax.jit(function), jax.jit(all_of_it)
+    unread = jax.jit(lambda inputs, given: pair(inputs)[1](given))
+    alone, saved = _backward_alone(pair, inputs)
     return {
         "forward": [lambda: forward(*inputs)],
         "backward": [lambda: alone(saved, cotangent), lambda: unread(inputs, cotangent)],
@@ -48,9 +55,25 @@ def jax_works(function: Function, inputs: Sequence[jax.Array], cotangent: Any) -
     }
 
 
-def backward_alone(function: Function, inputs: Sequence[jax.Array]) -> tuple[Function, Any]:
-    """Return ``f(saved, cotangent)``, compiled, and what the forward pass saved for it."""
-    _, backward = jax.jit(lambda *inputs: jax.vjp(function, *inputs))(*inputs)
+def _forward_and_pullback(function: Function, added: bool) -> Function:
+    """Return ``f(inputs)`` that gives the output, and the function from its gradient to the inputs'.
+
+    The gradient of a branch is that of the stream that it is added to: it is not asked for, since a
+    compiled program would write it twice.
+    """
+
+    def run(inputs: Any) -> Any:
+        if not added:
+            return jax.vjp(function, *inputs)
+        x, branch, *weights = inputs
+        return jax.vjp(lambda x, *weights: function(x, branch, *weights), x, *weights)
+
+    return run
+
+
+def _backward_alone(pair: Function, inputs: Sequence[jax.Array]) -> tuple[Function, Any]:
+    """Return ``f(saved, gradient)``, compiled, and what the forward pass saved for it."""
+    _, backward = jax.jit(pair)(inputs)
     saved, tree = jax.tree.flatten(backward)
     return jax.jit(lambda saved, given: jax.tree.unflatten(tree, saved)(given)), saved
 
@@ -60,20 +83,21 @@ def unfused_works(norm: Function, inputs: Sequence[jax.Array], cotangent: Any) -
     x, branch, *weights = inputs
     given, given_sum = cotangent
     add = jax.jit(jnp.add)
+    plain = jax_works(norm, [add(x, branch), *weights], given)
     forward, both = jax.jit(norm), jax.jit(with_gradients(norm))
-    alone, saved = backward_alone(norm, [add(x, branch), *weights])
 
     def forwards() -> Any:
         total = add(x, branch)
         return forward(total, *weights), total
 
-    def backwards() -> Any:
-        first, *others = alone(saved, given)
+    def then_added(program: Callable[[], Any]) -> Any:
+        first, *others = program()
         return add(first, given_sum), *others
 
     def all_of_it() -> Any:
         total = add(x, branch)
         out, (first, *others) = both([total, *weights], given)
-        return out, total, add(first, given_sum), *others
+        return (out, total), (add(first, given_sum), *others)
 
-    return {"forward": [forwards], "backward": [backwards], "both": [all_of_it]}
+    backwards = [partial(then_added, program) for program in plain["backward"]]
+    return {"forward": [forwards], "backward": backwards, "both": [all_of_it]}

@@ -17,11 +17,16 @@ Function = Callable[..., Any]
 
 
 def torch_works(function: Function, inputs: Sequence[jax.Array], cotangent: Any) -> Works:
-    """Return the programs of a function of tensors; weights have the dtype of the input."""
+    """Return the programs of a function of tensors; weights have the dtype of the input.
+
+    The gradient of a branch, which is that of the stream, is not asked for.
+    """
     import torch
 
     dtype = str(inputs[0].dtype)
-    tensors = [torch_peer.shared(a, dtype).requires_grad_() for a in inputs]
+    tensors = [torch_peer.shared(a, dtype) for a in inputs]
+    added = isinstance(cotangent, tuple)
+    wanted = [t.requires_grad_() for i, t in enumerate(tensors) if not (added and i == 1)]
     given = [torch_peer.shared(a, dtype) for a in jax.tree.leaves(cotangent)]
 
     def forward() -> Any:
@@ -30,7 +35,7 @@ def torch_works(function: Function, inputs: Sequence[jax.Array], cotangent: Any)
 
     def gradients(outputs: Any) -> Any:
         outputs = outputs if isinstance(outputs, tuple) else (outputs,)
-        return torch.autograd.grad(outputs, tensors, given, retain_graph=True)
+        return torch.autograd.grad(outputs, wanted, given, retain_graph=True)
 
     outputs = function(*tensors)
     return {
