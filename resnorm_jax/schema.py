@@ -144,10 +144,9 @@ def kind_name(kind: type) -> str:
     return {int: "a whole number", float: "a number", bool: "true or false"}.get(kind, "a string")
 
 
-def words_of(section: Any, name: str) -> tuple[str, ...]:
-    """Return the words that may stand in the place of a field's number."""
-    (found,) = (f for f in fields(section) if f.name == name)
-    return found.metadata.get("choices", ()) if kinds(section)[name][0] in (int, float) else ()
+def words_of(declared: Any, kind: Any) -> tuple[str, ...]:
+    """Return the words that may stand in the place of the number of a dataclass's field."""
+    return declared.metadata.get("choices", ()) if kind in (int, float) else ()
 
 
 def or_words(kind: type, words: Iterable[str]) -> str:
@@ -229,7 +228,7 @@ def checked(
             made[f.name] = section_of(**checked(section_of, value, f"{path}{f.name}."))
         elif value is None and optional:
             made[f.name] = None
-        elif isinstance(value, str) and (words := words_of(section, f.name)):
+        elif isinstance(value, str) and (words := words_of(f, kind)):
             if value not in words:
                 said = f"{told(repr(value))} is not {or_words(kind, words)}"
                 raise UserError(f"{path}{f.name}: {said}")

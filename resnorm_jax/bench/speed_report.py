@@ -95,7 +95,7 @@ def _step_cells(row: Row, name: str) -> list[str]:
 
 
 def _defaults(found: Row | None) -> str:
-    return "" if not found else "; ours: " + ", ".join(f"{k} {v}" for k, v in found.items())
+    return "" if not found else "; ours: " + ", ".join(f"{k} {v}" for k, v in sorted(found.items()))
 
 
 def determinism_lines(rows: Sequence[Row]) -> Lines:

@@ -12,6 +12,7 @@ import pytest
 from jax import export
 from jax.experimental.pallas import triton
 from jax.sharding import AbstractMesh, NamedSharding, PartitionSpec
+from kernel_calls import kernels
 from tiers import every
 
 import resnorm_jax as rn
@@ -44,18 +45,6 @@ def lowered(function, *args, platform="cuda", gpu=a_gpu):
     with warnings.catch_warnings(), gpu():
         warnings.simplefilter("error", DeprecationWarning)
         return jax.jit(function).trace(*args).lower(lowering_platforms=(platform,)).as_text()
-
-
-def kernels(text):
-    """How often each kernel is called, with the calls of functions; a loop's body counts once."""
-    parts = re.split(r"func\.func \w+ @(\w+)", text)[1:]
-    bodies = dict(zip(parts[::2], parts[1::2], strict=True))
-
-    def count(function, pattern):
-        called = re.findall(r" (?:func\.)?call @(\w+)\(", bodies[function])
-        return len(re.findall(pattern, bodies[function])) + sum(count(f, pattern) for f in called)
-
-    return [count("main", rf'name = "norm_{name}"') for name in ("forward", "backward")]
 
 
 def gradients(norm, *args):

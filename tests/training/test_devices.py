@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import tiny
 from jax import lax
+from jax.experimental.pallas import triton
+from kernel_calls import kernels
 from tiers import every
 
 from resnorm_jax.data import TrainBatches
@@ -131,3 +133,17 @@ def test_a_program_is_compiled_once_for_each_shape():
         state, _ = parallel.train(state, rows)
         parallel.predict({"params": state.params}, rows)
     assert parallel.programs == 4 == names.count("jit(over_devices)")
+
+
+@pytest.mark.table
+@pytest.mark.skipif(hasattr(triton, "get_gpu_info"), reason="jax 0.11 lowers for a GPU at hand")
+@pytest.mark.parametrize("devices", [1, 4])
+def test_the_step_of_a_run_has_each_devices_norm_kernels(devices):
+    """Two layers of two sublayers and the final norm: five norms, forward and backward."""
+    data = tiny.dataset()
+    parallel, state, *_ = tiny.parts(tiny.config(), data, devices=devices)
+    batch = TrainBatches(data.train, 16, (8,), 0).batch_at(0)
+    batch.pop("lengths")
+    traced = parallel._train.trace(state, dict(parallel.put(batch)))
+    text = traced.lower(lowering_platforms=("cuda",)).as_text()
+    assert kernels(text) == [5, 5]
