@@ -249,7 +249,7 @@ def test_every_kind_in_float64(way, name):
 
 
 @pytest.mark.table
-@pytest.mark.parametrize("way", ALL)
+@pytest.mark.parametrize("way", [way for way in ALL if way is not shard_map])  # JAX steps not there
 @pytest.mark.parametrize("name", NORMS)
 def test_every_kind_with_the_kernels(way, name):
     check(way, name, jnp.float32, 2e-5, implementation="interpret")

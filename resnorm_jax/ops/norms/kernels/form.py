@@ -1,6 +1,6 @@
 """What a norm over the last axis is, as static data of its primitives."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,6 +40,16 @@ class Form:
     def statistics(self) -> Names:
         """Names of the numbers that are kept of each row."""
         return STATISTICS if self.subtract_mean else STATISTICS[-1:]
+
+
+def positional(function: Callable, form: Form, names: Names, outs: Names) -> Callable:
+    """Return ``function`` of operands in the order of ``names``, giving those of ``outs``."""
+
+    def run(*arrays: Any) -> list[Any]:
+        found = function(form, outs, dict(zip(names, arrays, strict=True)))
+        return [found[name] for name in outs]
+
+    return run
 
 
 def pack(operands: Operands, order: Iterable[str]) -> tuple[Names, list[Any]]:

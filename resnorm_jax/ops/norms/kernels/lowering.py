@@ -5,11 +5,10 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import jax
 from jax.interpreters import mlir
 
 from resnorm_jax.ops.norms.kernels import reference, tiles, triton, why
-from resnorm_jax.ops.norms.kernels.form import Form, Names, Operands
+from resnorm_jax.ops.norms.kernels.form import Form, Names, Operands, positional
 from resnorm_jax.ops.norms.kernels.reference import PLAIN, PRODUCTS, Sums
 
 KERNELS = {"forward": triton.forward, "backward": triton.backward}
@@ -95,10 +94,7 @@ def _platforms(ctx: Any) -> tuple[str, ...]:
 
 
 def _lower(function: Callable, ctx: Any, arrays: Any, form: Form, names: Names, outs: Names) -> Any:
-    def run(*arrays: jax.Array) -> list[jax.Array]:
-        found = function(form, outs, dict(zip(names, arrays, strict=True)))
-        return [found[name] for name in outs]
-
+    run = positional(function, form, names, outs)
     with warnings.catch_warnings():
         # jax 0.11 calls Pallas' Triton lowering deprecated: `triton` stands behind two functions.
         warnings.simplefilter("ignore", DeprecationWarning)

@@ -29,6 +29,7 @@ from resnorm_jax.ops.norms.kernels.form import (
     Names,
     Operands,
     pack,
+    positional,
 )
 
 LINEAR = ("dx", "dscale", "dbias")
@@ -98,12 +99,7 @@ def _compiled(primitive: Primitive, static: tuple[tuple[str, Any], ...]) -> Call
 @lru_cache(maxsize=4096)
 def _abstract(function: Callable, *avals: Any, form: Form, names: Names, outs: Names) -> list[Any]:
     """Return what comes out: shapes, dtypes, and over which axes of a mesh it is laid or varies."""
-
-    def run(*arrays: jax.Array) -> list[jax.Array]:
-        found = function(form, outs, dict(zip(names, arrays, strict=True)))
-        return [found[name] for name in outs]
-
-    return list(jax.make_jaxpr(run)(*avals).out_avals)
+    return list(jax.make_jaxpr(positional(function, form, names, outs))(*avals).out_avals)
 
 
 def _batch(
@@ -127,12 +123,8 @@ def _batch(
         ]
         found = primitive.bind(*moved, form=form, names=names, outs=outs)
     else:
-
-        def run(*arrays: jax.Array) -> list[jax.Array]:
-            found = function(form, outs, dict(zip(names, arrays, strict=True)))
-            return [found[name] for name in outs]
-
-        found = jax.vmap(run, in_axes=tuple(dims))(*arrays)
+        each = positional(function, form, names, outs)
+        found = jax.vmap(each, in_axes=tuple(dims))(*arrays)
     return found, [0] * len(found)
 
 

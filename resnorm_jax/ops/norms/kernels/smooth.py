@@ -4,7 +4,10 @@ They take the numbers of a row anew from ``x``, through the derivative rule of `
 kept of the row is not read, so that no derivative goes, or gets lost, by way of it.
 """
 
+from collections.abc import Callable
+
 import jax
+import jax.numpy as jnp
 from jax import lax
 
 from resnorm_jax.ops.norms.kernels import reference
@@ -33,12 +36,8 @@ def forward(form: Form, outs: Names, operands: Operands) -> Operands:
 def tangent(form: Form, outs: Names, operands: Operands) -> Operands:
     """As `reference.tangent`."""
     moved = {of: operands[d] for d, of in LINEAR.items() if d in operands}
-    at = {of: operands.get(of, d) for of, d in moved.items()}  # a bias may be anything
-
-    def of(at: Operands) -> jax.Array:
-        return norm(form, {**operands, **at})
-
-    _, dy = jax.jvp(of, (at,), (moved,))
+    at = {name: operands.get(name, d) for name, d in moved.items()}  # a bias may be anything
+    _, dy = jax.jvp(_norm_at(form, operands), (at,), (moved,))
     return {"dy": dy, "dstream": operands.get("dx")}
 
 
@@ -46,12 +45,13 @@ def backward(form: Form, outs: Names, operands: Operands) -> Operands:
     """As `reference.backward`."""
     at = {LINEAR[d]: operands.get(LINEAR[d]) for d in outs}
     if "bias" in at:
-        at["bias"] = jax.numpy.zeros(operands["x"].shape[-1:], form.bias_dtype)
-
-    def of(at: Operands) -> jax.Array:
-        return norm(form, {**operands, **at})
-
-    (moved,) = jax.vjp(of, at)[1](operands["g"])
+        at["bias"] = jnp.zeros(operands["x"].shape[-1:], form.bias_dtype)
+    (moved,) = jax.vjp(_norm_at(form, operands), at)[1](operands["g"])
     if "stream_g" in operands and "x" in moved:
         moved["x"] = moved["x"] + operands["stream_g"]
     return {d: moved[LINEAR[d]] for d in outs}
+
+
+def _norm_at(form: Form, operands: Operands) -> Callable[[Operands], jax.Array]:
+    """Return the norm as a function of some of its operands."""
+    return lambda at: norm(form, {**operands, **at})
