@@ -73,7 +73,7 @@ def join_lengths(mask: jax.Array | None, lengths: jax.Array | None, keys: int) -
     """
     if lengths is None:
         return mask
-    first = valid_positions(None, lengths, keys)[:, None, None, :]
+    first = (jnp.arange(keys) < lengths[:, None])[:, None, None, :]
     return first if mask is None else jnp.logical_and(mask, first)
 
 
