@@ -70,8 +70,8 @@ class DataParallel:
 
         ``variables`` are the model's: ``params`` and what it keeps beside them.
         """
-        known = told(batch, self.options.by_length)
-        inputs = {name: known[name] for name in ("x", "mask", "lengths") if name in known}
+        known, read = told(batch, self.options.by_length), ("x", "mask", "lengths")
+        inputs: dict[str, Any] = {name: known[name] for name in read if name in known}
         out = np.asarray(self._predict(self.replicate(variables), self._spread(inputs)))
         return out.reshape(-1, out.shape[-1])
 

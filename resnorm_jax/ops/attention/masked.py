@@ -1,5 +1,7 @@
 """Attention under a mask or lengths, by whichever implementation suits."""
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -81,7 +83,7 @@ def _by_cudnn(
     query: jax.Array, key: jax.Array, value: jax.Array, lengths: jax.Array | None
 ) -> jax.Array:
     """NVIDIA's flash attention. All queries ask, those of padding too, as under a mask."""
-    kept = {}
+    kept: dict[str, Any] = {}
     if lengths is not None:
         some, every = lengths > 0, key.shape[1]
         # The kernel defines nothing for a row without keys. Here its queries are 0 and see all keys:
