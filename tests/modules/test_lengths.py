@@ -48,10 +48,10 @@ CASES = [
 
 def test_logits_by_lengths_are_those_under_a_mask():
     made, x = model({"depth": 1}, stride=4, pooling="cls"), batch()["x"]
-    variables = made.init(jax.random.key(0), jnp.zeros((1, L, C)))
 
     @quick_jit
     def logits(x):
+        variables = made.init(jax.random.key(0), jnp.zeros((1, L, C)))
         return made.apply(variables, x, MASK), made.apply(variables, x, lengths=LENGTHS)
 
     under_a_mask, by_lengths = logits(x)

@@ -61,6 +61,7 @@ def cudnn(monkeypatch):
 def test_lengths_are_a_mask_of_right_padding(monkeypatch, implementation, dropout):
     """To the bit, rows without a valid key included."""
     monkeypatch.setattr(chunks, "CHUNK", 2)
+    monkeypatch.setattr(chunks, "WIDTHS", 0)
     lengths = jnp.array([4, 0, 6])
     attend = partial(
         masked_attention, implementation=implementation,

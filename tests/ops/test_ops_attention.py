@@ -30,6 +30,7 @@ def random_mask(shape, seed=0):
 def small_chunks(monkeypatch):
     """Two queries of one head and one row at a time, so that five queries are chunks and a rest."""
     monkeypatch.setattr(chunks, "CHUNK", 2)
+    monkeypatch.setattr(chunks, "WIDTHS", 0)
     monkeypatch.setattr(chunks, "SCORES", {"cpu": 2 * 6})
 
 
@@ -210,8 +211,8 @@ def test_chunks_inside(wrapping):
 def test_so_many_scores_as_a_cache_holds(monkeypatch, rows, heads, keys, want):
     monkeypatch.undo()
     monkeypatch.setattr(chunks, "SCORES", {"cpu": 4 * 64 * 1344})
-    assert chunks.parts_at_once(rows, heads, keys, "cpu") == want
-    assert chunks.parts_at_once(rows, heads, 4096, "gpu") == (rows, heads)
+    assert chunks.parts_at_once(rows, heads, 64 * keys, "cpu") == want
+    assert chunks.parts_at_once(rows, heads, 64 * 4096, "gpu") == (rows, heads)
 
 
 def test_chunks_keep_every_kind_of_derivative():

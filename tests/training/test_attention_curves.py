@@ -34,6 +34,7 @@ def test_the_loss_differs_by_less_than_seeds_do(monkeypatch):
     same seed, and at no step further than the whole of the largest.
     """
     monkeypatch.setattr(chunks, "CHUNK", 8)
+    monkeypatch.setattr(chunks, "WIDTHS", 1)
     given = batches()
 
     def curves(dtype, attention):

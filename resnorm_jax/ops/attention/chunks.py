@@ -13,7 +13,9 @@ import jax.numpy as jnp
 from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 
-CHUNK = 64  # queries at a time
+# Queries at a time: the first, or so many times the width of a head if that is more. Each part adds to
+# the gradient of all keys and values, which should be little beside its scores.
+CHUNK, WIDTHS = 64, 2
 # Scores at a time, over rows, heads and queries: on a CPU so many that they fit a processor's cache,
 # elsewhere so many that there is work for all of an accelerator.
 SCORES = {"cpu": 4 * 64 * 1344}
@@ -58,19 +60,22 @@ def attend_in_chunks(
         q, (k, v), mask, drop = parts
         return _attend(q, k, v, mask, dropout_rate, drop)
 
-    rows, some = parts_at_once(batch, heads, k.shape[2])
-    by_queries = _in_turns(jax.checkpoint(attend, **REMAT), 2, CHUNK)
+    queries = max(CHUNK, WIDTHS * q.shape[-1])
+    rows, some = parts_at_once(batch, heads, queries * k.shape[2])
+    by_queries = _in_turns(jax.checkpoint(attend, **REMAT), 2, queries)
     by_heads = _in_turns(by_queries, 1, some)
     out = _in_turns(by_heads, 0, rows)((q, (k, v), mask, drop))
     return jnp.swapaxes(out, 1, 2)
 
 
-def parts_at_once(rows: int, heads: int, keys: int, backend: str | None = None) -> tuple[int, int]:
-    """Return of how many rows and heads the scores of `CHUNK` queries are computed together.
+def parts_at_once(
+    rows: int, heads: int, scores: int, backend: str | None = None
+) -> tuple[int, int]:
+    """Return of how many rows and heads the scores are computed together.
 
-    Both divide what there is; all heads are taken before a second row is.
+    Both divide what there is; all heads are taken before a second row is. A head has ``scores``.
     """
-    most = SCORES.get(backend or jax.default_backend(), SCORES_ELSEWHERE) // (CHUNK * max(keys, 1))
+    most = SCORES.get(backend or jax.default_backend(), SCORES_ELSEWHERE) // max(scores, 1)
     some = _largest_divisor(heads, most)
     return _largest_divisor(rows, most // heads), some
 
