@@ -82,4 +82,5 @@ def implementation() -> Any:
 
     None, which is jax's default, where that is not Threefry.
     """
-    return WRITTEN_OUT if jax.config.jax_default_prng_impl == _JAX.name else None
+    config: Any = jax.config
+    return WRITTEN_OUT if config.jax_default_prng_impl == _JAX.name else None
