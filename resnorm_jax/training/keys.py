@@ -82,5 +82,5 @@ def implementation() -> Any:
 
     None, which is jax's default, where that is not Threefry.
     """
-    chosen = getattr(jax.config, "jax_default_prng_impl", None)
-    return WRITTEN_OUT if chosen == _JAX.name else None
+    config: Any = jax.config
+    return WRITTEN_OUT if config.jax_default_prng_impl == _JAX.name else None
