@@ -99,5 +99,5 @@ def unfused_works(norm: Function, inputs: Sequence[jax.Array], cotangent: Any) -
         out, (first, *others) = both([total, *weights], given)
         return (out, total), (add(first, given_sum), *others)
 
-    backwards: list[Callable[[], Any]] = [partial(then_added, program) for program in plain["backward"]]
+    backwards: list[Callable[[], Any]] = [partial(then_added, p) for p in plain["backward"]]
     return {"forward": [forwards], "backward": backwards, "both": [all_of_it]}
