@@ -341,7 +341,7 @@ def _section(
             out[f.name] = _section(kind, given.get(f.name, {}), f"{path}.{f.name}")
         elif f.name not in skip:
             value = values.get(f.name, f.default if f.default is not MISSING else None)
-            if words_of(cls, f.name):
+            if words_of(f, kind):
                 value = config_dict.FieldReference(value, field_type=(kind, str))
             out[f.name] = _placeholder(kind, value) if optional else value
     return out
@@ -407,8 +407,9 @@ def _declared(path: str) -> tuple[Any, bool, tuple[str, ...]]:
     for name in path.split("."):
         if not is_dataclass(kind):
             return None, False, ()
-        words = words_of(kind, name)
+        (found,) = (f for f in fields(kind) if f.name == name)
         kind, optional = kinds(kind)[name]
+        words = words_of(found, kind)
     return kind, optional, words
 
 
