@@ -12,9 +12,10 @@ AUTO: Literal["auto"] = "auto"
 BACKENDS = ("cpu", "gpu", "tpu")
 # Layers of a stack up to which "auto" unrolls it. A loop fills stacked arrays with zeros, and copies
 # into and out of them what the backward pass needs. On a GPU 12 layers of BERT-base's size take 1.3 to
-# 1.5 times as long in a loop, and compile in 0.6 to 1.0 of the time. On a CPU 3 layers of width 64 take
-# 1.2 times as long or more, and compile in the same time; 4 of width 256 take 1.05 times as long.
-UNROLLED_TO = {"cpu": 4}
+# 1.5 times as long in a loop, and compile in 0.6 to 1.0 of the time. On a CPU the steps of
+# configs/japanese_vowels.py (3 layers, width 128) take as long either way, and their programs compile in
+# 25 seconds as loops and in 42 unrolled: a first run is shorter by a fifth.
+UNROLLED_TO = {"cpu": 1}
 UNROLLED_TO_ELSEWHERE = 24
 
 
@@ -22,8 +23,8 @@ def choose_unroll(unroll: Unroll, depth: int, remat: str, backend: str | None = 
     """Return how many layers stand in each step of the loop over a stack.
 
     Args:
-      unroll: their number, or ``"auto"``: all of a shallow stack, up to 4 layers on a CPU and 24
-        elsewhere, else 1. A stack whose backward pass computes layers again is there to save memory:
+      unroll: their number, or ``"auto"``: all of a shallow stack, up to 24 layers on a GPU or
+        TPU, else 1. A stack whose backward pass computes layers again is there to save memory:
         it stays a loop.
       depth: layers of the stack.
       remat: what the backward pass computes again.
