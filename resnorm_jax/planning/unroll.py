@@ -13,7 +13,7 @@ BACKENDS = ("cpu", "gpu", "tpu")
 # Layers of a stack up to which "auto" unrolls it. A loop fills stacked arrays with zeros, and copies
 # into and out of them what the backward pass needs. On a GPU 12 layers of BERT-base's size take 1.3 to
 # 1.5 times as long in a loop, and compile in 0.6 to 1.0 of the time. On a CPU the steps of
-# configs/japanese_vowels.py (3 layers, width 128) take as long either way, and their programs compile in
+# configs/japanese_vowels.py (3 layers, width 128) take as long either way; their programs compile in
 # 25 seconds as loops and in 42 unrolled: a first run is shorter by a fifth.
 UNROLLED_TO = {"cpu": 1}
 UNROLLED_TO_ELSEWHERE = 24
