@@ -26,8 +26,8 @@ def gelu(z: jax.Array) -> jax.Array:
     Source: Hendrycks and Gimpel 2016 (arXiv 1606.08415), section 2.
 
     >>> import jax.numpy as jnp
-    >>> print(gelu(jnp.array([-1.0, 0.0, 1.0])).round(4))
-    [-0.1587  0.      0.8413]
+    >>> [f"{value:.4f}" for value in gelu(jnp.array([-1.0, 0.0, 1.0]))]
+    ['-0.1587', '0.0000', '0.8413']
     """
     wide = z.astype(statistics_dtype(z))
     return (wide * (0.5 + 0.5 * lax.erf(wide * 0.5**0.5))).astype(z.dtype)
