@@ -10,6 +10,7 @@ from resnorm_jax.modules.fields import Context, NumericFields, apply_norm
 from resnorm_jax.modules.initializers import Initializers, branch_initializers
 from resnorm_jax.ops.attention import Implementation, attention_weights, masked_attention, rotate
 from resnorm_jax.ops.masks import join_lengths
+from resnorm_jax.ops.projection import rows_dot_general
 from resnorm_jax.planning import AttentionPlan
 
 
@@ -77,6 +78,7 @@ class MultiHeadAttention(NumericFields):
         inits = self.kernel_inits or branch_initializers(self.plan.distribution, self.plan.roles)
         options = {
             "use_bias": self.use_bias, "dtype": self.dtype, "param_dtype": self.param_dtype,
+            "dot_general": rows_dot_general,
         }  # fmt: skip
         shape = (self.heads, width // self.heads)
         looked_at = x if source is None else source

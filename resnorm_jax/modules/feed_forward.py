@@ -8,6 +8,7 @@ import jax
 from resnorm_jax.modules.fields import Context, NumericFields, apply_norm
 from resnorm_jax.modules.initializers import Initializers, branch_initializers
 from resnorm_jax.ops.activations import ACTIVATIONS, Activation
+from resnorm_jax.ops.projection import rows_dot_general
 from resnorm_jax.planning import FeedForwardPlan
 
 
@@ -42,7 +43,11 @@ class FeedForward(NumericFields):
         """Map ``x [..., D]`` to the same shape; ``context`` is what the norm inside may ask for."""
         inits = self.kernel_inits or branch_initializers(self.plan.distribution, self.plan.roles)
         dense = partial(
-            nn.Dense, use_bias=self.use_bias, dtype=self.dtype, param_dtype=self.param_dtype
+            nn.Dense,
+            use_bias=self.use_bias,
+            dtype=self.dtype,
+            param_dtype=self.param_dtype,
+            dot_general=rows_dot_general,
         )
         activation = ACTIVATIONS.get(self.activation)
         # Only the pre-activation is kept for the backward pass: a scanned stack would write every
