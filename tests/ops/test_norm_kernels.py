@@ -14,7 +14,14 @@ from tiers import every
 
 from resnorm_jax import add_layer_norm, add_rms_norm, layer_norm, rms_norm
 from resnorm_jax.ops.norms import why_not
-from resnorm_jax.ops.norms.kernels import lowering, tiles, triton, tune
+from resnorm_jax.ops.norms.kernels import (
+    lowering,
+    tiles,
+    triton,
+    triton_programs,
+    triton_rows,
+    tune,
+)
 from resnorm_jax.ops.norms.kernels.tiles import Tile
 
 NORMS = {
@@ -118,7 +125,7 @@ def test_a_large_mean_costs_no_digits(mean, monkeypatch):
     exact = oracles.layer_norm(*wide([x]))
     plain = forward_alone(layer_norm, x)  # here XLA adds up a row from left to right
     assert np.abs(np.asarray(plain, float) - exact).max() <= 1e-6
-    monkeypatch.setattr(triton, "_across", tree)
+    monkeypatch.setattr(triton_rows, "_across", tree)
     out = quick_jit(partial(layer_norm, implementation="interpret"))(x)
     # A few roundings of numbers up to 4: the digits that XLA's code has where its sums are trees.
     assert np.abs(np.asarray(out, float) - exact).max() <= 1.5 * 2**-22
@@ -131,7 +138,7 @@ def test_gradients_at_a_large_mean():
 
 def test_inverse_root_has_the_digits_of_the_reference():
     x = (10.0 ** np.random.default_rng(0).uniform(-28, 37, 2001)).astype(np.float32)
-    root, rest = quick_jit(triton._rsqrt)(x)
+    root, rest = quick_jit(triton_programs.rsqrt)(x)
     both = np.asarray(root, np.float64) + np.asarray(rest, np.float64)
     np.testing.assert_allclose(both * np.sqrt(x.astype(np.float64)), 1, rtol=0, atol=1e-10)
 

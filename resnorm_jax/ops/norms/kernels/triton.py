@@ -1,4 +1,4 @@
-"""The adapter to Pallas' Triton lowering, and the two kernels in it.
+"""The adapter to Pallas' Triton lowering: its two kernels as functions of arrays.
 
 A program of the forward kernel takes a few rows. Where a row fits the registers it is read once; a
 wider one is read in blocks of columns, three times, the second and third from the cache. A program
@@ -6,21 +6,18 @@ of the backward kernel walks over many rows and keeps the sums of ``dscale`` and
 registers: it leaves one row of partial sums, and these are summed in a fixed order, so that equal
 inputs give equal bits. Statistics are the corrected two-pass ones of `resnorm_jax.ops.statistics`.
 
-Everything that knows Pallas is in this file. Another compiler can take its place by `forward`,
-`backward`, `unavailable` and `device_kind`.
+Everything that knows Pallas is in this file, `triton_programs` and `triton_rows`. Another compiler
+can take their place by `forward`, `backward`, `unavailable` and `device_kind`.
 """
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jax import lax
 
-from resnorm_jax.ops.norms.kernels import reference
+from resnorm_jax.ops.norms.kernels import reference, triton_programs
 from resnorm_jax.ops.norms.kernels.form import Form, Names, Operands
 from resnorm_jax.ops.norms.kernels.tiles import Tile
 
@@ -54,7 +51,7 @@ def forward(
     out_shapes = {name: {**shapes, **numbers}[name] for name in outs}
     block = min(_power(x.shape[1]), BLOCK["forward"])
     grid = -(-x.shape[0] // tile.rows)
-    body = functools.partial(_forward, form, x.shape, tile.rows, block)
+    body = functools.partial(triton_programs.forward, form, x.shape, tile.rows, block)
     found = _call("norm_forward", body, grid, tile, rows, out_shapes, interpret)
     return {name: a.reshape(_shape(name, operands["x"])) for name, a in found.items()}
 
@@ -74,7 +71,7 @@ def backward(
     found: Operands = {}
     if in_kernel:
         out_shapes = {name: shapes[name] for name in in_kernel}
-        body = functools.partial(_backward, form, x.shape, tile, block, each)
+        body = functools.partial(triton_programs.backward, form, x.shape, tile, block, each)
         found = _call("norm_backward", body, programs, tile, rows, out_shapes, interpret)
     if len(in_kernel) < len(outs):
         found |= reference.backward(form, tuple(n for n in outs if n not in found), operands)
@@ -135,272 +132,6 @@ def _call(
         name=name,
     )(*operands.values())
     return dict(zip(out_shapes, found, strict=True))
-
-
-@dataclass(frozen=True)
-class _Rows:
-    """Some rows of references, block of columns by block of columns.
-
-    Attributes:
-      refs: references by name.
-      shape: of the arrays of rows.
-      rows: indices, one dimension.
-      block: columns in a block, a power of two.
-      ahead: blocks that have been read before, by name, where one block is a row.
-    """
-
-    refs: Operands
-    shape: tuple[int, ...]
-    rows: jax.Array
-    block: int
-    ahead: Operands = field(default_factory=dict)
-
-    @property
-    def blocks(self) -> int:
-        return -(-self.shape[1] // self.block)
-
-    def columns(self, j: Any) -> jax.Array:
-        return jnp.asarray(j, jnp.int32) * self.block + _indices(self.block)
-
-    def inside(self, j: Any) -> jax.Array:
-        """Which elements of a block are of the array."""
-        return (self.rows < self.shape[0])[:, None] & self.valid(j)[None, :]
-
-    def valid(self, j: Any) -> jax.Array:
-        return self.columns(j) < self.shape[1]
-
-    def load(self, name: str, j: Any) -> jax.Array:
-        """Return a block in float32, 0 outside of the array."""
-        block = self.ahead[name] if name in self.ahead else self.read(name, j)
-        return block.astype(F32)
-
-    def read(self, name: str, j: Any) -> jax.Array:
-        """Return a block as it is stored."""
-        return self._load(name, (self.rows[:, None], self.columns(j)[None, :]), self.inside(j))
-
-    def parameter(self, name: str, j: Any) -> jax.Array:
-        """Return a parameter's block, to be broadcast over rows."""
-        return self._load(name, (self.columns(j),), self.valid(j)).astype(F32)[None, :]
-
-    def number(self, name: str) -> jax.Array:
-        """Return one number of each row, to be broadcast over columns."""
-        return self._load(name, (self.rows,), self.rows < self.shape[0])[:, None]
-
-    def _load(self, name: str, at: tuple, mask: jax.Array) -> jax.Array:
-        from jax.experimental.pallas import triton
-
-        return triton.load(self.refs[name].at[at], mask=mask, other=0)
-
-    def store(self, name: str, j: Any, value: jax.Array) -> None:
-        at = (self.rows[:, None], self.columns(j)[None, :])
-        self._store(name, at, value, self.inside(j))
-
-    def store_number(self, name: str, value: jax.Array) -> None:
-        self._store(name, (self.rows,), lax.squeeze(value, (1,)), self.rows < self.shape[0])
-
-    def _store(self, name: str, at: tuple, value: jax.Array, mask: jax.Array) -> None:
-        from jax.experimental.pallas import triton
-
-        ref = self.refs[name]
-        triton.store(ref.at[at], value.astype(ref.dtype), mask=mask)
-
-    def sums(self, *terms: Callable[[Any], jax.Array]) -> list[jax.Array]:
-        """Return the sum of each term over all columns, kept as size 1."""
-
-        def add(j: Any, before: tuple) -> tuple:
-            return tuple(a + term(j) for a, term in zip(before, terms, strict=True))
-
-        if self.blocks == 1:
-            totals = tuple(term(0) for term in terms)
-        else:
-            zeros = tuple(jnp.zeros((self.rows.shape[0], self.block), F32) for _ in terms)
-            totals = _loop(self.blocks, add, zeros)
-        return [_across(t) for t in totals]
-
-    def each(self, action: Callable[[Any], None]) -> None:
-        """Do something with each block of columns."""
-        if self.blocks == 1:
-            action(0)
-        else:
-
-            def step(j: Any, nothing: Any) -> Any:
-                action(j)
-                return nothing
-
-            _loop(self.blocks, step, jnp.int32(0))
-
-    def kept(self, load: Callable[[Any], Any]) -> Callable[[Any], Any]:
-        """Return ``load``, which reads but once where there is one block."""
-        if self.blocks > 1:
-            return load
-        block = load(0)
-        return lambda j: block
-
-
-def _forward(form: Form, shape: tuple[int, ...], count: int, block: int, refs: Operands) -> None:
-    from jax.experimental import pallas as pl
-
-    rows = _Rows(refs, shape, pl.program_id(0) * count + _indices(count), block)
-
-    def read(j: Any) -> jax.Array:
-        x = rows.load("x", j)
-        if "branch" in refs:  # normalized as it is stored, rounded to its dtype
-            x = (x + rows.load("branch", j)).astype(refs["x"].dtype).astype(F32)
-        return x
-
-    x = rows.kept(read)
-    numbers, y = _statistics(form, rows, x)
-
-    def write(j: Any) -> None:
-        out = y(j)
-        if "scale" in refs:
-            out = out * (rows.parameter("scale", j) + form.scale_offset)
-        if "bias" in refs:
-            out = out + rows.parameter("bias", j)
-        rows.store("y", j, out)
-        if "branch" in refs:
-            rows.store("stream", j, x(j))
-
-    rows.each(write)
-    for name, number in numbers.items():
-        if name in refs:
-            rows.store_number(name, number)
-
-
-def _statistics(
-    form: Form, rows: _Rows, x: Callable[[Any], jax.Array]
-) -> tuple[Operands, Callable[[Any], jax.Array]]:
-    """Return the numbers of each row, and the function that gives its normalized blocks."""
-    part = 1 / rows.shape[1]  # a product: Triton's quotients are rounded less well
-    if not form.subtract_mean:
-        (squares,) = rows.sums(lambda j: x(j) * x(j))
-        inverse, rest = _rsqrt(squares * part + form.epsilon)
-        return {"inverse": inverse}, lambda j: x(j) * inverse + x(j) * rest
-    (total,) = rows.sums(x)
-    mean = total * part
-
-    def near(j: Any) -> jax.Array:
-        return jnp.where(rows.valid(j)[None, :], x(j) - mean, 0)
-
-    total, squares = rows.sums(near, lambda j: near(j) * near(j))
-    correction = total * part
-    variance = jnp.maximum(squares * part - correction * correction, 0)
-    inverse, rest = _rsqrt(variance + form.epsilon)
-
-    def normalized(j: Any) -> jax.Array:
-        z = near(j) - correction
-        residue = (near(j) - z) - correction
-        return z * inverse + (z * rest + residue * inverse)
-
-    return {"mean": mean, "correction": correction, "inverse": inverse}, normalized
-
-
-def _rsqrt(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Return ``1 / sqrt(x)`` in two parts, as `resnorm_jax.ops.statistics` does."""
-    root = lax.rsqrt(x)
-    x1, x2 = _halves(x)
-    r1, r2 = _halves(root)
-    p1, p2 = _halves(x1 * r1)
-    p3 = x1 * r2 + x2 * r1 + x2 * r2
-    error = (1 - p1 * r1) - p1 * r2 - p2 * r1 - (p2 * r2 + p3 * root)
-    limits = jnp.finfo(F32)
-    exact = (x > float(limits.tiny / limits.eps)) & (x < float(limits.max / 2))
-    return root, jnp.where(exact, 0.5 * root * error, 0)
-
-
-def _halves(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Split float32 numbers into their upper 12 digits and the rest, both exact."""
-    bits = lax.bitcast_convert_type(x, jnp.int32) & jnp.int32(-4096)
-    upper = lax.bitcast_convert_type(bits, F32)
-    return upper, x - upper
-
-
-def _backward(
-    form: Form,
-    shape: tuple[int, ...],
-    tile: Tile,
-    block: int,
-    each: int,
-    refs: Operands,
-) -> None:
-    from jax.experimental import pallas as pl
-
-    program = pl.program_id(0)
-    whole = _Rows(refs, shape, _indices(1), block)
-    scale: Any = 1 if "scale" not in refs else None
-    if scale is None and whole.blocks == 1:
-        scale = whole.parameter("scale", 0) + form.scale_offset
-    wanted = tuple(name for name in ("dscale", "dbias") if name in refs)
-    names = ("x", "g") if tile.ahead and whole.blocks == 1 else ()
-
-    def rows_at(i: Any, blocks: tuple = ()) -> _Rows:
-        rows = (program * each + i) * tile.rows + _indices(tile.rows)
-        return _Rows(refs, shape, rows, block, dict(zip(names, blocks, strict=False)))
-
-    def read(i: Any) -> tuple:
-        return tuple(rows_at(i).read(name, 0) for name in names)
-
-    def step(i: Any, carried: tuple) -> tuple:
-        sums, blocks = carried
-        following = read(i + 1)  # on its way while these rows are worked on
-        terms = _rows_backward(form, rows_at(i, blocks), scale)
-        more = (jnp.sum(terms[name], 0, keepdims=True) for name in wanted)
-        return tuple(s + t for s, t in zip(sums, more, strict=True)), following
-
-    zeros = tuple(jnp.zeros((1, block), F32) for _ in wanted)
-    sums, _ = _loop(each, step, (zeros, read(0)))
-    for name, total in zip(wanted, sums, strict=True):
-        partial_sums = _Rows(refs, refs[name].shape, program + _indices(1), block)
-        partial_sums.store(name, 0, total)
-
-
-def _rows_backward(form: Form, rows: _Rows, scale: Any) -> Operands:
-    """Write ``dx`` of some rows, if it is wanted; return the terms of the parameters' sums."""
-    refs, part = rows.refs, 1 / rows.shape[1]
-    numbers = {name: rows.number(name) for name in form.statistics}
-    r = numbers["inverse"]
-
-    def centred(j: Any) -> jax.Array:
-        x = rows.load("x", j)
-        return (x - numbers["mean"]) - numbers["correction"] if form.subtract_mean else x
-
-    z, g = rows.kept(centred), rows.kept(lambda j: rows.load("g", j))
-
-    def scaled(j: Any) -> jax.Array:
-        return g(j) * (rows.parameter("scale", j) + form.scale_offset if scale is None else scale)
-
-    if "dx" in refs:
-        scaled_g = rows.kept(scaled)
-        along, mean = rows.sums(lambda j: scaled_g(j) * z(j), scaled_g)
-        along, mean = along * part * (r * r), mean * part
-
-        def write(j: Any) -> None:
-            dx = scaled_g(j) - z(j) * along
-            if form.subtract_mean:
-                dx = dx - mean
-            dx = dx * r
-            if "stream_g" in refs:
-                dx = dx + rows.load("stream_g", j)
-            rows.store("dx", j, dx)
-
-        rows.each(write)
-    if "dscale" in refs or "dbias" in refs:
-        return {"dscale": g(0) * (z(0) * r), "dbias": g(0)}
-    return {}
-
-
-def _across(t: jax.Array) -> jax.Array:
-    """Sum over columns; a GPU takes the sum of a thread's few elements, then a tree of these."""
-    return jnp.sum(t, 1, keepdims=True)
-
-
-def _indices(count: int) -> jax.Array:
-    return jnp.arange(count, dtype=jnp.int32)
-
-
-def _loop(count: int, step: Callable, start: Any) -> Any:
-    """Return what ``step(i, carried)`` makes of ``start``; indices of 32 bits also in x64 mode."""
-    return lax.fori_loop(np.int32(0), np.int32(count), step, start)
 
 
 def _power(width: int) -> int:
