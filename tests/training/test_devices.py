@@ -140,8 +140,8 @@ def test_a_program_is_compiled_once_for_each_shape():
 @pytest.mark.parametrize("devices", [1, 4])
 def test_the_step_of_a_run_has_each_devices_norm_kernels(devices):
     """Two layers of two sublayers and the final norm: five norms, forward and backward."""
-    data = tiny.dataset()
-    parallel, state, *_ = tiny.parts(tiny.config(), data, devices=devices)
+    data, made = tiny.dataset(), tiny.config(model={"unroll": 2})  # as "auto" is on a GPU
+    parallel, state, *_ = tiny.parts(made, data, devices=devices)
     batch = TrainBatches(data.train, 16, (8,), 0).batch_at(0)
     batch.pop("lengths")
     traced = parallel._train.trace(state, dict(parallel.put(batch)))
