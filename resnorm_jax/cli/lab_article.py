@@ -9,12 +9,13 @@ from pathlib import Path
 
 from resnorm_jax.cli.arguments import Parser
 from resnorm_jax.cli.compilation_cache import keep_programs
+from resnorm_jax.cli.lab_common import add_output
 from resnorm_jax.cli.outputs import check_folder
 from resnorm_jax.cli.start import ending_at_once
 from resnorm_jax.errors import UserError
 from resnorm_jax.schema import between
 
-FILES = ("report.html", "report.json")
+FILES, FOLDER = ("report.html", "report.json"), Path("resnorm-article")
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
@@ -23,15 +24,16 @@ def parse(argv: list[str]) -> argparse.Namespace:
         prog="resnorm lab article",
         description="Reproduce the article: one HTML report with figures, and the same as JSON.",
     )
-    parser.add_argument(
-        "--output", type=Path, default=Path("resnorm-article"), help="folder of the report"
-    )
     parser.add_argument("--quick", action="store_true", help="tiny sizes: whether all of it runs")
     # At least 2, so that there is a band.
     parser.add_number(
-        "--seeds", int, between(2, 10**6), help="runs of the random-batch training (100)"
-    )
-    return parser.parse_args(argv)
+        "--seeds", int, between(2, 10**6), metavar="N",
+        help="how many runs of the random-batch training; 100 if left out",
+    )  # fmt: skip
+    add_output(parser, " and ".join(FILES), str(FOLDER))
+    chosen = parser.parse_args(argv)
+    chosen.output = chosen.output or FOLDER
+    return chosen
 
 
 def main(argv: list[str]) -> int:

@@ -1,5 +1,6 @@
 """``resnorm lab certify``: which arrangements will train, told without training."""
 
+import argparse
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,34 +8,35 @@ from typing import Any
 
 from resnorm_jax.cli.arguments import Parser
 from resnorm_jax.cli.compilation_cache import keep_programs
-from resnorm_jax.cli.lab_common import arrangement_names, read_config
+from resnorm_jax.cli.lab_common import (
+    add_arrangements,
+    add_config,
+    add_output,
+    arrangement_names,
+    deprecated,
+    read_config,
+)
 from resnorm_jax.cli.outputs import check_folder
 from resnorm_jax.cli.start import ending_at_once
+from resnorm_jax.errors import UserError
 from resnorm_jax.sizes import SIZES
+
+DEFAULT = "digits"
 
 
 def main(argv: list[str]) -> int:
     """Rank arrangements for a config; with --against, also say how right the ranking was."""
-    parser = Parser(
-        prog="resnorm lab certify",
-        description="Rank arrangements for a model, a depth and data by what sixteen undone steps of "
-        "the optimizer do at initialization. Two to three minutes for the usual ones on two cores.",
-    )
-    parser.add_argument("config", help="FILE.py[:ARGUMENT], as train.py's --config")
-    parser.add_argument(
-        "--arrangements", default="usual", help="names by comma, `usual` (the default) or `all`"
-    )
-    parser.add_number("--depth", int, SIZES["depth"], help="layers; the config's if left out")
-    parser.add_argument(
-        "--against", type=Path, action="append", default=[], metavar="FOLDER",
-        help="of resnorm lab compare, with this depth: check the ranking; may be repeated",
-    )  # fmt: skip
-    parser.add_argument("--output", type=Path, help="folder of certify.json and certify.html")
+    parser = _parser()
     chosen = parser.parse_args(argv)
-    names = arrangement_names(chosen.arrangements)
+    if chosen.old_config is not None:
+        new = f"--config={chosen.old_config}"
+        if chosen.config is not None:
+            raise UserError(f"--config: given twice; write {new} alone")
+        deprecated("resnorm lab certify", "a config without --config", new)
+    names = arrangement_names(chosen.arrangements or "usual")
     if chosen.output is not None:
         check_folder("--output", chosen.output)
-    config = read_config(chosen.config)
+    config = read_config(chosen.config or chosen.old_config or DEFAULT)
     # Imported here: --help and mistakes should not wait for jax.
     with ending_at_once():
         from resnorm_jax.lab.certify.run import with_model
@@ -45,6 +47,26 @@ def main(argv: list[str]) -> int:
         config = with_model(config, depth=chosen.depth)
     _certify(config, names, grids, chosen.output)
     return 0
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        prog="resnorm lab certify",
+        description="Rank arrangements for a model, a depth and data by what sixteen undone steps of "
+        "the optimizer do at initialization. Two to three minutes for the usual ones on two cores.",
+    )
+    parser.add_argument("old_config", nargs="?", help=argparse.SUPPRESS)  # for a release
+    add_config(parser, DEFAULT)
+    add_arrangements(parser, "usual if left out")
+    parser.add_number(
+        "--depth", int, SIZES["depth"], metavar="N", help="layers; the config's if left out"
+    )
+    parser.add_argument(
+        "--against", type=Path, action="append", default=[], metavar="FOLDER",
+        help="of resnorm lab compare, with this depth: check the ranking; may be repeated",
+    )  # fmt: skip
+    add_output(parser, "certify.html and certify.json")
+    return parser
 
 
 def _certify(config: Any, names: Sequence[str], grids: Sequence[Any], output: Path | None) -> None:

@@ -1,6 +1,6 @@
 """``resnorm lab prune RUN``: accuracy of a trained run against the share of it that is kept."""
 
-from pathlib import Path
+import argparse
 from typing import Any
 
 from rich.console import Console
@@ -8,6 +8,7 @@ from rich.table import Table
 
 from resnorm_jax.cli.arguments import Parser
 from resnorm_jax.cli.compilation_cache import keep_programs
+from resnorm_jax.cli.lab_common import add_only, add_output, add_run, deprecated
 from resnorm_jax.cli.outputs import check_folder
 from resnorm_jax.errors import UserError, check_choice
 from resnorm_jax.lab.pruning.layers import ORDERS
@@ -17,26 +18,24 @@ from resnorm_jax.reporting import html
 from resnorm_jax.reporting.files import write_json
 from resnorm_jax.reporting.progress import Progress
 from resnorm_jax.reporting.tables import runtime_line
-from resnorm_jax.schema import KEY_SEED, POSITIVE, number
+from resnorm_jax.schema import POSITIVE, number
 from resnorm_jax.training.run_data import baselines
 from resnorm_jax.training.saved_run import load_trained
 
 KEEP = "1,0.9,0.8,0.7,0.6,0.5,0.4,0.3,0.2,0.1"
 FILES = ("prune.html", "prune.json")
 ROWS = 1000
-# Options that a method alone does not read.
-UNREAD = {"magnitude": ("order", "rows"), "int8": ("order", "rows", "keep")}
+# Options, and the methods that read them.
+READ = {"order": {"layers"}, "rows": {"layers"}, "keep": {"layers", "magnitude"}}
 
 
 def main(argv: list[str]) -> int:
     """Compress a run in several ways, score each, write a page and JSON."""
     parser = _parser()
     chosen = parser.parse_args(argv)
-    names = [m.name for m in METHODS]
-    if chosen.method != "all":
-        names = [check_choice("--method", chosen.method, [*names, "all"])]
-        unread = UNREAD.get(chosen.method, ())
-        parser.not_read(chosen, unread, f"with --method={chosen.method}")
+    names = _methods(chosen)
+    unread = [option for option, methods in READ.items() if not methods & set(names)]
+    parser.not_read(chosen, unread, f"with --only={','.join(names)}")
     check_choice("--order", chosen.order, [o.name for o in ORDERS])
     plan = Plan(
         [m for m in METHODS if m.name in names],
@@ -55,27 +54,39 @@ def main(argv: list[str]) -> int:
     return 0
 
 
+def _methods(chosen: Any) -> list[str]:
+    """Return the names of the methods that were chosen."""
+    every = [m.name for m in METHODS]
+    if chosen.method is not None:
+        if chosen.only:
+            raise UserError("--method: not read beside --only; leave it out")
+        new = "no --only" if chosen.method == "all" else f"--only={chosen.method}"
+        check_choice("--method", chosen.method, [*every, "all"])
+        deprecated("resnorm lab prune", "--method", new)
+        chosen.only = () if chosen.method == "all" else (chosen.method,)
+    return [check_choice("--only", name, every) for name in chosen.only] or every
+
+
 def _parser() -> Parser:
     parser = Parser(
         prog="resnorm lab prune",
         description="Accuracy of a trained run against the share of it that is kept.",
     )
-    parser.add_argument("run", type=Path, help="run directory")
-    names = ", ".join(m.name for m in METHODS)
-    parser.add_argument("--method", default="all", help=f"{names} or all")
-    parser.add_argument("--keep", default=KEEP, help=f"shares to keep; {KEEP}")
+    add_run(parser)
+    add_only(parser, f"methods of {', '.join(m.name for m in METHODS)}")
+    parser.add_argument("--method", help=argparse.SUPPRESS)  # for a release
+    parser.add_argument("--keep", default=KEEP, metavar="S,S", help=f"shares to keep; {KEEP}")
     parser.add_argument(
         "--order",
         default=ORDERS[0].name,
         help="how layers to remove are chosen: "
         + "; ".join(f"{o.name} ({o.about})" for o in ORDERS),
     )
-    parser.add_number("--rows", int, POSITIVE, default=ROWS, help="most rows to choose layers on")
-    parser.add_argument("--output", type=Path, help="folder for the page and JSON; RUN/prune")
     parser.add_number(
-        "--seed", int, KEY_SEED, help="which seed's checkpoint; the first if left out"
-    )
-    parser.add_argument("--checkpoint", choices=("best", "last"), help="as scored if left out")
+        "--rows", int, POSITIVE, default=ROWS, metavar="N",
+        help=f"most rows to choose layers on ({ROWS})",
+    )  # fmt: skip
+    add_output(parser, " and ".join(FILES), "RUN/prune")
     return parser
 
 

@@ -7,12 +7,20 @@ from typing import TYPE_CHECKING
 
 from resnorm_jax.cli.arguments import Parser
 from resnorm_jax.cli.compilation_cache import keep_programs
+from resnorm_jax.cli.lab_common import (
+    add_arrangements,
+    add_config,
+    add_only,
+    add_output,
+    add_run,
+    arrangement_names,
+    read_config,
+)
 from resnorm_jax.cli.outputs import check_folder
 from resnorm_jax.cli.start import ending_at_once
 from resnorm_jax.cli.train import DEFAULT
-from resnorm_jax.config_file import read_config
 from resnorm_jax.errors import UserError
-from resnorm_jax.schema import KEY_SEED, POSITIVE
+from resnorm_jax.schema import POSITIVE
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -44,7 +52,7 @@ def _signal(chosen: argparse.Namespace) -> None:
         from resnorm_jax.reporting.progress import Progress
         from resnorm_jax.reporting.tables import runtime_line
 
-    only = _names(chosen.only, STATISTICS.get, STATISTICS.names())
+    only = list(dict.fromkeys(STATISTICS.get(name).name for name in chosen.only))
     if chosen.output is not None:
         check_folder("--output", chosen.output)
     given = _subjects(chosen)
@@ -64,31 +72,22 @@ def _signal(chosen: argparse.Namespace) -> None:
 
 def _parser() -> Parser:
     parser = Parser(prog="resnorm lab signal", description=ABOUT)
-    parser.add_argument("run", type=Path, nargs="?", help="run directory; a config if left out")
-    parser.add_argument("--config", help=f"CONFIG[:ARGUMENT], as resnorm train's; {DEFAULT}")
-    parser.add_argument("--arrangements", default="", help="A,B,..., or all; the config's own")
-    parser.add_argument("--only", default="", help="statistics A,B,...; all if left out")
-    parser.add_number("--rows", int, POSITIVE, default=4, help="examples for the Jacobian")
-    parser.add_number("--seed", int, KEY_SEED, help="the config's; of a run, which checkpoint")
-    parser.add_argument("--checkpoint", choices=("best", "last"), help="of a run; as scored")
-    parser.add_argument("--output", type=Path, help="new directory for signal.html and .json")
+    add_run(parser, nargs="?", help="run directory; a config's start if left out")
+    add_config(parser, DEFAULT)
+    add_arrangements(parser, "the config's own if left out")
+    add_only(parser, "statistics")
+    parser.add_number(
+        "--rows", int, POSITIVE, default=4, metavar="N", help="examples for the Jacobian (4)"
+    )
+    add_output(parser, "signal.html and signal.json")
     return parser
-
-
-def _names(text: str, get, everything: tuple[str, ...]) -> list[str]:
-    if text == "all":
-        return list(everything)
-    given = [name.strip() for name in text.split(",") if name.strip()]
-    return list(dict.fromkeys(get(name).name for name in given))
 
 
 def _subjects(chosen: argparse.Namespace) -> "list[Subject]":
     with ending_at_once():
-        from resnorm_jax import arrangements
-        from resnorm_jax.config import from_dict
         from resnorm_jax.lab.signals.run import subjects, trained_subject
 
-    names = _names(chosen.arrangements, arrangements.get, arrangements.names())
+    names = arrangement_names(chosen.arrangements) if chosen.arrangements else ()
     if chosen.run is not None:
         if names or chosen.config:
             option = "--arrangements" if names else "--config"
@@ -96,10 +95,7 @@ def _subjects(chosen: argparse.Namespace) -> "list[Subject]":
         return [trained_subject(chosen.run, chosen.seed, chosen.checkpoint)]
     if chosen.checkpoint:
         raise UserError("--checkpoint: not read without a run directory")
-    config = read_config(chosen.config or DEFAULT)
-    if chosen.seed is not None:
-        config.seed = chosen.seed
-    return subjects(from_dict(config.to_dict()), names)
+    return subjects(read_config(chosen.config or DEFAULT, seed=chosen.seed), names)
 
 
 def _write(found: "dict[str, Signals]", subject: "Subject", path: Path, console: "Console") -> None:

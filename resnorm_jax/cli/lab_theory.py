@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from resnorm_jax.cli.arguments import Parser
 from resnorm_jax.cli.compilation_cache import keep_programs
+from resnorm_jax.cli.lab_common import add_only, add_output
 from resnorm_jax.cli.outputs import check_folder
 from resnorm_jax.cli.start import ending_at_once
 from resnorm_jax.schema import between
@@ -12,17 +13,18 @@ from resnorm_jax.schema import between
 if TYPE_CHECKING:
     from rich.console import Console
 
-RECORDS, PAGE = "theory.json", "theory.html"
+RECORDS, PAGE, FOLDER = "theory.json", "theory.html", Path("resnorm-theory")
 
 
 def main(argv: list[str]) -> int:
     """Measure the claims asked for; print the table, write the records and the page."""
     parser = _parser()
     chosen = parser.parse_args(argv)
+    output = chosen.output or FOLDER
     if chosen.list:
         parser.not_read(chosen, ["output", "seeds"], "with --list")
     else:
-        check_folder("--output", chosen.output, (RECORDS, PAGE))
+        check_folder("--output", output, (RECORDS, PAGE))
     # Imported here: --help should not wait for jax.
     with ending_at_once():
         from rich.console import Console
@@ -36,11 +38,11 @@ def main(argv: list[str]) -> int:
             _say(console, f"{claim.id:<28} {claim.statement}")
         return 0
     try:
-        document = _measure(claims, chosen.seeds, chosen.output, console)
+        document = _measure(claims, chosen.seeds, output, console)
     except KeyboardInterrupt:
-        _say(console, f"interrupted; what was measured is in {chosen.output / RECORDS}")
+        _say(console, f"interrupted; what was measured is in {output / RECORDS}")
         return 130
-    _finish(document, chosen.output, console)
+    _finish(document, output, console)
     return 0
 
 
@@ -50,23 +52,14 @@ def _parser() -> Parser:
         description="Measure published results on signal propagation again: claim, source, band, "
         "measured, verdict. All of them take about ten minutes on two cores.",
     )
-    parser.add_argument(
-        "--only", type=_ids, default=(), metavar="ID,ID", help="only these claims; see --list"
-    )
-    parser.add_argument(
-        "--output", type=Path, default=Path("resnorm-theory"), metavar="DIR",
-        help=f"directory of {RECORDS} and {PAGE} (default: %(default)s)",
-    )  # fmt: skip
+    add_only(parser, "claims, as --list names them")
     parser.add_number(
         "--seeds", int, between(1, 10**6), metavar="N",
-        help="seeds of every claim, in place of its own number",
+        help="how many for every claim; its own number if left out",
     )  # fmt: skip
+    add_output(parser, f"{PAGE} and {RECORDS}", str(FOLDER))
     parser.add_argument("--list", action="store_true", help="print the claims, measure nothing")
     return parser
-
-
-def _ids(text: str) -> tuple[str, ...]:
-    return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
 def _measure(claims: Any, seeds: int | None, output: Path, console: "Console") -> dict[str, Any]:

@@ -11,7 +11,9 @@ def residual(
     skip_scale: float | jax.Array = 1.0,
     branch_scale: float | jax.Array = 1.0,
 ) -> jax.Array:
-    """The residual connection ``skip_scale * x + branch_scale * branch``; by default ``H = X + F(X)``.
+    r"""The residual connection ``skip_scale * x + branch_scale * branch``; by default ``H = X + F(X)``.
+
+    $$ H = a x + b F(x) $$
 
     Args:
       x: stream, any shape.
@@ -36,7 +38,9 @@ def residual(
 
 
 def drop_path(branch: jax.Array, rate: float | jax.Array, key: jax.Array | None) -> jax.Array:
-    """Stochastic depth: drop the whole branch of a sample with probability ``rate``.
+    r"""Stochastic depth: drop the whole branch of a sample with probability ``rate``.
+
+    $$ \frac{k_i}{1 - p} F(x_i), \quad k_i \sim \mathrm{Bernoulli}(1 - p) $$
 
     ``branch * keep / (1 - rate)`` with ``keep ~ Bernoulli(1 - rate)`` drawn once for each index of
     the first axis, so that the expectation is ``branch``.

@@ -20,6 +20,10 @@ STYLES = {
     "train": {"linestyle": "-", "linewidth": 1.3, "alpha": 0.75},
     "valid": {"linestyle": "--", "linewidth": 1.8, "alpha": 1.0},
 }
+STAR = {"marker": "*", "markersize": 9, "markeredgecolor": "white", "markeredgewidth": 0.5,
+        "linestyle": ""}  # fmt: skip
+LOGARITHMIC = 20.0
+"""A loss that falls by this factor has a logarithmic axis."""
 SPLIT_NAMES = {"train": "train", "valid": "valid", "validation": "valid"}
 NAMED_SEEDS = 10
 """More seeds than this share one gradient of colors, and only the first and last are named."""
@@ -80,14 +84,25 @@ def _seed_colors(seeds: Sequence[int]) -> dict[int, Any]:
     return {seed: scale(0.9 * i / (len(seeds) - 1)) for i, seed in enumerate(seeds)}
 
 
-def draw_curves(rows: Sequence[Mapping[str, Any]], path: str | Path, title: str) -> bool:
+def draw_curves(
+    rows: Sequence[Mapping[str, Any]],
+    path: str | Path,
+    title: str,
+    scores: Sequence[Mapping[str, Any]] = (),
+    scored: str = "test",
+) -> bool:
     """Draw loss and accuracy over steps for each seed: training solid, validation dashed.
+
+    The loss has a logarithmic axis where it falls to a twentieth or less. The final score of each seed
+    is a star at the step whose parameters were scored; the mean of the accuracies is written beside.
 
     Args:
       rows: of a ``MetricsLog``, with ``loss`` and ``accuracy`` (a fraction) where known; the splits
         ``train`` and ``valid`` are drawn.
       path: where to write the PNG.
       title: above the figure.
+      scores: of the seeds: ``seed``, ``step``, ``accuracy`` (a fraction) and ``log_loss``.
+      scored: the split that they are of.
 
     Returns:
       Whether it was drawn; False, after a note, where matplotlib is missing.
@@ -98,10 +113,12 @@ def draw_curves(rows: Sequence[Mapping[str, Any]], path: str | Path, title: str)
     colors = _seed_colors(sorted({row["seed"] for row in rows}))
     for axes, (name, label) in zip(figure.subplots(1, 2), PANELS, strict=True):
         _draw_panel(axes, rows, colors, name)
+        _draw_scores(axes, scores, colors, name, scored)
         axes.set_xlabel("training step (optimizer updates)")
         axes.set_ylabel(label)
     figure.suptitle(title, fontsize=12, parse_math=False)
-    _add_legend(figure, colors, {SPLIT_NAMES.get(row["split"]) for row in rows})
+    splits = {SPLIT_NAMES.get(row["split"]) for row in rows}
+    _add_legend(figure, colors, splits, f"{scored} score" if scores else None)
     save_figure(figure, path)
     return True
 
@@ -121,10 +138,35 @@ def _draw_panel(
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     axes.margins(x=0.02)
+    if name == "loss" and _falls_far(axes):
+        axes.set_yscale("log")
 
 
-def _add_legend(figure: Any, colors: Mapping[int, Any], splits: set[str | None]) -> None:
-    """Explain colors (seeds) and line styles (splits) once, below both panels."""
+def _falls_far(axes: Any) -> bool:
+    """Whether a linear axis would show most of a curve as a flat line on zero."""
+    drawn = [np.asarray(line.get_ydata(), float) for line in axes.lines]
+    positive = [y[y > 0] for y in drawn if np.any(y > 0)]
+    return any(y.max() >= LOGARITHMIC * y.min() for y in positive)
+
+
+def _draw_scores(
+    axes: Any, scores: Sequence[Mapping[str, Any]], colors: Mapping[int, Any], name: str, split: str
+) -> None:
+    """Mark each seed's final score; write the mean accuracy in the corner below."""
+    key, factor = ("accuracy", 100.0) if name == "accuracy" else ("log_loss", 1.0)
+    for row in scores:
+        style = {**STAR, "color": colors.get(row["seed"], "0.25")}
+        axes.plot(row["step"], factor * row[key], zorder=3, clip_on=False, **style)
+    if scores and name == "accuracy":
+        mean = np.mean([row[key] for row in scores])
+        text = f"{split}: {factor * mean:.2f} %" + (" (mean)" if len(scores) > 1 else "")
+        axes.text(0.98, 0.05, text, transform=axes.transAxes, ha="right")
+
+
+def _add_legend(
+    figure: Any, colors: Mapping[int, Any], splits: set[str | None], star: str | None
+) -> None:
+    """Explain colors (seeds), line styles (splits) and the star once, below both panels."""
     from matplotlib.lines import Line2D
 
     seeds = list(colors) if len(colors) <= NAMED_SEEDS else [min(colors), max(colors)]
@@ -135,6 +177,8 @@ def _add_legend(figure: Any, colors: Mapping[int, Any], splits: set[str | None])
         for split, style in STYLES.items()
         if split in splits
     ]
+    if star:
+        handles.append(Line2D([], [], **{**STAR, "color": "0.25"}, label=star))  # type: ignore[arg-type]
     # One row if it fits; matplotlib fills column by column, so a second row would split the seeds.
     columns = len(handles) if len(handles) <= 8 else 6
     figure.legend(

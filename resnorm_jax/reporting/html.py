@@ -20,10 +20,9 @@ body { font: 16px/1.5 system-ui, sans-serif; max-width: 68rem; margin: 2rem auto
 h1 { line-height: 1.2; margin-bottom: .2rem; }
 h2 { margin-top: 2.5rem; border-bottom: 1px solid var(--line); }
 p, li { max-width: 48rem; }
-.subtitle, figcaption, caption { color: #777; }
+.subtitle, figcaption { color: #777; }
 .scroll { overflow-x: auto; }
-table { border-collapse: collapse; margin: 1rem 0; font-size: .92rem; }
-caption { text-align: left; padding-bottom: .4rem; }
+table { border-collapse: collapse; margin: .4rem 0 1rem; font-size: .92rem; }
 th, td { padding: .25rem .7rem; border-bottom: 1px solid var(--line); text-align: left;
   vertical-align: top; }
 td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
@@ -36,6 +35,11 @@ figure img { max-width: 100%; height: auto; background: #fff; border-radius: 4px
 pre { background: var(--soft); padding: .6rem .8rem; overflow-x: auto; border-radius: 4px; }
 code { font-family: ui-monospace, monospace; font-size: .92em; }
 details { margin: .8rem 0; } summary { cursor: pointer; }
+td small { display: block; }
+@media (max-width: 40rem) {
+  body { margin: 1rem auto; } table { font-size: .8rem; } th, td { padding: .2rem; }
+  th.number { white-space: normal; }
+}
 """
 
 
@@ -118,7 +122,7 @@ def table(header: Sequence[Any], rows: Iterable[Sequence[Any]], caption: str = "
     Args:
       header: names of the columns.
       rows: cells: text, `Html`, numbers (four digits are shown), or None, shown as a dash.
-      caption: above the table.
+      caption: above the table, as wide as the page.
     """
     body = [list(row) for row in rows]
     for row in body:
@@ -128,12 +132,12 @@ def table(header: Sequence[Any], rows: Iterable[Sequence[Any]], caption: str = "
         bool(body) and all(row[i] is None or _is_number(row[i]) for row in body)
         for i in range(len(header))
     ]
-    top = f"<caption>{escape(caption)}</caption>" if caption else ""
+    top = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
     head = _row("th", header, right)
     lines = "\n".join(_row("td", [_cell(cell) for cell in row], right) for row in body)
     return Html(
-        f'<div class="scroll"><table>{top}\n<thead>{head}</thead>\n<tbody>{lines}</tbody>'
-        "</table></div>"
+        f'<figure>{top}<div class="scroll"><table>\n<thead>{head}</thead>\n'
+        f"<tbody>{lines}</tbody></table></div></figure>"
     )
 
 
@@ -170,6 +174,8 @@ def _is_number(cell: Any) -> bool:
 def _cell(cell: Any) -> Any:
     if cell is None:
         return "-"
+    if isinstance(cell, str) and cell.isidentifier():  # a name may go on in a second line
+        return Html(cell.replace("_", "_<wbr>"))
     return f"{cell:.4g}" if isinstance(cell, float) else cell
 
 

@@ -72,7 +72,7 @@ def write_report(
     rows = f"{report['split']} rows"
     about = f"{title}: seed {first['seed']}, {rows}"
     with phases("report"):
-        draw_curves(log.rows(), files["curves"], title)
+        draw_curves(log.rows(), files["curves"], title, report["seeds"], report["split"])
         draw_confusion(first["confusion"], report["classes"], files["confusion"], about)
     report = {**report, "phases": phases.told()}
     write_json(files["report"], report)

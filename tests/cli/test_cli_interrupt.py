@@ -35,7 +35,7 @@ COMMANDS = {
             "signal": ["--output={d}/o"],
             "theory": ["--output={d}/o"],
             "compare": ["--output={d}/o"],
-            "certify": ["configs/digits.py"],
+            "certify": ["--config=configs/digits.py"],
             "prune": ["{d}/run"],
         }.items()
     },

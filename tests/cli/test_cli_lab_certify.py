@@ -7,7 +7,7 @@ import pytest
 from resnorm_jax.cli.main import main
 from resnorm_jax.lab.certify.probe import RATES, STEPS
 
-CONFIG = "configs/digits.py:smoke,learning_rate=3e-3"
+CONFIG = "--config=configs/digits.py:smoke,learning_rate=3e-3"
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,7 @@ def test_a_deep_stack_without_skip_or_norm_will_not_train(grid, tmp_path, capsys
         ([CONFIG, "--arrangements=pre"], "--arrangements: unknown name 'pre'"),
         ([CONFIG, "--depth=0"], "--depth: 0 must be over 0"),
         ([CONFIG, "--against=nowhere"], "nowhere: holds no grid"),
-        (["configs/digitz.py"], "did you mean 'configs/digits.py'?"),
+        (["--config=configs/digitz.py"], "did you mean 'configs/digits.py'?"),
     ],
 )
 def test_mistakes_are_one_line(arguments, message, tmp_path, capsys):

@@ -368,7 +368,7 @@ CASES += [
     Case("config file/a name of 300 characters", ("train", "--config={d}/" + "x" * 300 + ".py"),
          r"--config: no config file"),
     Case("config file/empty name", ("train", "--config="), r"--config: no value"),
-    Case("config file/of a lab command", ("resnorm", "lab", "certify", "{d}/c.py"),
+    Case("config file/of a lab command", ("resnorm", "lab", "certify", "--config={d}/c.py"),
          r"c\.py:1: SyntaxError", written("x = = 1\n")),
     Case("config file/of lab signal", ("resnorm", "lab", "signal", "--config={d}/c.py"),
          r"c\.py:1: NameError", written("nothing\n")),
@@ -519,7 +519,10 @@ RESNORM = {
     "signal/seed": (("lab", "signal", f"--seed={2**32}"), r"--seed: 4294967296 is out of range"),
     "signal/only": (("lab", "signal", "--only=stream_powr"), r"did you mean 'stream_power'"),
     "signal/only empty": (("lab", "signal", "--only="), r"--only: empty; give a value"),
-    "compare/output": (("lab", "compare"), r"the following arguments are required: --output"),
+    "compare/seeds": (
+        ("lab", "compare", "--output={d}/o", "--seeds=0"),
+        r"--seeds: 0 must be over",
+    ),
     "compare/steps": (
         ("lab", "compare", "--output={d}/o", "--steps=0"),
         r"--steps: 0 must be over 0",
@@ -545,15 +548,15 @@ RESNORM = {
         r"--learning-rates: nan",
     ),
     "certify/depth": (
-        ("lab", "certify", "{configs}/digits.py", "--depth=-1"),
+        ("lab", "certify", "--config={configs}/digits.py", "--depth=-1"),
         r"--depth: -1 must be over 0",
     ),
     "certify/arrangements": (
-        ("lab", "certify", "{configs}/digits.py", "--arrangements=pre_nl"),
+        ("lab", "certify", "--config={configs}/digits.py", "--arrangements=pre_nl"),
         r"--arrangements: unknown name",
     ),
     "certify/arrangements of a comma": (
-        ("lab", "certify", "{configs}/digits.py", "--arrangements=pre_ln,,keel"),
+        ("lab", "certify", "--config={configs}/digits.py", "--arrangements=pre_ln,,keel"),
         r"--arrangements: unknown name ''",
     ),
     "compare/depths of a comma": (
@@ -561,17 +564,17 @@ RESNORM = {
         r"--depths: '' is not a whole number; write e\.g\. 3,24",
     ),
     "certify/against no grid": (
-        ("lab", "certify", "{configs}/digits.py", "--against={d}"),
+        ("lab", "certify", "--config={configs}/digits.py", "--against={d}"),
         r"holds no grid; make one with resnorm lab compare",
     ),
     "prune/rows": (("lab", "prune", "{d}", "--rows=0"), r"--rows: 0 must be over 0"),
     "prune/order unread": (
-        ("lab", "prune", "{d}", "--method=magnitude", "--order=greedy"),
-        r"--order: not read with --method=magnitude",
+        ("lab", "prune", "{d}", "--only=magnitude", "--order=greedy"),
+        r"--order: not read with --only=magnitude",
     ),
     "prune/keep unread": (
-        ("lab", "prune", "{d}", "--method=int8", "--keep=0.5"),
-        r"--keep: not read with --method=int8",
+        ("lab", "prune", "{d}", "--only=int8", "--keep=0.5"),
+        r"--keep: not read with --only=int8",
     ),
     "prune/keep": (
         ("lab", "prune", "{d}", "--keep=1_0"),
@@ -602,7 +605,7 @@ GRIDS = {
 CASES += [
     Case(
         f"grid/{name}",
-        ("resnorm", "lab", "certify", "{configs}/digits.py", "--against={d}"),
+        ("resnorm", "lab", "certify", "--config={configs}/digits.py", "--against={d}"),
         r"grid\.json: not as a grid writes it \(.*\); name another folder",
         written(text, "grid.json"),
     )
@@ -624,7 +627,7 @@ TO_FOLDERS = {
     "theory": (("lab", "theory", "--only=mhc_gain"), "theory.json"),
     "signal": (("lab", "signal"), "signal.html"),
     "compare": (("lab", "compare"), "other.txt"),
-    "certify": (("lab", "certify", "{configs}/digits.py"), "certify.json"),
+    "certify": (("lab", "certify", "--config={configs}/digits.py"), "certify.json"),
     "prune": (("lab", "prune", "{d}/none"), "prune.json"),
 }
 PLACES: dict[str, tuple[str, str]] = {

@@ -58,6 +58,29 @@ def test_curves_without_validation_or_rows(tmp_path, drawn):
     assert figures.draw_curves([], tmp_path / "b.png", "nothing yet")
 
 
+def test_a_loss_that_falls_far_has_a_logarithmic_axis_and_scores_are_marked(tmp_path, drawn):
+    rows = [
+        {"seed": s, "step": t, "split": "train", "loss": 2.0 / t, "accuracy": 1.0}
+        for s in (0, 1)
+        for t in (1, 10, 100)
+    ]
+    scores = [{"seed": s, "step": 100, "accuracy": 0.9 + 0.05 * s, "log_loss": 0.3} for s in (0, 1)]
+    assert figures.draw_curves(rows, tmp_path / "a.png", "far", scores, "valid")
+    loss, accuracy = drawn[0].axes
+    assert (loss.get_yscale(), accuracy.get_yscale()) == ("log", "linear")
+    for axes, values in ((loss, (0.3, 0.3)), (accuracy, (90, 95))):
+        stars = [line for line in axes.lines if line.get_marker() == "*"]
+        assert [line.get_xdata() for line in stars] == [[100], [100]]
+        np.testing.assert_allclose([line.get_ydata()[0] for line in stars], values)
+        assert stars[0].get_color() == axes.lines[0].get_color() != stars[1].get_color()
+    assert [text.get_text() for text in accuracy.texts] == ["valid: 92.50 % (mean)"]
+    assert drawn[0].legends[0].get_texts()[-1].get_text() == "valid score"
+
+    near = [{**row, "loss": 2.0 - row["step"] / 100} for row in rows]
+    assert figures.draw_curves(near, tmp_path / "b.png", "near")
+    assert drawn[1].axes[0].get_yscale() == "linear"
+
+
 @pytest.mark.parametrize("size", [2, 21])
 def test_confusion(tmp_path, drawn, size):
     matrix = np.diag(np.arange(size) * 10)  # class 0 has no examples

@@ -12,10 +12,10 @@ from rich.text import Text
 
 from resnorm_jax.lab.certify.probe import RATES, STEPS
 from resnorm_jax.lab.certify.score import AS_IS, NOT, WARM_UP
-from resnorm_jax.lab.compare.figures import style
 from resnorm_jax.reporting import html
 from resnorm_jax.reporting.figures import new_figure
 from resnorm_jax.reporting.files import write_json
+from resnorm_jax.reporting.panels import SMALL, WIDTH, legend_below, legend_height, looks
 
 RECORDS, PAGE = "certify.json", "certify.html"
 MOST = 10.0  # nats that are drawn: a loss of 1e10 would hide the others
@@ -87,7 +87,10 @@ def page(document: dict[str, Any]) -> html.Html:
     rows = [
         (
             row["rank"], row["name"], f"{row['score']:+.3f}",
-            html.verdict(row["verdict"], KINDS[row["verdict"]]), row["reason"],
+            html.Html(
+                f"{html.verdict(row['verdict'], KINDS[row['verdict']])}"
+                f"<small>{html.escape(row['reason'])}</small>"
+            ),
         )
         for row in document["certificates"]
     ]  # fmt: skip
@@ -95,7 +98,7 @@ def page(document: dict[str, Any]) -> html.Html:
         html.paragraph(document["what"]),
         html.paragraph(SCORE),
         html.heading("Verdicts"),
-        html.table(("", "arrangement", "score", "verdict", "reason"), rows),
+        html.table(("", "arrangement", "score", "verdict, and why"), rows),
         html.heading("The first steps"),
     ]
     drawn = _steps(document["certificates"], document["loss_by_step"])
@@ -113,25 +116,25 @@ def page(document: dict[str, Any]) -> html.Html:
 
 
 def _steps(records: Sequence[dict[str, Any]], by_step: dict[str, list[list[float]]]) -> Any:
-    figure = new_figure("the first steps", 11.0, 5.2)
+    names = [row["name"] for row in records]
+    figure = new_figure("the first steps", WIDTH, 3.8 + legend_height(names))
     if figure is None:
         return None
     panels = figure.subplots(1, len(RATES), sharey=True)
     for rate, axes, place in zip(RATES, panels, range(len(RATES)), strict=True):
-        for index, row in enumerate(records):
-            curve = np.array(by_step[row["name"]][place], np.float64)
-            curve = np.minimum(curve, MOST_OF_CHANCE)
-            axes.plot(range(len(curve)), curve, label=row["name"], **style(index))
-        axes.set(title=f"{rate:g} x peak learning rate", xlabel="step")
+        for name, look in looks(names).items():
+            curve = np.minimum(np.array(by_step[name][place], np.float64), MOST_OF_CHANCE)
+            axes.plot(range(len(curve)), curve, label=name, **{**look, "marker": ""})
+        axes.set_title(f"{rate:g} x peak learning rate", fontsize=10)
+        axes.set_xlabel("step")
         axes.grid(alpha=0.25)
     panels[0].set_ylabel("loss / log K")
-    columns = 1 + (len(records) - 1) // 25
-    panels[-1].legend(fontsize=7, ncols=columns, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    legend_below(figure, panels[0].lines)
     return figure
 
 
 def _agreement(found: dict[str, Any]) -> Any:
-    figure = new_figure("predicted against trained", 7.0, 5.0)
+    figure = new_figure("predicted against trained", WIDTH, 4.4)
     if figure is None:
         return None
     axes = figure.subplots()
@@ -141,7 +144,9 @@ def _agreement(found: dict[str, Any]) -> Any:
         mark = "x" if row["verdict"] == NOT else "o"
         loss = min(row["final_loss"], MOST)
         axes.plot(row["score"], loss, mark, color="#c0392b" if row["failed"] else "#2a7d46")
-        axes.annotate(row["arrangement"], (row["score"], loss), fontsize=6)
+        place, beside = (row["score"], loss), (4, 3)
+        axes.annotate(row["arrangement"], place, beside, textcoords="offset points", fontsize=SMALL)
+    axes.margins(x=0.15)  # room for the names
     axes.set_yscale("log")
     axes.set(
         xlabel="score at initialization", ylabel=f"final training loss (nats, at most {MOST:g})"

@@ -48,6 +48,7 @@ def report(
     return document
 
 
+HYPHENATED = {"arrangement": "arrange\u00adment", "sensitivity": "sensi\u00adtivity"}
 HEADER = ("arrangement", "layers", "best rate", "final loss", "accuracy %", "sensitivity", "failed")
 
 
@@ -66,6 +67,16 @@ def rows(document: dict[str, Any]) -> list[tuple[Any, ...]]:
         )
         for row in ordered
     ]
+
+
+def tables(document: dict[str, Any]) -> list[html.Html]:
+    """Return a table of each depth, narrow enough for a phone: the caption has the layers."""
+    found: dict[int, list[list[str]]] = {}
+    for name, layers, *cells in rows(document):
+        kept = [str(cell).replace("± ", "±\u00a0") for cell in cells]  # a line breaks before ±
+        found.setdefault(layers, []).append([name, *kept])
+    header = [HYPHENATED.get(name, name) for name in HEADER if name != "layers"]
+    return [html.table(header, cells, f"{layers} layers") for layers, cells in found.items()]
 
 
 def _spread(interval: Sequence[float], factor: float, digits: int) -> str:
@@ -107,14 +118,14 @@ def page(document: dict[str, Any]) -> html.Html:
             f"{grid['steps']} updates. The rate is chosen by training loss; "
             f"the {grid['config']['train']['score']} rows choose nothing."
         ),
-        html.heading("Table"),
-        html.table(
-            HEADER, rows(document),
+        html.heading("Tables"),
+        html.paragraph(
             "Means over seeds at the best rate, with half the 95 % interval (Student's t). "
             "Sensitivity: mean over rates of the final loss above the best rate's (after Wortsman et "
             "al. 2023, arXiv 2309.14322). Failed: a loss that is not finite, or a final loss above "
-            f"{CHANCE:g} of the labels' entropy, {entropy:.3f} nats; all seeds and rates.",
+            f"{CHANCE:g} of the labels' entropy, {entropy:.3f} nats; all seeds and rates."
         ),
+        *tables(document),
         html.heading("Figures"),
         *(html.figure(f, caption, how) for f, caption, how in drawn if f is not None),
     ]  # fmt: skip

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from resnorm_jax.lab.signals.measure import Signals
-from resnorm_jax.lab.signals.summary import FEATURES, summary
+from resnorm_jax.lab.signals.summary import FEATURES, GROUPS, summary
 from resnorm_jax.lab.signals.table import STATISTICS, Statistic
 from resnorm_jax.lab.signals.theory import Prediction, predictions
 from resnorm_jax.reporting import html
@@ -86,7 +86,8 @@ def scalars(signals: Signals) -> list[list[str]]:
 def print_signals(found: Found, console: Console) -> None:
     """Print tables by layer of each arrangement, or a line of each where there are many."""
     if len(found) > DETAILED:
-        _print(console, "Signals", *_overview(found))
+        for title, header, cells in _overview(found):
+            _print(console, title, header, cells)
         return
     for name, signals in found.items():
         for title, header, cells in layer_tables(signals):
@@ -94,12 +95,17 @@ def print_signals(found: Found, console: Console) -> None:
         _print(console, f"{name}: outside of the layers", ["", "value"], scalars(signals))
 
 
-def _overview(found: Found) -> tuple[list[str], list[list[str]]]:
+def _overview(found: Found) -> list[tuple[str, list[str], list[list[str]]]]:
+    """Return title, header and cells of a few narrow tables: a line of each arrangement."""
     each = {name: summary(signals) for name, signals in found.items()}
-    names = [f.name for f in FEATURES if f.name in next(iter(each.values()))]
-    return ["arrangement", *names], [
-        [name, *(short(values[key]) for key in names)] for name, values in each.items()
-    ]
+    shown = [f for f in FEATURES if f.name in next(iter(each.values()))]
+    tables = []
+    for group in GROUPS:
+        some = [feature for feature in shown if feature.group == group]
+        cells = [[n, *(short(values[f.name]) for f in some)] for n, values in each.items()]
+        if some:
+            tables.append((group, ["arrangement", *(f.label for f in some)], cells))
+    return tables
 
 
 def _print(console: Console, title: str, header: list[str], cells: list[list[str]]) -> None:
@@ -112,7 +118,7 @@ def _print(console: Console, title: str, header: list[str], cells: list[list[str
 
 
 def figure_of(row: Statistic, found: Found) -> Any:
-    """Return a statistic's figure: a subplot for each kind of line, theory dashed."""
+    """Return a statistic's figure: a subplot for each kind of line, theory dotted."""
     first = {"level": 0, "layer": 1, "rank": 1}[row.axis]
     panels: dict[str, list[Line]] = {}
     for name, signals in found.items():
@@ -133,18 +139,21 @@ def figure_of(row: Statistic, found: Found) -> Any:
 def _predicted(row: Prediction, name: str, x: np.ndarray, signals: Signals) -> Line:
     start = float(signals.line(row.statistic)[0])
     lower, *upper = row.curve(x, signals.depth, start)
-    return Line(name, x, lower, upper[0] if upper else None, dashed=True)
+    return Line(name, x, lower, upper[0] if upper else None, predicted=True)
 
 
 def signal_page(found: Found, title: str, about: str) -> html.Html:
     """Return the page: overview, a figure for each statistic with how to read it, tables."""
-    header, cells = _overview(found)
-    legend = [[f.name, f.definition] for f in FEATURES if f.name in header]
+    overview = _overview(found)
+    labels = [label for _, header, _ in overview for label in header]
+    legend = [[f.label, f.definition, f.name] for f in FEATURES if f.label in labels]
     parts = [
         html.paragraph(about),
         html.heading("Overview"),
-        html.table(header, cells),
-        html.details("What the columns are", [html.table(["column", "definition"], legend)]),
+        *(html.table(header, cells, title) for title, header, cells in overview),
+        html.details(
+            "What the columns are", [html.table(["column", "definition", "name in JSON"], legend)]
+        ),
     ]
     measured = [
         row for row in STATISTICS.rows() if any(row.name in s.values for s in found.values())
@@ -176,7 +185,7 @@ def _section(row: Statistic, found: Found) -> list[html.Html]:
     theory = [[name, p.equation, p.setup, p.source] for name in found
               for p in predictions(row.name, name)]  # fmt: skip
     if theory:
-        header = ["arrangement", "theory (dashed)", "set-up", "source"]
+        header = ["arrangement", "theory (dotted)", "set-up", "source"]
         parts.append(html.table(header, theory))
     return parts
 

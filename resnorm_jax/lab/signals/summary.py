@@ -10,9 +10,20 @@ from resnorm_jax.lab.signals.measure import Signals
 
 @dataclass(frozen=True)
 class Feature:
-    """A number: its name, what it is, what it is computed from, and how."""
+    """A number of each arrangement.
+
+    Attributes:
+      name: in code and in JSON.
+      label: over its column, with its unit.
+      group: title of the table in which it stands.
+      definition: what it is.
+      needs: statistic that it is computed from.
+      compute: from an arrangement's signals to the number.
+    """
 
     name: str
+    label: str
+    group: str
     definition: str
     needs: str
     compute: Callable[[Signals], float]
@@ -57,33 +68,48 @@ def _spread(signals: Signals) -> float:
     return max(kept) - min(kept)
 
 
+STREAM, OUTPUT, GRADIENT, JACOBIAN = (
+    "Stream",
+    "Attention and output",
+    "Gradient",
+    "Jacobian of the stack",
+)
 FEATURES = (
-    Feature("power", "log10 stream power after the last layer", "stream_power",
+    Feature("power", "power at the end, log10", STREAM,
+            "log10 stream power after the last layer", "stream_power",
             lambda s: _log10(s.line("stream_power")[-1])),
-    Feature("growth", "log10 of last over first stream power", "stream_power",
+    Feature("growth", "growth of power, decades", STREAM,
+            "log10 of last over first stream power", "stream_power",
             lambda s: _ends(s, "stream_power")),
-    Feature("late_branches", "mean log10 branch / stream, last quarter", "branch_ratio", _tail),
-    Feature("token_cosine", "after the last layer", "token_cosine",
+    Feature("late_branches", "late branch over stream, log10", STREAM,
+            "mean log10 branch / stream, last quarter", "branch_ratio", _tail),
+    Feature("token_cosine", "token cosine at the end", STREAM,
+            "after the last layer", "token_cosine",
             lambda s: float(s.line("token_cosine")[-1])),
-    Feature("example_cosine", "of the pooled output", "example_cosine",
-            lambda s: float(s.line("example_cosine"))),
-    Feature("entropy", "mean attention entropy", "attention_entropy",
+    Feature("entropy", "attention entropy, share of log n", OUTPUT,
+            "mean attention entropy", "attention_entropy",
             lambda s: _mean(s, "attention_entropy")),
-    Feature("gradient_slope", "log10 of the stream's gradient, last over first", "stream_gradient",
+    Feature("example_cosine", "example cosine", OUTPUT, "of the pooled output", "example_cosine",
+            lambda s: float(s.line("example_cosine"))),
+    Feature("gradient_slope", "last over first layer, decades", GRADIENT,
+            "log10 of the stream's gradient, last over first", "stream_gradient",
             lambda s: _ends(s, "stream_gradient")),
-    Feature("gradient_start", "log10 of the stream's gradient at the first layer", "stream_gradient",
+    Feature("gradient_start", "at the first layer, log10", GRADIENT,
+            "log10 of the stream's gradient at the first layer", "stream_gradient",
             lambda s: _log10(s.line("stream_gradient")[0])),
-    Feature("query_value", "log10 of query over value gradient, last attention", "layer_gradient",
-            _query_value),
-    Feature("gradient_spread", "decades between layers' value gradients", "layer_gradient", _spread),
-    Feature("loss", "of the batch", "loss", lambda s: float(s.line("loss"))),
-    Feature("singular_value", "largest", "jacobian_singular_values",
-            lambda s: float(s.line("jacobian_singular_values")[0])),
-    Feature("mean_square", "mean squared singular value", "jacobian_mean_square",
-            lambda s: float(s.line("jacobian_mean_square", "mean"))),
-    Feature("logits_change", "rms, by one optimizer step", "logits_change",
-            lambda s: float(s.line("logits_change"))),
+    Feature("query_value", "query over value, log10", GRADIENT,
+            "log10 of query over value gradient, last attention", "layer_gradient", _query_value),
+    Feature("gradient_spread", "spread over layers, decades", GRADIENT,
+            "decades between layers' value gradients", "layer_gradient", _spread),
+    Feature("loss", "loss, nats", OUTPUT, "of the batch", "loss", lambda s: float(s.line("loss"))),
+    Feature("singular_value", "largest singular value, factor", JACOBIAN, "largest",
+            "jacobian_singular_values", lambda s: float(s.line("jacobian_singular_values")[0])),
+    Feature("mean_square", "mean square, factor^2", JACOBIAN, "mean squared singular value",
+            "jacobian_mean_square", lambda s: float(s.line("jacobian_mean_square", "mean"))),
+    Feature("logits_change", "logits moved by one step, rms", OUTPUT, "rms, by one optimizer step",
+            "logits_change", lambda s: float(s.line("logits_change"))),
 )  # fmt: skip
+GROUPS = tuple(dict.fromkeys(feature.group for feature in FEATURES))
 
 
 def summary(signals: Signals) -> dict[str, float]:

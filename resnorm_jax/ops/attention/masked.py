@@ -28,7 +28,10 @@ def masked_attention(
     dropout_key: jax.Array | None = None,
     implementation: Implementation | None = None,
 ) -> jax.Array:
-    """Scaled dot-product attention ``softmax(q k^T / sqrt(Dh)) v`` over the allowed keys.
+    r"""Scaled dot-product attention ``softmax(q k^T / sqrt(Dh)) v`` over the allowed keys.
+
+    $$ \mathrm{softmax}\left(\frac{q k^\top}{\sqrt{D_h}} + m\right) v, \quad m = 0 \;
+    \mathrm{where\ allowed}, \; -\infty \; \mathrm{elsewhere} $$
 
     Args:
       query: ``[B, T, H, Dh]``.

@@ -39,7 +39,10 @@ def layer_norm(
     implementation: str | None = None,
     dtype: Any = None,
 ) -> jax.Array:
-    """Layer norm: ``(x - mean(x)) / sqrt(var(x) + epsilon) * scale + bias``, biased variance.
+    r"""Layer norm: ``(x - mean(x)) / sqrt(var(x) + epsilon) * scale + bias``, biased variance.
+
+    $$ \mathrm{LN}(x) = g \frac{x - \mu}{\sqrt{\sigma^2 + \epsilon}} + b, \quad \mu = \frac{1}{D}
+    \sum_i x_i, \quad \sigma^2 = \frac{1}{D} \sum_i (x_i - \mu)^2 $$
 
     Args:
       x: array of any rank, floating point (integers are taken as float32).
@@ -89,7 +92,9 @@ def rms_norm(
     implementation: str | None = None,
     dtype: Any = None,
 ) -> jax.Array:
-    """RMS norm: ``x / sqrt(mean(x**2) + epsilon) * (scale + scale_offset)``.
+    r"""RMS norm: ``x / sqrt(mean(x**2) + epsilon) * (scale + scale_offset)``.
+
+    $$ \mathrm{RMS}(x) = (g + o) \frac{x}{\sqrt{\frac{1}{D} \sum_i x_i^2 + \epsilon}} $$
 
     Args:
       x: array of any rank, floating point.
@@ -129,7 +134,9 @@ def std_layer_norm(
     axis: int | Axes = -1,
     epsilon: float = 1e-6,
 ) -> jax.Array:
-    """Layer norm by the *unbiased* standard deviation: ``scale (x - mean) / (std + epsilon) + bias``.
+    r"""Layer norm by the *unbiased* standard deviation: ``scale (x - mean) / (std + epsilon) + bias``.
+
+    $$ g \frac{x - \mu}{s + \epsilon} + b, \quad s^2 = \frac{1}{D - 1} \sum_i (x_i - \mu)^2 $$
 
     Not the layer norm of Ba et al.: ``std`` divides by N - 1 and epsilon stands outside the root, so
     results are smaller by about ``sqrt((N - 1) / N)``. It is common in tutorial code.
@@ -180,7 +187,9 @@ def add_layer_norm(
     implementation: str | None = None,
     dtype: Any = None,
 ) -> tuple[jax.Array, jax.Array]:
-    """Skip addition and layer norm in one pass: ``s = x + branch``; return ``(layer_norm(s), s)``.
+    r"""Skip addition and layer norm in one pass: ``s = x + branch``; return ``(layer_norm(s), s)``.
+
+    $$ s = x + f, \quad y = \mathrm{LN}(s) $$
 
     Args:
       x: stream.
@@ -222,7 +231,9 @@ def add_rms_norm(
     implementation: str | None = None,
     dtype: Any = None,
 ) -> tuple[jax.Array, jax.Array]:
-    """Skip addition and RMS norm in one pass: ``s = x + branch``; return ``(rms_norm(s), s)``.
+    r"""Skip addition and RMS norm in one pass: ``s = x + branch``; return ``(rms_norm(s), s)``.
+
+    $$ s = x + f, \quad y = \mathrm{RMS}(s) $$
 
     Args:
       x: stream.

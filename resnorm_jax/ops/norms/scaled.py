@@ -9,7 +9,9 @@ from resnorm_jax.ops.statistics import statistics_dtype
 
 
 def scale_norm(x: jax.Array, scale: jax.Array, *, epsilon: float = 1e-5) -> jax.Array:
-    """Scale norm: ``scale * x / max(|x|, epsilon)`` with one scalar and the 2-norm of each row.
+    r"""Scale norm: ``scale * x / max(|x|, epsilon)`` with one scalar and the 2-norm of each row.
+
+    $$ g \frac{x}{\max(\Vert x \Vert_2, \epsilon)} $$
 
     Args:
       x: ``[..., D]``, floating point.
@@ -32,7 +34,9 @@ def scale_norm(x: jax.Array, scale: jax.Array, *, epsilon: float = 1e-5) -> jax.
 
 
 def l2_norm(x: jax.Array, *, epsilon: float = 1e-12) -> jax.Array:
-    """Unit length: ``x / sqrt(sum(x**2) + epsilon)``; epsilon inside, so that zero rows are safe.
+    r"""Unit length: ``x / sqrt(sum(x**2) + epsilon)``; epsilon inside, so that zero rows are safe.
+
+    $$ \frac{x}{\sqrt{\sum_i x_i^2 + \epsilon}} $$
 
     Args:
       x: ``[..., D]``, floating point.

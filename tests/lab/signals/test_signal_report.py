@@ -10,7 +10,7 @@ from resnorm_jax import arrangements
 from resnorm_jax.cli import train
 from resnorm_jax.cli.main import main as resnorm
 from resnorm_jax.lab.signals import FEATURES, STATISTICS, Signals, summary
-from resnorm_jax.lab.signals.report import layer_tables, selected, short
+from resnorm_jax.lab.signals.report import layer_tables, selected, short, signal_page
 from resnorm_jax.lab.signals.theory import PREDICTIONS, predictions
 
 CONFIG = f"--config={Path(__file__).parents[3] / 'configs' / 'japanese_vowels.py'}"
@@ -168,6 +168,19 @@ def test_summary_by_hand():
     for name, value in expected.items():
         np.testing.assert_allclose(found[name], value, rtol=1e-12)
     assert {f.needs for f in FEATURES} <= set(STATISTICS.names())
+
+
+def test_the_overview_has_plain_words_in_tables_that_a_phone_can_show():
+    signal = signals()
+    signal.values["layer_gradient"]["value"][2] = 1e-3
+    page = signal_page({"pre_ln": signal}, "title", "about")
+    overview = page.partition(">Overview<")[2].partition("<details>")[0]
+    headers = [h.split("<th>")[1:] for h in overview.split("</thead>")[:-1]]
+    assert [len(h) for h in headers] == [4, 5, 2]
+    assert all(len(h) <= 5 for h in headers)
+    assert "<th>power at the end, log10</th>" in overview
+    assert not any(feature.name in overview for feature in FEATURES if "_" in feature.name)
+    assert "<figcaption>Gradient</figcaption>" in overview
 
 
 def test_tables_show_layers_beside_levels():
