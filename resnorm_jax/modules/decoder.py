@@ -151,8 +151,8 @@ def check_memory(memory: Any) -> None:
     if memory.ndim != 3 or not jnp.issubdtype(memory.dtype, jnp.floating):
         raise TypeError(
             f"memory is {memory.dtype} of shape {memory.shape}; it must be an encoder's output, "
-            "floating point [B, S, D]; give masks by name, as decoder(x, memory, mask=mask) or, without "
-            "cross-attention, decoder(x, mask=mask)"
+            "floating point [B, S, D]; give masks by name, as decoder(x, memory, mask=mask), or "
+            "decoder(x, mask=mask) without cross-attention"
         )
 
 

@@ -1,5 +1,6 @@
 """The Transformer encoder: one compiled layer body, scanned over any depth."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -8,7 +9,14 @@ import jax
 
 from resnorm_jax.modules.layer import Given, TransformerLayer
 from resnorm_jax.modules.stack import TransformerStack
-from resnorm_jax.ops.arguments import as_mask, check_axes, check_fits, check_lengths, check_real
+from resnorm_jax.ops.arguments import (
+    as_mask,
+    check_axes,
+    check_fits,
+    check_integers,
+    check_lengths,
+    check_real,
+)
 from resnorm_jax.ops.masks import attention_mask as join_masks
 from resnorm_jax.ops.masks import masked_row_mean, valid_positions, zero_padding
 from resnorm_jax.schemes.place import Place
@@ -206,7 +214,12 @@ def layer_parameters(params: Any, layer: int) -> Any:
 
     Raises:
       IndexError: if there is no such layer.
+      TypeError: if ``params`` is no dictionary, or ``layer`` no integer.
     """
+    if not isinstance(params, Mapping):
+        raise TypeError(f"params is a {type(params).__name__}; give the parameters by name")
+    check_integers("layer", layer, "counted from 1")
+    check_axes(layer=(layer, ""))
     number = layer - 1
     stacks = [params["layers"]] if "layers" in params else [
         params[f"layers_{n}"] for n in range(len(params)) if f"layers_{n}" in params

@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from resnorm_jax.errors import ChoiceError
 from resnorm_jax.norms.layer import Dtype
 from resnorm_jax.norms.rows import NORMS
 from resnorm_jax.norms.table import NormSpec
@@ -48,6 +49,8 @@ class Norm(nn.Module):
 
     def setup(self) -> None:
         """Make the row's module, and lie where it would."""
+        if self.epsilon is not None and self.spec.epsilon is None:
+            raise ChoiceError(f"epsilon: norm {self.spec.name!r} has no epsilon; leave it out")
         self.made = self.spec.build(
             name=None,
             epsilon=self.epsilon,

@@ -32,7 +32,7 @@ def roll_out(weights: Sequence[Any], mask: Any = None) -> np.ndarray:
     whatever the model's own scales; what norms, values and feed-forward networks do is left out.
     """
     length = np.shape(weights[0])[-1] if len(weights) else len(mask)
-    valid = np.ones(length, bool) if mask is None else as_mask("mask", mask)
+    valid = np.ones(length, bool) if mask is None else np.asarray(as_mask("mask", mask))
     pairs = np.outer(valid, valid)
     rolled = np.diag(valid.astype(np.float64))
     for layer in weights:
@@ -111,5 +111,5 @@ def pooled_weights(pooling: str, h: Any, mask: Any = None) -> np.ndarray:
     """
     check_choice("pooling", pooling, POOLED)
     wide = np.asarray(h, np.float64)
-    valid = np.ones(len(wide), bool) if mask is None else as_mask("mask", mask)
+    valid = np.ones(len(wide), bool) if mask is None else np.asarray(as_mask("mask", mask))
     return POOLED[pooling][0](wide, valid)
