@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from resnorm_jax.norms.layer import Dtype, Initializer, _Norm
-from resnorm_jax.ops.arguments import as_mask, check_real
+from resnorm_jax.ops.arguments import as_mask, check_fits, check_real
 from resnorm_jax.ops.norms.batch import norm_by_statistics
 from resnorm_jax.ops.norms.core import affine, rms_norm
 from resnorm_jax.ops.norms.power import power_scale
@@ -74,6 +74,7 @@ class PowerNorm(_Norm):
         """Normalize ``x [..., D]``; ``mask [...]`` is True where a position is valid."""
         check_real("x", x)
         mask, x = as_mask("mask", mask), self._input(x)
+        check_fits("mask", mask, x.shape[:-1], "x without its last axis")
         width = x.shape[-1]
         square = self.variable("batch_stats", "square", jnp.ones, (width,), jnp.float32)
         count = self.variable("batch_stats", "count", jnp.zeros, (), jnp.int32)

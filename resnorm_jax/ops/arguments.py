@@ -109,6 +109,23 @@ def check_fits(name: str, array: Any, shape: Sequence[int], form: str, fix: str 
         ) from None
 
 
+def check_width(name: str, x: Any, field: str, width: int) -> None:
+    """Check that ``x`` is real, and as wide along its last axis as a module's field says.
+
+    Raises:
+      ShapeError: naming both, and the shape.
+      TypeError: for complex numbers.
+    """
+    check_real(name, x)
+    check_axes(**{name: (x, "... D")})
+    try:
+        chex.assert_axis_dimension(_array(x), -1, width)
+    except AssertionError:
+        raise ShapeError(
+            f"{name} has shape {x.shape}; its last axis must be {field}={width}"
+        ) from None
+
+
 def check_alike(name: str, array: Any, other: str, like: Any, *, broadcasts: bool = False) -> None:
     """Check that an array has another's shape.
 

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from resnorm_jax.errors import ShapeError
-from resnorm_jax.ops.arguments import check_axes, check_kept
+from resnorm_jax.ops.arguments import check_axes, check_kept, check_real
 from resnorm_jax.ops.norms.core import floating, layer_norm, rms_norm
 from resnorm_jax.ops.statistics import statistics_dtype
 
@@ -38,8 +38,8 @@ def adaptive_layer_norm(
     """
     x = floating(x)
     normed = layer_norm(x, epsilon=epsilon, dtype=statistics_dtype(x))
-    factor = 1 + _by_sample(scale, normed, "scale")
-    return (normed * factor + _by_sample(shift, normed, "shift")).astype(x.dtype)
+    shift, scale = _by_sample(shift, normed, "shift"), _by_sample(scale, normed, "scale")
+    return (normed * (1 + scale) + shift).astype(x.dtype)
 
 
 def adaptive_rms_norm(x: jax.Array, scale: jax.Array, *, epsilon: float = 1e-6) -> jax.Array:
@@ -83,6 +83,7 @@ def split_modulation(modulation: jax.Array) -> dict[str, jax.Array]:
     >>> float(split_modulation(jnp.arange(6.0)[None])["gate_msa"][0, 0])
     2.0
     """
+    check_real("modulation", modulation)
     check_axes(modulation=(modulation, "... W"))
     if modulation.shape[-1] % len(MODULATIONS):
         raise ShapeError(f"modulation has {modulation.shape[-1]} features: must be 6 times a width")

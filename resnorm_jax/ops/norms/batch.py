@@ -5,6 +5,8 @@ Across devices sums travel and the ratio is taken once, so that devices with dif
 valid elements count rightly (the mean of the devices' means would be wrong).
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -42,7 +44,7 @@ def batch_statistics(
     >>> print(mean, variance, seen)
     [2. 5.] [1. 0.] [ True  True]
     """
-    x, mask, axes = _prepare(x, mask, axis)
+    x, mask, axes, _ = _prepare(x, mask, axis)
 
     def mean(values):
         return masked_mean(values, mask, axes, axis_name, axis_index_groups)
@@ -92,8 +94,7 @@ def batch_norm(
     [[-1.  0.]
      [ 1.  0.]]
     """
-    dtype = inexact(x).dtype
-    x, mask, axes = _prepare(x, mask, axis, scale=scale, bias=bias)
+    x, mask, axes, dtype = _prepare(x, mask, axis, scale=scale, bias=bias)
     normed, _ = standardize(x, mask, axes, epsilon, True, axis_name, axis_index_groups)
     return _finish(normed, scale, bias, axes, mask).astype(dtype)
 
@@ -131,8 +132,7 @@ def norm_by_statistics(
     >>> print(norm_by_statistics(jnp.array([[3.0]]), jnp.array([1.0]), jnp.array([4.0]), epsilon=0.0))
     [[1.]]
     """
-    dtype = inexact(x).dtype
-    x, mask, axes = _prepare(x, mask, axis, scale=scale, bias=bias)
+    x, mask, axes, dtype = _prepare(x, mask, axis, scale=scale, bias=bias)
 
     features = tuple(n for a, n in enumerate(x.shape) if a not in axes)
 
@@ -148,14 +148,14 @@ def norm_by_statistics(
     return _finish(normed, scale, bias, axes, mask).astype(dtype)
 
 
-def _prepare(x, mask, axis, **parameters) -> tuple[jax.Array, jax.Array | None, Axes]:
-    """Return ``x`` in the statistics' dtype without what is masked, the mask, the reduced axes."""
+def _prepare(x, mask, axis, **parameters) -> tuple[jax.Array, Any, Axes, Any]:
+    """Return ``x``, wide and without what is masked, the mask, the reduced axes and ``x``'s dtype."""
     mask = check_norm(x, mask, **parameters)
     x = inexact(x)
     axes = normalized_axes(tuple(range(x.ndim - 1)) if axis is None else axis, x.ndim)
     if mask is not None:
         x = jnp.where(mask, x, 0)
-    return x.astype(statistics_dtype(x)), mask, axes
+    return x.astype(statistics_dtype(x)), mask, axes, x.dtype
 
 
 def _finish(normed, scale, bias, axes: Axes, mask) -> jax.Array:
