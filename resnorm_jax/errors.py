@@ -19,6 +19,14 @@ class ChoiceError(UserError):
     """
 
 
+class ShapeError(ValueError, AssertionError):
+    """An argument of a rank or shape that does not fit, found by chex."""
+
+
+class DtypeError(TypeError, AssertionError):
+    """An argument of a dtype that does not fit, found by chex."""
+
+
 class DivergedError(RuntimeError):
     """The loss is not a finite number any more."""
 

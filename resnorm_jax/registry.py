@@ -41,9 +41,11 @@ class Registry(Generic[Row]):
         """Return the row of this name or alias, or the row itself if given one.
 
         Raises:
-          UserError: naming the nearest known name.
+          UserError: naming the nearest known name, or for what is neither a name nor a row.
         """
         if not isinstance(name, str):
+            if not hasattr(name, "name"):
+                raise UserError(f"{self.kind}: {name!r} is neither a name nor a row; give one")
             return name
         known = self._aliases.get(name, name)
         if known not in self._rows:

@@ -8,6 +8,7 @@
 
 import io
 from collections.abc import Mapping
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,8 @@ def load_config(name: str, settings: Mapping[str, Any] | None = None) -> Config:
     Raises:
       UserError: naming the file and line, or the field, the value and the likely fix.
     """
+    if not isinstance(name, str):
+        raise TypeError(f"name is {name!r}; give a config file's name, such as 'digits:smoke'")
     config = read_config(name)
     for path, value in (settings or {}).items():
         override(config, path, "none" if value is None else str(value))
@@ -54,6 +57,9 @@ def train(
       DivergedError: a loss is not finite.
       Preempted: after SIGTERM or SIGINT; what was to be saved is saved.
     """
+    if not hasattr(config, "to_dict"):
+        raise TypeError(f"config is a {type(config).__name__}; give what rn.load_config returns")
+    _check_folder(workdir)
     checked = config if isinstance(config, Config) else from_dict(config.to_dict())
     quiet = Console(file=io.StringIO())
     return run_experiment(checked, Path(workdir), console or quiet)
@@ -70,4 +76,10 @@ def load_run(workdir: str | Path, seed: int | None = None, kind: str | None = No
     Raises:
       UserError: there is no run, or no sound checkpoint of that seed.
     """
+    _check_folder(workdir)
     return load_trained(Path(workdir), seed, kind)
+
+
+def _check_folder(workdir: object) -> None:
+    if not isinstance(workdir, str | PathLike):
+        raise TypeError(f"workdir is {workdir!r}; give the path of a folder")

@@ -1,9 +1,10 @@
 """How large a model and a run may be: ranges that configs, models made in code and commands share."""
 
+from numbers import Integral, Real
 from typing import Any
 
 from resnorm_jax.errors import ChoiceError, UserError
-from resnorm_jax.schema import SHARE, Rule, from_zero, over_zero
+from resnorm_jax.schema import SHARE, Rule, from_zero, over_zero, told
 
 WIDEST = 2**20
 SIZES: dict[str, Rule] = {
@@ -14,8 +15,16 @@ SIZES: dict[str, Rule] = {
     "norm_epsilon": from_zero(1e6),
     "drop_path": SHARE,
 }
+SHARES = ("norm_epsilon", "drop_path")  # all other sizes are counts
 RATE = over_zero(1e30)
 STEPS = over_zero(10**9)  # steps are folded into keys of 32 bits, whose upper end is for other uses
+
+
+def _check_number(name: str, value: Any) -> None:
+    whole = name not in SHARES
+    if isinstance(value, bool) or not isinstance(value, Integral if whole else Real):
+        kind = "whole number" if whole else "number"
+        raise ChoiceError(f"{name}: {told(repr(value))} is no {kind}; give one")
 
 
 def check_sizes(**given: Any) -> None:
@@ -27,6 +36,7 @@ def check_sizes(**given: Any) -> None:
     try:
         for name, value in given.items():
             if value is not None:
+                _check_number(name, value)
                 SIZES[name].check(name, value)
     except UserError as error:
         raise ChoiceError(str(error)) from None

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import jax
 
+from resnorm_jax.ops.arguments import check_axes, check_real
 from resnorm_jax.ops.norms import layer_norm
 from resnorm_jax.ops.residual import residual
 
@@ -28,6 +29,7 @@ def plain_block(x: jax.Array, weight: jax.Array, bias: jax.Array) -> jax.Array:
     >>> plain_block(jnp.array([1.0, -2.0]), jnp.eye(2), jnp.zeros(2)).tolist()
     [2.0, -2.0]
     """
+    _check(x, weight, bias)
     return residual(x, jax.nn.relu(x @ weight + bias))
 
 
@@ -58,8 +60,15 @@ def combined_block(
     >>> combined_block(jnp.array([1.0, 3.0]), jnp.eye(2), 0 * one, one, 0 * one).round(3).tolist()
     [1.0, 4.0]
     """
+    _check(x, weight, bias)
     inner = jax.nn.relu(layer_norm(x, epsilon=epsilon) @ weight + bias)
     return residual(x, jax.nn.relu(layer_norm(inner, gamma, beta, epsilon=epsilon)))
+
+
+def _check(x: jax.Array, weight: jax.Array, bias: jax.Array) -> None:
+    for name, array in (("x", x), ("weight", weight), ("bias", bias)):
+        check_real(name, array)
+    check_axes(x=(x, "... D"), weight=(weight, "D D"), bias=(bias, "D"))
 
 
 def pre_norm(

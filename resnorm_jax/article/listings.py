@@ -8,6 +8,7 @@ from resnorm_jax.article.linear import attention_inits, linear
 from resnorm_jax.modules.attention import MultiHeadAttention
 from resnorm_jax.norms.layer import LayerNorm
 from resnorm_jax.ops.activations import ACTIVATIONS
+from resnorm_jax.ops.arguments import check_axes, check_width
 from resnorm_jax.ops.masks import attention_mask, zero_padding
 from resnorm_jax.ops.norms import std_layer_norm
 from resnorm_jax.ops.residual import residual
@@ -36,6 +37,7 @@ class ResidualBlock(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, *, deterministic: bool = True) -> jax.Array:
         """Run the block on ``x [..., D]``; ``deterministic=False`` needs an rng ``dropout``."""
+        check_width("x", x, "d_model", self.d_model)
         h = jax.nn.relu(linear(self.d_model, self.d_model, "linear1")(x))
         h = linear(self.d_model, self.d_model, "linear2")(h)
         h = LayerNorm(epsilon=self.epsilon, name="layer_norm")(h)
@@ -64,6 +66,7 @@ class LayerNormalization(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Normalize ``x [..., D]``."""
+        check_width("x", x, "d_model", self.d_model)
         gamma = self.param("gamma", nn.initializers.ones, (self.d_model,))
         beta = self.param("beta", nn.initializers.zeros, (self.d_model,))
         return std_layer_norm(x, gamma, beta, epsilon=self.epsilon)
@@ -121,6 +124,12 @@ class TransformerLayer(nn.Module):
         Raises:
           TypeError: if a mask is not boolean (PyTorch adds masks of numbers to the logits).
         """
+        check_axes(
+            src=(src, "B L D"),
+            src_mask=(src_mask, "... L L"),
+            src_key_padding_mask=(src_key_padding_mask, "B L"),
+        )
+        check_width("src", src, "d_model", self.d_model)
         valid = _reversed("src_key_padding_mask", src_key_padding_mask)
         allowed = attention_mask(valid, _reversed("src_mask", src_mask))
         drop = nn.Dropout(self.dropout, deterministic=deterministic)

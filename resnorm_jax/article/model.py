@@ -6,6 +6,7 @@ import jax
 from resnorm_jax.article.linear import attention_inits, linear
 from resnorm_jax.modules.attention import MultiHeadAttention
 from resnorm_jax.norms.layer import LayerNorm
+from resnorm_jax.ops.arguments import check_axes, check_real
 from resnorm_jax.ops.residual import residual
 
 
@@ -46,6 +47,8 @@ class TransformerModel(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Map ``x [B, input_dim]`` or ``[B, L, input_dim]`` to logits ``[..., output_dim]``."""
+        check_real("x", x)
+        check_axes(x=(x, "B I" if x.ndim < 3 else "B L I"))
         width = self.hidden_dim
         h = jax.nn.relu(linear(width, self.input_dim, "projection1")(x))
         h = linear(width, width, "projection2")(h)

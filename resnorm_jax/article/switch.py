@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax
 
 from resnorm_jax.norms.layer import LayerNorm
+from resnorm_jax.ops.arguments import check_axes, check_real
 from resnorm_jax.ops.residual import residual
 
 
@@ -54,6 +55,8 @@ class ReluLayer(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Map ``x [..., D]`` to the same shape."""
+        check_real("x", x)
+        check_axes(x=(x, "... D"))
         return jax.nn.relu(nn.Dense(self.width, kernel_init=self.kernel_init, name="linear")(x))
 
 
@@ -106,4 +109,6 @@ class SwitchNetwork(nn.Module):
 
         ``probe`` of that shape is added to the blocks' inputs: its gradient at zero is the stream's.
         """
+        check_real("x", x)
+        check_axes(x=(x, "... D"))
         return self.blocks(x, probe)

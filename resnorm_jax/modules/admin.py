@@ -6,6 +6,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from resnorm_jax.ops.arguments import as_mask
+
 SKIP = "skip_scale"
 OUT = "/branch_out"
 
@@ -45,6 +47,7 @@ def admin_profile(
     >>> [bool(w > 0) for w in params["layers"]["attention"]["skip_scale"][:, 0]]
     [True, True]
     """
+    mask = as_mask("mask", mask)
     _, named = model.apply(variables, x, mask, return_intermediates=True)
     params = variables["params"]
     stacks = params.get("encoder", params)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from resnorm_jax.modules.fields import Context, NumericFields, apply_norm
 from resnorm_jax.modules.initializers import Initializers, branch_initializers
+from resnorm_jax.ops.arguments import as_mask, check_axes, check_fits, check_lengths, check_real
 from resnorm_jax.ops.attention import Implementation, attention_weights, masked_attention, rotate
 from resnorm_jax.ops.masks import join_lengths
 from resnorm_jax.ops.projection import rows_dot_general
@@ -71,7 +72,13 @@ class MultiHeadAttention(NumericFields):
 
         Returns:
           ``[B, T, D]``; with ``first_values`` or weights a tuple of that and them, in this order.
+
+        Raises:
+          TypeError: if ``x`` or ``source`` is complex, or the mask one of numbers.
+          ValueError: if the heads do not divide the width, or a shape does not fit.
         """
+        mask = as_mask("mask", mask)
+        self._check(x, mask, lengths, source, first_values)
         width = x.shape[-1]
         if width % self.heads:
             raise ValueError(f"heads={self.heads} does not divide width={width}")
@@ -116,6 +123,19 @@ class MultiHeadAttention(NumericFields):
             allowed = join_lengths(mask, lengths, looked_at.shape[1])
             extra.append(attention_weights(q_BxTxHxK, k_BxSxHxK, allowed))
         return (out, *extra) if extra else out
+
+    def _check(self, x: Any, mask: Any, lengths: Any, source: Any, first_values: Any) -> None:
+        check_real("x", x)
+        check_real("source", source)
+        looked_at = x if source is None else source
+        check_axes(
+            x=(x, "B T D"), source=(source, "B S W"),
+            first_values=(first_values, "B S H K" if source is not None else "B T H K"),
+        )  # fmt: skip
+        scores = (x.shape[0], self.heads, x.shape[1], looked_at.shape[1])
+        fix = "a padding mask [B, S] is mask[:, None, None]"
+        check_fits("mask", mask, scores, "[B, H, T, S]", fix)
+        check_lengths(lengths, x=(x, "B T D"))
 
     def _query_key(self, q: jax.Array, k: jax.Array, told: Context) -> tuple[jax.Array, jax.Array]:
         row = self.plan.query_key

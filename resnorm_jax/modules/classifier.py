@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from resnorm_jax.modules.pooling import POOLING
 from resnorm_jax.modules.positions import POSITIONS
+from resnorm_jax.ops.arguments import as_mask, check_axes, check_lengths, check_real
 from resnorm_jax.ops.masks import valid_positions, zero_padding
 
 
@@ -73,8 +74,15 @@ class SequenceClassifier(nn.Module):
 
         Returns:
           Logits ``[B, classes]`` in float32 at least; with ``return_intermediates`` a pair.
+
+        Raises:
+          TypeError: if ``x`` is complex, or the mask one of numbers.
+          ValueError: naming the argument whose shape does not fit.
         """
-        pooling = POOLING.get(self.pooling)
+        pooling, mask = POOLING.get(self.pooling), as_mask("mask", mask)
+        check_real("x", x)
+        check_axes(x=(x, "B L ..."), mask=(mask, "B L?"))
+        check_lengths(lengths, x=(x, "B L ..."))
         h = self.front_end(zero_padding(x, valid_positions(mask, lengths, x.shape[1])))
         stride = getattr(self.front_end, "stride", 1)
         if mask is not None:

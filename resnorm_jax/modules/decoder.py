@@ -6,8 +6,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from resnorm_jax.modules.encoder import check_sequence
 from resnorm_jax.modules.layer import Given, TransformerLayer
 from resnorm_jax.modules.stack import TransformerStack
+from resnorm_jax.ops.arguments import as_mask, check_axes, check_real, deprecated
 from resnorm_jax.ops.masks import attention_mask as join_masks
 from resnorm_jax.ops.masks import causal_mask, masked_row_mean, zero_padding
 from resnorm_jax.planning.resolve import with_cross_attention
@@ -52,8 +54,7 @@ class TransformerDecoderLayer(TransformerLayer):
         deterministic: bool = True,
     ) -> jax.Array:
         """Run the layer on ``x [B, T, D]``; arguments as in `TransformerDecoder`."""
-        x = zero_padding(x, mask)
-        given = _given(x, memory, mask, memory_mask, attention_mask, condition, deterministic)
+        x, given = _given(x, memory, mask, memory_mask, attention_mask, condition, deterministic)
         return self.run(x, given)
 
 
@@ -120,19 +121,39 @@ class TransformerDecoder(TransformerStack, kw_only=True):
           ``[B, T, D]``; with ``return_intermediates`` a pair, as in `TransformerEncoder`.
 
         Raises:
-          ValueError: if the stack has cross-attention and there is no memory, or the reverse.
+          TypeError: if the memory is no floating-point array ``[B, S, D]`` (above all: if a mask stands
+            in its place), or a mask is one of numbers.
+          ValueError: if the stack has cross-attention and there is no memory, or the reverse; or naming
+            the argument whose shape does not fit.
         """
+        check_memory(memory)
         if self.cross != (memory is not None):
             raise ValueError(
                 f"cross={self.cross}, but memory is {'missing' if memory is None else 'given'}"
             )
-        x = zero_padding(x, mask)
-        given = _given(
+        x, given = _given(
             x, memory, mask, memory_mask, attention_mask, condition, deterministic,
             return_intermediates, attention_weights,
         )  # fmt: skip
         out, named = self.run(x, given)
         return (out, named) if return_intermediates else out
+
+
+def check_memory(memory: Any) -> None:
+    """Refuse what is no memory, above all a mask: ``decoder(x, mask)`` is a mistake easily made.
+
+    Raises:
+      TypeError: saying how masks are given.
+    """
+    if memory is None:
+        return
+    check_real("memory", memory)
+    if memory.ndim != 3 or not jnp.issubdtype(memory.dtype, jnp.floating):
+        raise TypeError(
+            f"memory is {memory.dtype} of shape {memory.shape}; it must be an encoder's output, "
+            "floating point [B, S, D]; give masks by name, as decoder(x, memory, mask=mask), or "
+            "decoder(x, mask=mask) without cross-attention"
+        )
 
 
 def _given(
@@ -145,7 +166,17 @@ def _given(
     deterministic,
     keep=False,
     weights=False,
-) -> Given:
+) -> tuple[jax.Array, Given]:
+    """Return ``x`` with padding at zero, and what layers are given beside it."""
+    check_memory(memory)
+    names = ("mask", "memory_mask", "attention_mask")
+    masks = zip(names, (mask, memory_mask, attention_mask), strict=True)
+    mask, memory_mask, attention_mask = (as_mask(name, given) for name, given in masks)
+    check_sequence(x, mask, attention_mask, condition)
+    check_axes(x=(x, "B T D"), memory=(memory, "B S W"), memory_mask=(memory_mask, "B? S?"))
+    if memory is not None and memory.shape[-1] != x.shape[-1]:
+        deprecated(f"memory has shape {memory.shape} and x {x.shape}; project it to x's width")
+    x = zero_padding(x, mask)
     causal = causal_mask(x.shape[1])
     if attention_mask is not None:
         causal = jnp.logical_and(causal, attention_mask)
@@ -157,4 +188,4 @@ def _given(
         condition = masked_row_mean(memory, memory_mask, condition)
         across = join_masks(memory_mask)
     context = {"mask": mask, "condition": condition, "deterministic": deterministic}
-    return Given(context, own, memory, across, keep, keep and weights)
+    return x, Given(context, own, memory, across, keep, keep and weights)

@@ -1,5 +1,6 @@
 """The Transformer encoder: one compiled layer body, scanned over any depth."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -8,6 +9,14 @@ import jax
 
 from resnorm_jax.modules.layer import Given, TransformerLayer
 from resnorm_jax.modules.stack import TransformerStack
+from resnorm_jax.ops.arguments import (
+    as_mask,
+    check_axes,
+    check_fits,
+    check_integers,
+    check_lengths,
+    check_real,
+)
 from resnorm_jax.ops.masks import attention_mask as join_masks
 from resnorm_jax.ops.masks import masked_row_mean, valid_positions, zero_padding
 from resnorm_jax.schemes.place import Place
@@ -144,6 +153,10 @@ class TransformerEncoder(TransformerStack, kw_only=True):
           ``[B, L, D]``; with ``return_intermediates`` the pair of that and a dictionary of
           ``[N, B, L, D]`` arrays: ``stream_in`` and, for attention and feed_forward, ``branch_in``,
           ``branch_out`` and ``stream`` (after the addition).
+
+        Raises:
+          TypeError: if ``x`` is complex, or a mask one of numbers.
+          ValueError: naming the argument whose shape does not fit.
         """
         x, given = _given(x, mask, lengths, attention_mask, condition, deterministic)
         given = replace(
@@ -164,6 +177,10 @@ def _given(
     deterministic: bool,
 ) -> tuple[jax.Array, Given]:
     """Return ``x`` with padding at zero, and what layers are given beside it."""
+    mask = as_mask("mask", mask)
+    attention_mask = as_mask("attention_mask", attention_mask)
+    check_sequence(x, mask, attention_mask, condition)
+    check_lengths(lengths, x=(x, "B L D"))
     valid = valid_positions(mask, lengths, x.shape[1])
     x = zero_padding(x, valid)
     context = {
@@ -175,12 +192,34 @@ def _given(
     return x, Given(context, join_masks(mask, attention_mask), lengths=lengths)
 
 
+def check_sequence(x: Any, mask: Any, attention_mask: Any, condition: Any) -> None:
+    """Check what a stack of layers is given; masks are boolean already.
+
+    Raises:
+      TypeError: if ``x`` or the condition is complex.
+      ValueError: naming the argument whose shape does not fit.
+    """
+    check_real("x", x)
+    check_real("condition", condition)
+    check_axes(x=(x, "B L D"), mask=(mask, "B? L?"), condition=(condition, "B? C"))
+    if attention_mask is not None and attention_mask.ndim < 5:  # the rank is checked with the join
+        rows, length, _ = x.shape
+        inner = attention_mask if attention_mask.ndim < 4 else attention_mask[:, 0]
+        form = "[L, L], [B, L, L] or [B, H, L, L], of which the last axes are"
+        check_fits("attention_mask", inner, (rows, length, length)[-inner.ndim :], form)
+
+
 def layer_parameters(params: Any, layer: int) -> Any:
     """Return the parameters of a layer, counted from 1, from those of an encoder or a decoder.
 
     Raises:
       IndexError: if there is no such layer.
+      TypeError: if ``params`` is no dictionary, or ``layer`` no integer.
     """
+    if not isinstance(params, Mapping):
+        raise TypeError(f"params is a {type(params).__name__}; give the parameters by name")
+    check_integers("layer", layer, "counted from 1")
+    check_axes(layer=(layer, ""))
     number = layer - 1
     stacks = [params["layers"]] if "layers" in params else [
         params[f"layers_{n}"] for n in range(len(params)) if f"layers_{n}" in params

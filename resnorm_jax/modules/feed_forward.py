@@ -8,6 +8,7 @@ import jax
 from resnorm_jax.modules.fields import Context, NumericFields, apply_norm
 from resnorm_jax.modules.initializers import Initializers, branch_initializers
 from resnorm_jax.ops.activations import ACTIVATIONS, Activation
+from resnorm_jax.ops.arguments import check_axes, check_real
 from resnorm_jax.ops.projection import rows_dot_general
 from resnorm_jax.planning import FeedForwardPlan
 
@@ -41,6 +42,8 @@ class FeedForward(NumericFields):
         self, x: jax.Array, *, context: Context | None = None, deterministic: bool = True
     ) -> jax.Array:
         """Map ``x [..., D]`` to the same shape; ``context`` is what the norm inside may ask for."""
+        check_real("x", x)
+        check_axes(x=(x, "... D"))
         inits = self.kernel_inits or branch_initializers(self.plan.distribution, self.plan.roles)
         dense = partial(
             nn.Dense,

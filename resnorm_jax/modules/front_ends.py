@@ -6,6 +6,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from resnorm_jax.ops.arguments import check_axes, check_integers, check_real, deprecated
+
 
 class TokenEmbedding(nn.Module):
     """Look tokens up: ``[B, L]`` integers to ``[B, L, D]``.
@@ -26,7 +28,9 @@ class TokenEmbedding(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Embed ``x [B, L]``."""
+        """Embed ``x [B, L]``; TypeError for what is not integers."""
+        check_integers("x", x, "ids of tokens")
+        check_axes(x=(x, "... L"))
         return nn.Embed(
             self.vocabulary, self.width, dtype=self.dtype, param_dtype=self.param_dtype,
             embedding_init=nn.initializers.normal(self.gain), name="embed",
@@ -61,7 +65,11 @@ class FeatureEmbedding(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Embed ``x [B, L, C]``."""
+        """Embed ``x [B, L, C]``; TypeError for complex numbers, ValueError for another rank."""
+        check_real("x", x)
+        check_axes(x=(x, "... L C" if self.kernel == 1 else "B L C"))
+        if x.ndim != 3:
+            deprecated(f"x has shape {x.shape}; it must be [B, L, C], of one channel [B, L, 1]")
         if self.kernel < self.stride:
             raise ValueError(
                 f"kernel={self.kernel} is under stride={self.stride}: positions would be skipped"
@@ -98,7 +106,9 @@ class PatchEmbedding(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Embed ``x [B, H, W, C]``."""
+        """Embed ``x [B, H, W, C]``; TypeError for complex numbers, ValueError for another rank."""
+        check_real("x", x)
+        check_axes(x=(x, "B H W C"))
         _, height, wide, _ = x.shape
         if height % self.patch or wide % self.patch:
             raise ValueError(f"patch={self.patch} does not divide an image of {height} x {wide}")

@@ -6,6 +6,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 
+from resnorm_jax.errors import check_choice
 from resnorm_jax.modules.attention import MultiHeadAttention
 from resnorm_jax.modules.feed_forward import FeedForward
 from resnorm_jax.modules.fields import PLAIN, Context, NormFields, Numerics, apply_norm
@@ -14,7 +15,7 @@ from resnorm_jax.modules.initializers import branch_initializers
 from resnorm_jax.modules.residual_block import Named, PlannedBlock
 from resnorm_jax.modules.streams import open_stream, own_parameters
 from resnorm_jax.ops.activations import ACTIVATIONS, Activation
-from resnorm_jax.ops.attention import Implementation
+from resnorm_jax.ops.attention import IMPLEMENTATIONS, Implementation
 from resnorm_jax.planning import (
     AttentionPlan,
     FeedForwardPlan,
@@ -244,6 +245,8 @@ class LayerFields(NormFields, kw_only=True):
 
     def options(self, heads: int, mlp_width: int) -> LayerOptions:
         """Return what all layers share, with names resolved."""
+        if self.attention is not None:
+            check_choice("attention", self.attention, IMPLEMENTATIONS)
         return LayerOptions(
             heads=heads,
             mlp_width=mlp_width,

@@ -12,6 +12,7 @@ import jax
 from resnorm_jax.modules.fields import Context, NormFields, Numerics, apply_norm, make_norm
 from resnorm_jax.modules.hooks import BRANCH_OUT, hooked
 from resnorm_jax.modules.streams import open_stream, own_norms, own_parameters
+from resnorm_jax.ops.arguments import as_mask, check_axes, check_real
 from resnorm_jax.ops.residual import drop_path, scaled
 from resnorm_jax.planning import SublayerNumbers, SublayerPlan
 from resnorm_jax.planning.resolve import plan_block, sublayer_numbers
@@ -143,26 +144,58 @@ class ResidualBlock(NormFields):
         deterministic: bool = True,
         **kwargs,
     ) -> jax.Array:
-        """Run the block on ``x``; further arguments go to the branch.
+        """Run the block on ``x [..., D]``; further arguments go to the branch.
 
-        ``context`` holds ``mask [B, L]`` and ``condition [B, C]`` for norms and streams that ask.
+        A branch is told ``deterministic`` and ``context`` where its call names them; one that takes any
+        keyword argument is told ``deterministic``.
+
+        Args:
+          x: what the branch reads and adds to.
+          *args: go to the branch.
+          context: ``mask [B, L]`` and ``condition [B, C]`` for norms and streams that ask.
+          deterministic: True turns dropout off.
+          **kwargs: go to the branch.
+
+        Raises:
+          TypeError: if ``x`` is complex, or the mask one of numbers.
+          ValueError: if the branch changes the shape.
         """
+        check_real("x", x)
+        check_axes(x=(x, "... D"))
         told = {**(context or {}), "deterministic": deterministic}
+        if told.get("mask") is not None:
+            told["mask"] = as_mask("context['mask']", told["mask"])
         place = self.place
         row = ARRANGEMENTS.get(self.arrangement).in_layer(place)
         plan = plan_block(row, place, self.slot_norms, self.norm_epsilon)
         numbers = sublayer_numbers(row, place)
         site = site_of(plan, place, numbers, x.shape[-1], told)
         carry, site = open_stream(self, plan.stream, x, site, self.numerics, "layer", "stack")
-        known = inspect.signature(type(self.branch).__call__).parameters
         offers = {"deterministic": deterministic, "context": told}
-        kwargs |= {name: value for name, value in offers.items() if name in known}
+        kwargs |= {name: value for name, value in offers.items() if takes(self.branch, name)}
 
         def call(h: jax.Array) -> Any:
             return self.branch(h, *args, **kwargs)
 
         carry, _ = run_block(self, plan, carry, call, numbers=numbers, site=site, context=told)
         return plan.stream.view(carry)
+
+
+def takes(branch: Any, name: str) -> bool:
+    """Return whether a branch is to be told something by keyword.
+
+    One that takes any keyword argument is told ``deterministic``; `flax.linen.Sequential`, which hands
+    these on to its first layer, is told what that layer is.
+    """
+    if isinstance(branch, nn.Sequential):
+        return bool(branch.layers) and takes(branch.layers[0], name)
+    call = type(branch).__call__ if isinstance(branch, nn.Module) else branch
+    try:
+        parameters = inspect.signature(call).parameters
+    except ValueError:  # of a function that is not written in Python
+        return False
+    any_keyword = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    return name in parameters or (any_keyword and name == "deterministic")
 
 
 def site_of(

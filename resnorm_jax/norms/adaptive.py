@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from resnorm_jax.norms.layer import Dtype, Initializer
+from resnorm_jax.ops.arguments import check_axes, check_real
 from resnorm_jax.ops.norms import (
     adaptive_layer_norm,
     adaptive_rms_norm,
@@ -34,6 +35,8 @@ class _Adaptive(nn.Module):
         """Project the condition to ``[B, parts D]``; the last D features are the scale."""
         if condition is None:
             raise ValueError(f"{type(self).__name__} needs a condition [B, C], and was given none")
+        check_real("condition", condition)
+        check_axes(x=(wide, "B ... D"), condition=(condition, "B? C"))
         width = wide.shape[-1]
 
         def bias_init(key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
@@ -128,7 +131,7 @@ class ZeroModulation(nn.Module):
     @nn.compact
     def __call__(self, condition: jax.Array) -> dict[str, jax.Array]:
         """Map ``[B, C]`` to the parts by name, ``[B, D]`` each: see `split_modulation`."""
-        condition = floating(condition)
+        condition = floating(condition, "condition")
         projected = nn.Dense(
             len(MODULATIONS) * self.width,
             kernel_init=nn.initializers.zeros,

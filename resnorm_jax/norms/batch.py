@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from resnorm_jax.norms.layer import Dtype, Initializer, _Norm
+from resnorm_jax.ops.arguments import as_mask
 from resnorm_jax.ops.norms.batch import batch_norm, batch_statistics, norm_by_statistics
 from resnorm_jax.ops.norms.group import group_norm
 from resnorm_jax.ops.statistics import normalized_axes
@@ -156,7 +157,8 @@ class BatchNorm(_Norm):
         features = normalized_axes(_axes(self.axis), x.ndim)
         axes = tuple(a for a in range(x.ndim) if a not in features)
         shape = tuple(x.shape[a] for a in features)
-        mean = self.variable("batch_stats", "mean", jnp.zeros, shape, jnp.float32)
+        kind = jnp.complex64 if jnp.iscomplexobj(x) else jnp.float32
+        mean = self.variable("batch_stats", "mean", jnp.zeros, shape, kind)
         variance = self.variable("batch_stats", "var", jnp.ones, shape, jnp.float32)
         scale = self._place("scale", self.scale_init, x) if self.use_scale else None
         bias = self._place("bias", self.bias_init, x) if self.use_bias else None
@@ -187,12 +189,17 @@ class SequenceBatchNorm(BatchNorm):
         self, x: jax.Array, *, mask: jax.Array | None = None, deterministic: bool = True
     ) -> jax.Array:
         """Normalize ``x [..., D]``; ``mask [...]`` is True where a position is valid."""
+        mask = as_mask("mask", mask)
         return super().__call__(x, deterministic, mask=None if mask is None else mask[..., None])
 
 
 def moved(old: jax.Array, new: jax.Array, momentum: float, seen: jax.Array) -> jax.Array:
-    """Return ``momentum old + (1 - momentum) new``, in ``old``'s dtype; ``old`` where none is seen."""
+    """Return ``momentum old + (1 - momentum) new``, in ``old``'s dtype; ``old`` where none is seen.
+
+    A real ``old`` becomes complex where ``new`` is.
+    """
     new = jax.lax.stop_gradient(new)
+    old = old.astype(new.dtype) if jnp.iscomplexobj(new) and not jnp.iscomplexobj(old) else old
     return jnp.where(seen, momentum * old + (1 - momentum) * new, old).astype(old.dtype)
 
 

@@ -7,6 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from resnorm_jax.ops.arguments import check_axes, check_kept, check_numbers
 from resnorm_jax.ops.norms import layer_norm, rms_norm
 from resnorm_jax.ops.statistics import normalized_axes, statistics_dtype
 
@@ -25,8 +26,11 @@ class _Norm(nn.Module):
 
     def _input(self, x: jax.Array) -> jax.Array:
         """Return ``x`` in a dtype in which nothing of the result is lost before its own cast."""
+        check_input(x)
         x = jnp.asarray(x)
-        if self.dtype is None and jnp.issubdtype(x.dtype, jnp.floating):
+        if jnp.iscomplexobj(x) and self.dtype is not None:
+            check_kept("x", x, "dtype", self.dtype)
+        if self.dtype is None and jnp.issubdtype(x.dtype, jnp.inexact):
             return x
         return x.astype(statistics_dtype(x))
 
@@ -93,6 +97,7 @@ class LayerNorm(_Norm):
     @nn.compact
     def __call__(self, x: jax.Array, *, mask: jax.Array | None = None) -> jax.Array:
         """Normalize ``x``; ``mask`` (broadcastable to ``x``) is True where an element counts."""
+        check_input(x)
         x = jnp.asarray(x)
         scale = self._place("scale", self.scale_init, x) if self.use_scale else None
         bias = self._place("bias", self.bias_init, x) if self.use_bias else None
@@ -130,9 +135,16 @@ class RMSNorm(_Norm):
     @nn.compact
     def __call__(self, x: jax.Array, *, mask: jax.Array | None = None) -> jax.Array:
         """Normalize ``x``; ``mask`` (broadcastable to ``x``) is True where an element counts."""
+        check_input(x)
         x = jnp.asarray(x)
         scale = self._place("scale", self.scale_init, x) if self.use_scale else None
         return rms_norm(x, scale, **self._options(mask))
+
+
+def check_input(x: Any) -> None:
+    """Check that ``x`` is ``[..., D]`` and of numbers."""
+    check_numbers("x", x)
+    check_axes(x=(x, "... D"))
 
 
 def _tuple(axes: int | Sequence[int]) -> int | tuple[int, ...]:

@@ -6,9 +6,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from resnorm_jax.errors import ChoiceError
 from resnorm_jax.norms.layer import Dtype
 from resnorm_jax.norms.rows import NORMS
 from resnorm_jax.norms.table import NormSpec
+from resnorm_jax.ops.arguments import as_mask, check_axes, check_numbers, check_real
 
 
 class Norm(nn.Module):
@@ -47,6 +49,8 @@ class Norm(nn.Module):
 
     def setup(self) -> None:
         """Make the row's module, and lie where it would."""
+        if self.epsilon is not None and self.spec.epsilon is None:
+            raise ChoiceError(f"epsilon: norm {self.spec.name!r} has no epsilon; leave it out")
         self.made = self.spec.build(
             name=None,
             epsilon=self.epsilon,
@@ -79,7 +83,10 @@ class Norm(nn.Module):
         Raises:
           ValueError: a condition is given to a norm that reads none, or the reverse.
         """
-        spec = self.spec
+        spec, mask = self.spec, as_mask("mask", mask)
+        check_numbers("x", x)
+        check_real("condition", condition)
+        check_axes(x=(x, "... D"))
         if condition is not None and "condition" not in spec.context:
             raise ValueError(f"norm {spec.name!r} reads no condition; give it to an adaptive norm")
         told: dict[str, Any] = {

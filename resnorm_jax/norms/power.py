@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from resnorm_jax.norms.layer import Dtype, Initializer, _Norm
+from resnorm_jax.ops.arguments import as_mask, check_fits, check_real
 from resnorm_jax.ops.norms.batch import norm_by_statistics
 from resnorm_jax.ops.norms.core import affine, rms_norm
 from resnorm_jax.ops.norms.power import power_scale
@@ -71,14 +72,16 @@ class PowerNorm(_Norm):
         self, x: jax.Array, *, mask: jax.Array | None = None, deterministic: bool = True
     ) -> jax.Array:
         """Normalize ``x [..., D]``; ``mask [...]`` is True where a position is valid."""
-        x = self._input(x)
+        check_real("x", x)
+        mask, x = as_mask("mask", mask), self._input(x)
+        check_fits("mask", mask, x.shape[:-1], "x without its last axis")
         width = x.shape[-1]
         square = self.variable("batch_stats", "square", jnp.ones, (width,), jnp.float32)
         count = self.variable("batch_stats", "count", jnp.zeros, (), jnp.int32)
         nu = self.variable(OVERWRITE, "nu", jnp.zeros, (width,), jnp.float32)
         scale = self._place("scale", self.scale_init, x)
         bias = self._place("bias", self.bias_init, x)
-        valid = None if mask is None else jnp.asarray(mask, bool)[..., None]
+        valid = None if mask is None else mask[..., None]
         dtype, wide = self.dtype or x.dtype, x.astype(statistics_dtype(x))
         # Row by row, so that no row without a valid element comes near a root of zero.
         row_mask = None if valid is None else jnp.broadcast_to(valid, x.shape)

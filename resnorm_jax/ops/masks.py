@@ -3,6 +3,9 @@
 import jax
 import jax.numpy as jnp
 
+from resnorm_jax.errors import ShapeError
+from resnorm_jax.ops.arguments import as_mask, check_axes
+
 
 def zero_padding(x: jax.Array, mask: jax.Array | None) -> jax.Array:
     """Return ``x`` with padded positions set to zero, so that what stood there, NaN too, is gone.
@@ -13,7 +16,11 @@ def zero_padding(x: jax.Array, mask: jax.Array | None) -> jax.Array:
 
     Returns:
       Array of ``x``'s shape and dtype; no gradient flows to padded positions.
+
+    Raises:
+      TypeError: if the mask is one of numbers.
     """
+    mask = as_mask("mask", mask)
     if mask is None:
         return x
     return jnp.where(mask.reshape(mask.shape + (1,) * (x.ndim - mask.ndim)), x, 0)
@@ -32,11 +39,17 @@ def attention_mask(
       Boolean mask that broadcasts to ``[B, H, T, S]``, or None when both are None.
 
     Raises:
+      TypeError: if a mask is one of numbers.
       ValueError: if ``mask`` has another rank.
     """
+    padding_mask, mask = as_mask("mask", padding_mask), as_mask("attention_mask", mask)
+    check_axes(mask=(padding_mask, "B S"))
     if mask is not None:
         if mask.ndim not in (2, 3, 4):
-            raise ValueError(f"attention mask has {mask.ndim} dimensions: must be 2, 3 or 4")
+            raise ShapeError(
+                f"attention_mask has {mask.ndim} dimensions, shape {mask.shape}: must be 2, 3 or 4: "
+                "[T, S], [B, T, S] or [B, H, T, S]"
+            )
         mask = {2: mask[None, None], 3: mask[:, None]}[mask.ndim] if mask.ndim < 4 else mask
     if padding_mask is None:
         return mask
@@ -57,9 +70,10 @@ def valid_positions(
     >>> valid_positions(None, jnp.array([1, 3]), 3).tolist()
     [[True, False, False], [True, True, True]]
     """
+    mask = as_mask("mask", mask)
     if lengths is None:
         return mask
-    first = jnp.arange(count) < lengths[:, None]
+    first = jnp.arange(count) < jnp.asarray(lengths)[:, None]
     return first if mask is None else jnp.logical_and(mask, first)
 
 
@@ -71,12 +85,28 @@ def join_lengths(mask: jax.Array | None, lengths: jax.Array | None, keys: int) -
       lengths: ``[B]`` integers, or None.
       keys: ``S``.
     """
+    mask = as_mask("mask", mask)
     if lengths is None:
         return mask
     first = valid_positions(None, lengths, keys)
     assert first is not None
     first = first[:, None, None, :]
     return first if mask is None else jnp.logical_and(mask, first)
+
+
+def attending(mask: jax.Array | None) -> jax.Array | None:
+    """Return which queries may look at any key: ``[B or 1, T or 1, H or 1, 1]``, or None for all.
+
+    Args:
+      mask: broadcastable to ``[B, H, T, S]``, or None.
+
+    >>> attending(jnp.array([[[[True, False], [False, False]]]])).ravel().tolist()
+    [True, False]
+    """
+    if mask is None:
+        return None
+    mask = mask.reshape((1,) * (4 - mask.ndim) + mask.shape)
+    return jnp.swapaxes(mask.any(-1, keepdims=True), 1, 2)
 
 
 def masked_row_mean(

@@ -3,6 +3,9 @@
 import jax
 import jax.numpy as jnp
 
+from resnorm_jax.errors import DtypeError
+from resnorm_jax.ops.arguments import check_alike, check_axes, check_fits, check_kept
+
 
 def residual(
     x: jax.Array,
@@ -25,7 +28,9 @@ def residual(
       Array of ``x``'s shape and dtype.
 
     Raises:
-      ValueError: if the shapes differ (an accidental broadcast would be silent).
+      ValueError: if the shapes differ (an accidental broadcast would be silent), or a scale does not
+        broadcast to ``x``.
+      TypeError: if ``x`` has no room for an imaginary part or for fractions of the others.
 
     Source: He et al. 2015 (arXiv 1512.03385), eq. 1.
 
@@ -34,6 +39,9 @@ def residual(
     [1.5, 1.0]
     """
     check_shapes(x, branch)
+    for name, scale in (("skip_scale", skip_scale), ("branch_scale", branch_scale)):
+        _check_scale(name, scale, x)
+    check_kept("branch", branch, "x", x.dtype)
     return scaled(x, skip_scale) + scaled(branch, branch_scale).astype(x.dtype)
 
 
@@ -46,7 +54,7 @@ def drop_path(branch: jax.Array, rate: float | jax.Array, key: jax.Array | None)
     the first axis, so that the expectation is ``branch``.
 
     Args:
-      branch: ``[B, ...]``.
+      branch: ``[B, ...]``, floating point.
       rate: drop probability in [0, 1). A Python 0 does nothing and needs no key.
       key: random key. Fold in the device index under pmap, or all devices drop alike.
 
@@ -54,6 +62,7 @@ def drop_path(branch: jax.Array, rate: float | jax.Array, key: jax.Array | None)
       Array of ``branch``'s shape and dtype.
 
     Raises:
+      TypeError: if ``branch`` holds integers, which the scaling would round.
       ValueError: if a Python ``rate`` lies outside [0, 1), or the key is missing.
 
     Source: Huang et al. 2016 (arXiv 1603.09382), eq. 2 and 5, scaled while training rather than at
@@ -70,6 +79,9 @@ def drop_path(branch: jax.Array, rate: float | jax.Array, key: jax.Array | None)
             return branch
     if key is None:
         raise ValueError("drop_path needs a random key when its rate is not 0")
+    check_axes(branch=(branch, "B ..."))
+    check_kept("rate", 0.5, "branch", branch.dtype)
+    _check_key(key)
     keep = 1 - jnp.asarray(rate, jnp.float32)
     shape = branch.shape[:1] + (1,) * (branch.ndim - 1)
     kept = jax.random.bernoulli(key, keep, shape)
@@ -77,11 +89,20 @@ def drop_path(branch: jax.Array, rate: float | jax.Array, key: jax.Array | None)
 
 
 def check_shapes(x: jax.Array, branch: jax.Array) -> None:
-    """Raise ValueError if a stream and its branch have different shapes."""
-    if x.shape != branch.shape:
-        raise ValueError(
-            f"the stream has shape {x.shape}, its branch {branch.shape}: must be equal"
-        )
+    """Raise ShapeError, a ValueError, if a stream and its branch have different shapes."""
+    check_alike("branch", branch, "x", x)
+
+
+def _check_scale(name: str, scale: float | jax.Array, x: jax.Array) -> None:
+    if not (isinstance(scale, int | float) and scale == 1):
+        check_fits(name, scale, x.shape, "x")
+        check_kept(name, scale, "x", x.dtype)
+
+
+def _check_key(key: jax.Array) -> None:
+    typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
+    if key.shape != () if typed else (key.dtype != jnp.uint32 or key.ndim != 1):
+        raise DtypeError(f"key is {key.dtype}{list(key.shape)}; give one key: jax.random.key(0)")
 
 
 def scaled(x: jax.Array, scale: float | jax.Array) -> jax.Array:

@@ -23,7 +23,9 @@ Axes = tuple[int, ...]
 
 
 def statistics_dtype(x: jax.Array) -> jnp.dtype:
-    """Return the dtype statistics of ``x`` are taken in: float32, or wider if ``x`` is."""
+    """Return the dtype statistics of ``x`` are taken in: float32, or wider or complex if ``x`` is."""
+    if jnp.issubdtype(x.dtype, jnp.complexfloating):
+        return x.dtype
     # Not promote_types, which refuses mixed dtypes under jax_numpy_dtype_promotion="strict".
     wider = jnp.issubdtype(x.dtype, jnp.floating) and jnp.finfo(x.dtype).bits > 32
     return x.dtype if wider else jnp.dtype(jnp.float32)

@@ -19,7 +19,7 @@ def check_remat(remat: str, every: int) -> None:
     if remat not in REMAT:
         raise ChoiceError(f"remat: unknown value {remat!r}; {nearest(remat, REMAT)}")
     if every > 1 and remat == "none":
-        raise ChoiceError("remat_every: not read without remat; set model.remat=full")
+        raise ChoiceError("remat_every: not read without remat; give remat='full'")
 
 
 def check_blocks(count: int, every: int) -> None:

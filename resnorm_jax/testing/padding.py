@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from resnorm_jax.ops.arguments import as_mask, check_fits
 from resnorm_jax.testing.comparison import assert_close
 
 Named = dict[str, jax.Array]
@@ -44,7 +45,9 @@ def assert_padding_safe(
     >>> assert_padding_safe(lambda x, mask: layer_norm(x, mask=mask), x, mask)
     """
     x = jnp.asarray(x)
-    mask = jnp.broadcast_to(jnp.asarray(mask, bool), x.shape)
+    mask = as_mask("mask", mask)
+    check_fits("mask", mask, x.shape, "x", "a mask of positions is mask[..., None]")
+    mask = jnp.broadcast_to(mask, x.shape)
     if bool(mask.all()):
         raise AssertionError("mask is True everywhere: there is no padding to check")
     expected = _observe(fn, jnp.where(mask, x, 0), mask, parameters)

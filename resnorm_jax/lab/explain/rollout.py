@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from resnorm_jax.errors import check_choice
+from resnorm_jax.ops.arguments import as_mask
 
 SOURCE = "Abnar and Zuidema 2020 (arXiv 2005.00928)"
 
@@ -31,7 +32,7 @@ def roll_out(weights: Sequence[Any], mask: Any = None) -> np.ndarray:
     whatever the model's own scales; what norms, values and feed-forward networks do is left out.
     """
     length = np.shape(weights[0])[-1] if len(weights) else len(mask)
-    valid = np.ones(length, bool) if mask is None else np.asarray(mask, bool)
+    valid = np.ones(length, bool) if mask is None else np.asarray(as_mask("mask", mask))
     pairs = np.outer(valid, valid)
     rolled = np.diag(valid.astype(np.float64))
     for layer in weights:
@@ -110,5 +111,5 @@ def pooled_weights(pooling: str, h: Any, mask: Any = None) -> np.ndarray:
     """
     check_choice("pooling", pooling, POOLED)
     wide = np.asarray(h, np.float64)
-    valid = np.ones(len(wide), bool) if mask is None else np.asarray(mask, bool)
+    valid = np.ones(len(wide), bool) if mask is None else np.asarray(as_mask("mask", mask))
     return POOLED[pooling][0](wide, valid)

@@ -38,6 +38,8 @@ def attend_in_chunks(
 ) -> jax.Array:
     """Return `resnorm_jax.masked_attention`'s values, for some rows, heads and queries at a time.
 
+    A query that may look at nothing gets the mean of all values.
+
     Args:
       query: ``[B, T, H, Dh]``.
       key: ``[B, S, H, Dh]``.
@@ -126,10 +128,9 @@ def _attend(q: Any, k: Any, v: Any, mask: Any, rate: float, key: jax.Array | Non
     wide = jnp.promote_types(q.dtype, jnp.float32)
     scaled, bias = q.astype(wide) * q.shape[-1] ** -0.5, None
     if mask is not None:
-        # So low a number, where a query may not look, that it swallows the score. It is finite, and a
-        # query that may look at nothing is 0: its scores are equal, and have no gradient.
+        # So low a number, where a query may not look, that it swallows the score. It is finite: so is
+        # the mean that a query gets which may look at nothing, and which the caller drops.
         bias = jnp.where(mask, 0, 0.7 * jnp.finfo(wide).min).astype(wide)
-        scaled = jnp.where(mask.any(-1, keepdims=True), scaled, 0)
     scores = jnp.einsum("bhtk,bhsk->bhts", scaled, k, preferred_element_type=wide)
     scores = scores if bias is None else scores + bias
     peak = lax.stop_gradient(scores.max(-1, keepdims=True))

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from resnorm_jax.errors import nearest
+from resnorm_jax.ops.arguments import as_mask, check_axes, check_fits, check_lengths, check_real
 from resnorm_jax.ops.attention.choice import (
     IMPLEMENTATIONS,
     Implementation,
@@ -14,7 +15,7 @@ from resnorm_jax.ops.attention.choice import (
     why_not_cudnn,
 )
 from resnorm_jax.ops.attention.chunks import attend_in_chunks
-from resnorm_jax.ops.masks import join_lengths
+from resnorm_jax.ops.masks import attending, join_lengths
 
 
 def masked_attention(
@@ -38,7 +39,7 @@ def masked_attention(
       key: ``[B, S, H, Dh]``.
       value: ``[B, S, H, Dh]``.
       mask: boolean, broadcastable to ``[B, H, T, S]``; True where a query may look at a key. A query
-        that may look at nothing gets the mean of all values, which is finite.
+        that may look at nothing gets 0, and has no gradient.
       lengths: ``[B]`` integers: queries of row b may look at its first ``lengths[b]`` keys only. With a
         mask both hold. Padding on the right is better given as lengths than as a mask: NVIDIA's
         kernel is chosen only then.
@@ -55,13 +56,17 @@ def masked_attention(
       ``[B, T, H, Dh]`` in the dtype of ``query``.
 
     Raises:
-      ValueError: for an implementation that there is not, and for cuDNN's where it cannot be.
+      TypeError: if an array is complex, or the mask one of numbers.
+      ValueError: for arrays whose shapes do not fit, for an implementation that there is not, and for
+        cuDNN's where it cannot be.
 
     Source: Vaswani et al. 2017 (arXiv 1706.03762), eq. 1.
     """
     if implementation not in (None, *IMPLEMENTATIONS):
         hint = nearest(str(implementation), IMPLEMENTATIONS)
         raise ValueError(f"implementation {implementation!r}: unknown; {hint}")
+    mask = as_mask("mask", mask)
+    _check(query, key, value, mask, lengths)
     rate = dropout_rate if dropout_key is not None else 0.0
     chosen = implementation or choose_attention(query.shape[1], key.shape[1])
     if implementation == "cudnn" or (implementation is None and lengths is not None):
@@ -72,14 +77,31 @@ def masked_attention(
             raise ValueError(f"implementation 'cudnn': {reason}")
     mask = join_lengths(mask, lengths, key.shape[1])
     if chosen == "chunked":
-        return attend_in_chunks(query, key, value, mask, rate, dropout_key)
-    if rate > 0:
+        out = attend_in_chunks(query, key, value, mask, rate, dropout_key)
+    elif rate > 0:
         # jax.nn.dot_product_attention has no dropout; flax's has.
-        return nn.dot_product_attention(
+        out = nn.dot_product_attention(
             query, key, value, mask=mask, dropout_rng=dropout_key, dropout_rate=rate,
             broadcast_dropout=False, force_fp32_for_softmax=True,
         ).astype(query.dtype)  # fmt: skip
-    return jax.nn.dot_product_attention(query, key, value, mask=mask, implementation="xla")
+    else:
+        out = jax.nn.dot_product_attention(query, key, value, mask=mask, implementation="xla")
+    return _silent(out, attending(mask))
+
+
+def _check(query: Any, key: Any, value: Any, mask: Any, lengths: Any) -> None:
+    for name, array in (("query", query), ("key", key), ("value", value)):
+        check_real(name, array)
+    # Fewer heads of keys than of queries are XLA's own affair.
+    check_axes(query=(query, "B T H K"), key=(key, "B S G K"), value=(value, "B S G V"))
+    scores = (*query.shape[:3:2], query.shape[1], key.shape[1])
+    check_fits("mask", mask, scores, "[B, H, T, S]", "a padding mask [B, S] is mask[:, None, None]")
+    check_lengths(lengths, query=(query, "B T H K"))
+
+
+def _silent(out: jax.Array, heard: jax.Array | None) -> jax.Array:
+    """Give 0 to queries that may look at nothing: others give them a mean, of padding among others."""
+    return out if heard is None else jnp.where(heard, out, 0)
 
 
 def _by_cudnn(
@@ -88,17 +110,16 @@ def _by_cudnn(
     """NVIDIA's flash attention. All queries ask, those of padding too, as under a mask."""
     kept: dict[str, Any] = {}
     if lengths is not None:
+        # The kernel defines nothing for a row without keys: it sees all keys, and gets 0 afterwards.
         some, every = lengths > 0, key.shape[1]
-        # The kernel defines nothing for a row without keys. Here its queries are 0 and see all keys:
-        # equal scores, the mean of all values, as under a mask.
-        query = jnp.where(some[:, None, None, None], query, 0)
         kept = {
             "query_seq_lengths": jnp.full(lengths.shape, query.shape[1], jnp.int32),
             "key_value_seq_lengths": jnp.where(
                 some, jnp.minimum(lengths, every), every
             ).astype(jnp.int32),
         }  # fmt: skip
-    return jax.nn.dot_product_attention(query, key, value, implementation="cudnn", **kept)
+    out = jax.nn.dot_product_attention(query, key, value, implementation="cudnn", **kept)
+    return _silent(out, None if lengths is None else (lengths > 0)[:, None, None, None])
 
 
 def attention_weights(query: jax.Array, key: jax.Array, mask: jax.Array | None = None) -> jax.Array:
@@ -110,11 +131,14 @@ def attention_weights(query: jax.Array, key: jax.Array, mask: jax.Array | None =
       mask: as there.
 
     Returns:
-      ``[B, H, T, S]`` in float32 at least; rows sum to 1.
+      ``[B, H, T, S]`` in float32 at least; rows sum to 1, or are 0 where a query may look at nothing.
     """
+    mask = as_mask("mask", mask)
+    _check(query, key, key, mask, None)
     wide = jnp.promote_types(query.dtype, jnp.float32)
     q, k = query.astype(wide), key.astype(wide)
     scores = jnp.einsum("bthk,bshk->bhts", q, k) * q.shape[-1] ** -0.5
     if mask is not None:
         scores = jnp.where(mask, scores, 0.7 * jnp.finfo(wide).min)  # finite: as masked_attention's
-    return jax.nn.softmax(scores, axis=-1)
+    weights = jax.nn.softmax(scores, axis=-1)
+    return weights if mask is None else jnp.where(mask.any(-1, keepdims=True), weights, 0)

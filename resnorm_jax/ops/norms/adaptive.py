@@ -3,6 +3,8 @@
 import jax
 import jax.numpy as jnp
 
+from resnorm_jax.errors import ShapeError
+from resnorm_jax.ops.arguments import check_axes, check_kept, check_real
 from resnorm_jax.ops.norms.core import floating, layer_norm, rms_norm
 from resnorm_jax.ops.statistics import statistics_dtype
 
@@ -36,8 +38,8 @@ def adaptive_layer_norm(
     """
     x = floating(x)
     normed = layer_norm(x, epsilon=epsilon, dtype=statistics_dtype(x))
-    factor = 1 + _by_sample(scale, normed, "scale")
-    return (normed * factor + _by_sample(shift, normed, "shift")).astype(x.dtype)
+    shift, scale = _by_sample(shift, normed, "shift"), _by_sample(scale, normed, "scale")
+    return (normed * (1 + scale) + shift).astype(x.dtype)
 
 
 def adaptive_rms_norm(x: jax.Array, scale: jax.Array, *, epsilon: float = 1e-6) -> jax.Array:
@@ -81,17 +83,16 @@ def split_modulation(modulation: jax.Array) -> dict[str, jax.Array]:
     >>> float(split_modulation(jnp.arange(6.0)[None])["gate_msa"][0, 0])
     2.0
     """
+    check_real("modulation", modulation)
+    check_axes(modulation=(modulation, "... W"))
     if modulation.shape[-1] % len(MODULATIONS):
-        raise ValueError(f"modulation has {modulation.shape[-1]} features: must be 6 times a width")
+        raise ShapeError(f"modulation has {modulation.shape[-1]} features: must be 6 times a width")
     return dict(zip(MODULATIONS, jnp.split(modulation, len(MODULATIONS), axis=-1), strict=True))
 
 
 def _by_sample(value: jax.Array, x: jax.Array, name: str) -> jax.Array:
     """Lay ``[B, D]`` along the first and last axes of ``x``, in ``x``'s dtype."""
-    if x.ndim < 2:
-        raise ValueError(f"x has shape {x.shape}; it must be [B, ..., D]")
+    check_axes(x=(x, "B ... D"), **{name: (value, "B? D")})
+    check_kept(name, value, "x", x.dtype)
     value = jnp.asarray(value, x.dtype)
-    wanted = (x.shape[0], x.shape[-1])
-    if value.ndim != 2 or value.shape[1] != wanted[1] or value.shape[0] not in (1, wanted[0]):
-        raise ValueError(f"{name} has shape {value.shape}; it must be {wanted}, one row a sample")
     return value.reshape((value.shape[0],) + (1,) * (x.ndim - 2) + (value.shape[1],))

@@ -5,18 +5,16 @@ Across devices sums travel and the ratio is taken once, so that devices with dif
 valid elements count rightly (the mean of the devices' means would be wrong).
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from resnorm_jax.ops.norms.core import affine, floating
-from resnorm_jax.ops.statistics import (
-    Axes,
-    masked_mean,
-    normalized_axes,
-    standardize,
-    statistics_dtype,
-)
+from resnorm_jax.ops.arguments import check_fits, check_kept
+from resnorm_jax.ops.norms.complex_numbers import squared, standardize
+from resnorm_jax.ops.norms.core import affine, check_norm, inexact
+from resnorm_jax.ops.statistics import Axes, masked_mean, normalized_axes, statistics_dtype
 
 
 def batch_statistics(
@@ -46,7 +44,7 @@ def batch_statistics(
     >>> print(mean, variance, seen)
     [2. 5.] [1. 0.] [ True  True]
     """
-    x, mask, axes = _prepare(x, mask, axis)
+    x, mask, axes, _ = _prepare(x, mask, axis)
 
     def mean(values):
         return masked_mean(values, mask, axes, axis_name, axis_index_groups)
@@ -54,7 +52,7 @@ def batch_statistics(
     first = mean(x)
     centred = x - first
     correction = mean(centred)  # the rounding error of the first mean, as in `standardize`
-    variance = jnp.maximum(mean(centred * centred) - correction * correction, 0)
+    variance = jnp.maximum(mean(squared(centred)) - squared(correction), 0)
     seen = _seen(mask, x, axes, axis_name, axis_index_groups)
     return jnp.squeeze(first + correction, axes), jnp.squeeze(variance, axes), seen
 
@@ -96,8 +94,7 @@ def batch_norm(
     [[-1.  0.]
      [ 1.  0.]]
     """
-    dtype = floating(x).dtype
-    x, mask, axes = _prepare(x, mask, axis)
+    x, mask, axes, dtype = _prepare(x, mask, axis, scale=scale, bias=bias)
     normed, _ = standardize(x, mask, axes, epsilon, True, axis_name, axis_index_groups)
     return _finish(normed, scale, bias, axes, mask).astype(dtype)
 
@@ -135,25 +132,30 @@ def norm_by_statistics(
     >>> print(norm_by_statistics(jnp.array([[3.0]]), jnp.array([1.0]), jnp.array([4.0]), epsilon=0.0))
     [[1.]]
     """
-    dtype = floating(x).dtype
-    x, mask, axes = _prepare(x, mask, axis)
+    x, mask, axes, dtype = _prepare(x, mask, axis, scale=scale, bias=bias)
 
-    def along(statistic):
-        return jnp.expand_dims(jnp.asarray(statistic, x.dtype), axes)
+    features = tuple(n for a, n in enumerate(x.shape) if a not in axes)
 
-    centred = x if mean is None else x - along(mean)
-    normed = centred * lax.rsqrt(along(variance) + jnp.asarray(epsilon, x.dtype))
+    def along(name, statistic, dtype):
+        check_kept(name, statistic, "x", dtype)
+        check_fits(name, statistic, features, "x without its axes of the statistics")
+        return jnp.expand_dims(jnp.asarray(statistic, dtype), axes)
+
+    real = jnp.finfo(x.dtype).dtype
+    centred = x if mean is None else x - along("mean", mean, x.dtype)
+    inverse = lax.rsqrt(along("variance", variance, real) + jnp.asarray(epsilon, real))
+    normed = centred * inverse.astype(x.dtype)
     return _finish(normed, scale, bias, axes, mask).astype(dtype)
 
 
-def _prepare(x, mask, axis) -> tuple[jax.Array, jax.Array | None, Axes]:
-    """Return ``x`` in the statistics' dtype without what is masked, the mask, the reduced axes."""
-    x = floating(x)
+def _prepare(x, mask, axis, **parameters) -> tuple[jax.Array, Any, Axes, Any]:
+    """Return ``x``, wide and without what is masked, the mask, the reduced axes and ``x``'s dtype."""
+    mask = check_norm(x, mask, **parameters)
+    x = inexact(x)
     axes = normalized_axes(tuple(range(x.ndim - 1)) if axis is None else axis, x.ndim)
     if mask is not None:
-        mask = jnp.asarray(mask, bool)
         x = jnp.where(mask, x, 0)
-    return x.astype(statistics_dtype(x)), mask, axes
+    return x.astype(statistics_dtype(x)), mask, axes, x.dtype
 
 
 def _finish(normed, scale, bias, axes: Axes, mask) -> jax.Array:
@@ -166,7 +168,7 @@ def _finish(normed, scale, bias, axes: Axes, mask) -> jax.Array:
 def _seen(mask, x: jax.Array, axes: Axes, axis_name, groups) -> jax.Array:
     if mask is None:
         return jnp.ones([n for a, n in enumerate(x.shape) if a not in axes], bool)
-    count = jnp.sum(jnp.broadcast_to(mask, x.shape), axes, dtype=x.dtype)
+    count = jnp.sum(jnp.broadcast_to(mask, x.shape), axes, dtype=jnp.finfo(x.dtype).dtype)
     if axis_name is not None:
         count = lax.psum(count, axis_name, axis_index_groups=groups)
     return count > 0

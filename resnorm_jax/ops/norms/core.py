@@ -11,13 +11,23 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from resnorm_jax.errors import ShapeError
+from resnorm_jax.ops.arguments import (
+    as_mask,
+    check_alike,
+    check_axes,
+    check_fits,
+    check_kept,
+    check_numbers,
+    check_real,
+)
+from resnorm_jax.ops.norms.complex_numbers import standardize
 from resnorm_jax.ops.norms.kernels import primitive, why
 from resnorm_jax.ops.norms.kernels.form import Form
 from resnorm_jax.ops.statistics import (
     Axes,
     masked_mean,
     normalized_axes,
-    standardize,
     statistics_dtype,
 )
 
@@ -281,11 +291,14 @@ def _norm(
     form: Form, over: _Over, x, scale, bias, branch=None, dtype: Any = None
 ) -> tuple[jax.Array, jax.Array]:
     """Return the norm of ``x``, or of ``x + branch``, and what was normalized."""
+    over = replace(
+        over, mask=check_norm(x, over.mask, dtype, scale=scale, bias=bias, branch=branch)
+    )
     x, scale, bias, branch = (a if a is None else jnp.asarray(a) for a in (x, scale, bias, branch))
     alike = branch is not None and (branch.shape, branch.dtype) == (x.shape, x.dtype)
     if branch is not None and not (alike and jnp.issubdtype(x.dtype, jnp.floating)):
         x, branch = x + branch, None
-    stream, x = x, floating(x)
+    stream, x = x, inexact(x)
     form = replace(form, dtype=jnp.dtype(dtype or x.dtype))
     axes = normalized_axes(over.axis, x.ndim)
     reason = why.not_by_rows(x, scale, bias, axes, over.mask, over.axis_name)
@@ -316,7 +329,6 @@ def _by_axes(form: Form, over: _Over, axes: Axes, x, scale, bias) -> jax.Array:
     """Norm over any axes, with a mask or over a mapped axis."""
     mask, wide = over.mask, statistics_dtype(x)
     if mask is not None:
-        mask = jnp.asarray(mask, bool)
         x = jnp.where(mask, x, 0)
     normed, _ = standardize(
         x.astype(wide), mask, axes, form.epsilon, form.subtract_mean, over.axis_name, over.groups
@@ -329,17 +341,21 @@ def _by_axes(form: Form, over: _Over, axes: Axes, x, scale, bias) -> jax.Array:
     return out.astype(form.dtype)
 
 
-def affine(normed, scale, bias, axes: Axes) -> jax.Array:
-    """Return ``normed * scale + bias``, each laid along ``axes``; None leaves it out."""
+def affine(normed, scale, bias, axes: Axes, names=("scale", "bias")) -> jax.Array:
+    """Return ``normed * scale + bias``, each laid along ``axes``; None leaves it out.
+
+    ``names`` are what a caller calls them, for errors.
+    """
     if scale is not None:
-        normed = normed * _fit(scale, normed, axes, "scale")
+        normed = normed * _fit(scale, normed, axes, names[0])
     if bias is not None:
-        normed = normed + _fit(bias, normed, axes, "bias")
+        normed = normed + _fit(bias, normed, axes, names[1])
     return normed
 
 
 def _fit(parameter: jax.Array, x: jax.Array, axes: Axes, name: str) -> jax.Array:
     """Lay a parameter along the normalized axes of ``x``, in ``x``'s dtype."""
+    check_kept(name, parameter, "x", x.dtype)
     parameter = jnp.asarray(parameter, x.dtype)
     features = tuple(x.shape[a] for a in axes)
     if parameter.shape == features:
@@ -349,17 +365,46 @@ def _fit(parameter: jax.Array, x: jax.Array, axes: Axes, name: str) -> jax.Array
     except ValueError:
         fits = False
     if not fits or parameter.ndim != x.ndim:
-        raise ValueError(
+        raise ShapeError(
             f"{name} has shape {parameter.shape}; it must have the normalized shape {features}, "
             f"or rank {x.ndim} and broadcast to {x.shape}"
         )
     return parameter
 
 
-def floating(x) -> jax.Array:
-    """Return ``x`` as a floating-point array: integers become float32."""
+def floating(x, name: str = "x") -> jax.Array:
+    """Return ``x [..., D]`` as a floating-point array: integers become float32; refuse complex ones."""
+    check_real(name, x)
+    check_axes(**{name: (x, "... D")})
+    return inexact(x)
+
+
+def inexact(x) -> jax.Array:
+    """Return ``x`` as an array of floating-point or complex numbers: integers become float32."""
     x = jnp.asarray(x)
-    return x if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(jnp.float32)
+    return x if jnp.issubdtype(x.dtype, jnp.inexact) else x.astype(jnp.float32)
+
+
+def check_norm(x, mask, dtype=None, branch=None, **parameters) -> jax.Array | None:
+    """Check what a norm of real or complex numbers is given; return the mask as booleans.
+
+    Raises:
+      ShapeError: if ``x`` has no axis, a mask does not broadcast to it, a branch has another shape.
+      TypeError: if the mask is one of numbers, ``x`` is not, or an imaginary part would be lost.
+    """
+    mask = as_mask("mask", mask)
+    check_numbers("x", x)
+    check_axes(x=(x, "... D"))
+    of_complex = jnp.iscomplexobj(x)
+    if dtype is not None and of_complex:
+        check_kept("x", x, "dtype", dtype)
+    for name, value in parameters.items():
+        check_kept(name, value, "x", jnp.complex64 if of_complex else jnp.float32)
+    if branch is not None:
+        check_alike("branch", branch, "x", x, broadcasts=True)
+    if mask is not None:
+        check_fits("mask", mask, x.shape, "x", "a mask of positions is mask[..., None]")
+    return mask
 
 
 def _size(x: jax.Array, axes: Axes) -> int:

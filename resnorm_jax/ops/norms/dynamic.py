@@ -46,8 +46,10 @@ def seed_norm(
     if heads < 1 or width % heads:
         raise ValueError(f"heads={heads} does not divide the width {width}")
     wide, features = x.astype(statistics_dtype(x)), (x.ndim - 1,)
-    products = affine(wide, beta, None, features).reshape((*x.shape[:-1], heads, width // heads))
+    products = affine(wide, beta, None, features, ("beta", "")).reshape(
+        (*x.shape[:-1], heads, width // heads)
+    )
     rescale = jnp.tanh(jnp.sum(products, axis=-1, keepdims=True))
     rescale = jnp.broadcast_to(rescale, products.shape).reshape(x.shape)
-    factor = affine(rescale, alpha, scale, features)
+    factor = affine(rescale, alpha, scale, features, ("alpha", "scale"))
     return (factor * rms_norm(wide, epsilon=epsilon)).astype(x.dtype)

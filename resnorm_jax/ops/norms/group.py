@@ -3,8 +3,9 @@
 import jax
 import jax.numpy as jnp
 
-from resnorm_jax.ops.norms.core import affine, floating
-from resnorm_jax.ops.statistics import Axes, normalized_axes, standardize, statistics_dtype
+from resnorm_jax.ops.norms.complex_numbers import standardize
+from resnorm_jax.ops.norms.core import affine, check_norm, inexact
+from resnorm_jax.ops.statistics import Axes, normalized_axes, statistics_dtype
 
 
 def group_norm(
@@ -46,7 +47,8 @@ def group_norm(
     >>> print(group_norm(jnp.array([[1.0, 3.0, 10.0, 30.0]]), groups=2).round(4))
     [[-1.  1. -1.  1.]]
     """
-    x = floating(x)
+    mask = check_norm(x, mask, scale=scale, bias=bias)
+    x = inexact(x)
     whole = tuple(range(1, x.ndim)) if x.ndim > 1 else 0
     axes = normalized_axes(whole if axis is None else axis, x.ndim)
     if axes[-1] != x.ndim - 1:
@@ -56,7 +58,7 @@ def group_norm(
         raise ValueError(f"{groups} groups do not divide {features} features")
     shape = (*x.shape[:-1], groups, features // groups)
     if mask is not None:
-        mask = jnp.broadcast_to(jnp.asarray(mask, bool), x.shape)
+        mask = jnp.broadcast_to(mask, x.shape)
         x = jnp.where(mask, x, 0)
     normed, _ = standardize(
         x.astype(statistics_dtype(x)).reshape(shape),

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 
+from resnorm_jax.ops.arguments import check_alike, check_kept
 from resnorm_jax.ops.norms.core import affine, floating, rms_norm
 from resnorm_jax.ops.statistics import statistics_dtype
 
@@ -80,9 +81,9 @@ def gated_rms_norm(
     [1. 1.]
     """
     x = floating(x)
-    if gate.shape != x.shape:
-        raise ValueError(f"gate has shape {gate.shape}; it must have that of x, {x.shape}")
     dtype = statistics_dtype(x)
+    check_alike("gate", gate, "x", x)
+    check_kept("gate", gate, "x", dtype)
     wide, factor = x.astype(dtype), jax.nn.silu(jnp.asarray(gate, dtype))
     if norm_first:
         out = grouped_rms_norm(wide, scale, groups=groups, epsilon=epsilon) * factor

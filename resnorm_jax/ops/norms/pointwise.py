@@ -5,6 +5,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from resnorm_jax.ops.arguments import parameter
 from resnorm_jax.ops.norms.core import affine, floating
 from resnorm_jax.ops.statistics import statistics_dtype
 
@@ -91,7 +92,7 @@ def pointwise_norm(
     """
     x = floating(x)
     wide = x.astype(statistics_dtype(x))
-    inner = wide * jnp.asarray(alpha, wide.dtype)
+    inner = wide * parameter("alpha", alpha, wide)
     if shift is not None:
-        inner = inner + jnp.asarray(shift, wide.dtype)
+        inner = inner + parameter("shift", shift, wide)
     return affine(POINTWISE[function](inner), scale, bias, (x.ndim - 1,)).astype(x.dtype)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from resnorm_jax.ops.arguments import as_mask, check_fits, check_real
 from resnorm_jax.ops.statistics import Axes, masked_mean
 
 
@@ -52,10 +53,22 @@ def power_scale(
     >>> print(power_scale(2 * one, None, 4 * one, 4 * one, 0 * one, 0.9, (0,), 0.0))
     [[1.]]
     """
+    _check(x, mask, square=square, batch_square=batch_square, nu=nu)
     return x * lax.rsqrt(square + epsilon)
 
 
+def _check(x, mask, **statistics) -> jax.Array | None:
+    check_real("x", x)
+    for name, value in statistics.items():
+        check_real(name, value)
+        check_fits(name, value, x.shape, "x")
+    mask = as_mask("mask", mask)
+    check_fits("mask", mask, x.shape, "x", "a mask of positions is mask[..., None]")
+    return mask
+
+
 def _forward(x, mask, square, batch_square, nu, keep, axes, epsilon, axis_name, groups):
+    mask = _check(x, mask, square=square, batch_square=batch_square, nu=nu)
     z = x * lax.rsqrt(square + epsilon)
     return z, (z, mask, square, batch_square, nu)
 

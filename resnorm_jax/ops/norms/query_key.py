@@ -9,7 +9,9 @@ import math
 import jax
 import jax.numpy as jnp
 
-from resnorm_jax.ops.norms.core import floating, rms_norm
+from resnorm_jax.errors import ShapeError
+from resnorm_jax.ops.arguments import check_axes, check_kept, check_real
+from resnorm_jax.ops.norms.core import floating, inexact, rms_norm
 from resnorm_jax.ops.norms.scaled import l2_norm
 from resnorm_jax.ops.statistics import statistics_dtype
 
@@ -32,7 +34,8 @@ def joint_rms_norm(
 
     Source: the OLMo 2 model of huggingface/transformers, which norms before it splits the heads.
     """
-    return rms_norm(x, scale, axis=(-2, -1), epsilon=epsilon)
+    check_axes(x=(x, "... H K"))
+    return rms_norm(floating(x), scale, axis=(-2, -1), epsilon=epsilon)
 
 
 def cosine_query_key(
@@ -62,12 +65,14 @@ def cosine_query_key(
     >>> round(float((q * k).sum() / 4**0.5), 4)
     10.0
     """
-    query = floating(query)
+    query, key = floating(query, "query"), floating(key, "key")
+    check_axes(query=(query, "... T H K"), key=(key, "... S H K"))
+    check_kept("scale", scale, "query", query.dtype)
     wide = query.astype(statistics_dtype(query))
     scale = jnp.asarray(scale, wide.dtype)
     heads, width = query.shape[-2:]
     if scale.shape not in ((), (heads,)):
-        raise ValueError(f"scale has shape {scale.shape}; it must be a scalar or {(heads,)}")
+        raise ShapeError(f"scale has shape {scale.shape}; it must be a scalar or {(heads,)}")
     factor = (scale * math.sqrt(width)).reshape((1,) * (query.ndim - 2) + (scale.size, 1))
     query = (l2_norm(wide, epsilon=epsilon) * factor).astype(query.dtype)
     return query, l2_norm(key, epsilon=epsilon)
@@ -113,5 +118,6 @@ def swin_scale(parameter: jax.Array) -> jax.Array:
     >>> print(swin_scale(jnp.array([SWIN_FIRST, 9.0])).astype(int))
     [ 10 100]
     """
-    parameter = floating(parameter)
+    check_real("parameter", parameter)
+    parameter = inexact(parameter)
     return jnp.exp(jnp.minimum(parameter, math.log(100)))

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from resnorm_jax.ops.arguments import parameter
 from resnorm_jax.ops.norms.core import affine, floating, rms_norm
 from resnorm_jax.ops.statistics import statistics_dtype
 
@@ -30,7 +31,7 @@ def scale_norm(x: jax.Array, scale: jax.Array, *, epsilon: float = 1e-5) -> jax.
     x = floating(x)
     wide = x.astype(statistics_dtype(x))
     length = jnp.maximum(_length(wide), epsilon)
-    return (jnp.asarray(scale, wide.dtype) * wide / length).astype(x.dtype)
+    return (parameter("scale", scale, wide) * wide / length).astype(x.dtype)
 
 
 def l2_norm(x: jax.Array, *, epsilon: float = 1e-12) -> jax.Array:
@@ -98,8 +99,8 @@ def llama_rms_norm(x: jax.Array, scale: jax.Array, *, epsilon: float = 1e-6) -> 
 
     Source: LlamaRMSNorm of huggingface/transformers.
     """
-    normed = rms_norm(x, epsilon=epsilon)
-    return normed * jnp.asarray(scale, normed.dtype)
+    normed = rms_norm(floating(x), epsilon=epsilon)
+    return affine(normed, scale, None, (normed.ndim - 1,))
 
 
 def input_scaled_rms_norm(x: jax.Array, scale: jax.Array, *, epsilon: float = 1e-6) -> jax.Array:
@@ -116,8 +117,8 @@ def input_scaled_rms_norm(x: jax.Array, scale: jax.Array, *, epsilon: float = 1e
     Source: the Muse Spark model of huggingface/transformers.
     """
     x = floating(x)
-    dtype = statistics_dtype(x)
-    z = x.astype(dtype) * (1 + jnp.asarray(scale, dtype))
+    wide = x.astype(statistics_dtype(x))
+    z = wide * (1 + parameter("scale", scale, wide))
     return rms_norm(z, epsilon=epsilon).astype(x.dtype)
 
 

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 
+from resnorm_jax.ops.arguments import parameter
 from resnorm_jax.ops.norms.core import affine, floating, rms_norm
 from resnorm_jax.ops.statistics import statistics_dtype
 
@@ -39,8 +40,9 @@ def taper_norm(
     """
     x = floating(x)
     wide = x.astype(statistics_dtype(x))
-    constant, gate = (jnp.asarray(p, wide.dtype) for p in (constant, gate))
-    fixed = constant * affine(wide, fixed_scale, None, (x.ndim - 1,))
+    constant = parameter("constant", constant, wide)
+    gate = parameter("gate", gate, wide)
+    fixed = constant * affine(wide, fixed_scale, None, (x.ndim - 1,), ("fixed_scale", ""))
     return (gate * rms_norm(wide, scale, epsilon=epsilon) + (1 - gate) * fixed).astype(x.dtype)
 
 

@@ -19,6 +19,8 @@ def not_by_rows(
     """Return why a norm is not one of rows with parameters of a row's shape; None if it is."""
     if mask is not None:
         return "it has a mask"
+    if jnp.issubdtype(x.dtype, jnp.complexfloating):
+        return f"it is of {x.dtype} numbers"
     if axis_name is not None:
         return f"its statistics are shared over the mapped axis {axis_name!r}"
     first = x.ndim - len(axes)
