@@ -23,8 +23,8 @@ from resnorm_jax.version import __version__
 
 if TYPE_CHECKING:  # for type checkers and editors; at run time see __getattr__
     from resnorm_jax import arrangements, article, norms, streams, testing
-    from resnorm_jax.estimators.aeon import AeonTransformerClassifier
-    from resnorm_jax.estimators.sklearn import TransformerClassifier
+    from resnorm_jax.estimators.aeon import AeonTransformerClassifier as AeonTransformerClassifier
+    from resnorm_jax.estimators.sklearn import TransformerClassifier as TransformerClassifier
     from resnorm_jax.modules.attention import MultiHeadAttention
     from resnorm_jax.modules.classifier import SequenceClassifier
     from resnorm_jax.modules.decoder import TransformerDecoder, TransformerDecoderLayer

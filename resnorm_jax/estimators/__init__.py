@@ -1,4 +1,4 @@
-"""Classifiers with scikit-learn's and aeon's conventions. The only files that import these libraries."""
+"""Classifiers with the conventions of scikit-learn and of aeon."""
 
 from resnorm_jax.errors import UserError
 

@@ -4,7 +4,7 @@ import io
 import json
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ from resnorm_jax.training.optimizers import make_optimizer
 from resnorm_jax.training.run_data import held_out, padded_lengths, scaled, total_steps
 from resnorm_jax.training.step import StepOptions, TrainState, create_state
 
+ABOUT = "resnorm_jax"  # of a file's metadata
 KEPT = 16  # models and recipes whose programs stay compiled
 
 
@@ -63,16 +64,17 @@ class Fitted:
 
     def to_bytes(self) -> bytes:
         """Return a safetensors file: the arrays, and config and data's description as JSON."""
-        about = {"config": json.dumps(self.config.to_dict()), "meta": json.dumps(self.meta)}
-        return _safetensors().save(flat(self.variables), about)
+        about = json.dumps({"config": self.config.to_dict(), "meta": self.meta})
+        # One entry: safetensors has no order of several, and equal models are to have equal bytes.
+        return _safetensors().save(flat(self.variables), {ABOUT: about})
 
     @classmethod
     def from_bytes(cls, content: bytes) -> "Fitted":
         """Return what `to_bytes` was made of."""
         size = int.from_bytes(content[:8], "little")
-        about = json.loads(content[8 : 8 + size])["__metadata__"]
+        about = json.loads(json.loads(content[8 : 8 + size])["__metadata__"][ABOUT])
         variables = unflatten_dict(_safetensors().load(content), sep="/")
-        return cls(from_dict(json.loads(about["config"])), json.loads(about["meta"]), variables)
+        return cls(from_dict(about["config"]), about["meta"], variables)
 
 
 def fit(config: Config, rows: Sequence[np.ndarray], labels: np.ndarray, classes: int) -> Fitted:
@@ -117,7 +119,9 @@ def _dataset(rows: Sequence[np.ndarray], labels: np.ndarray, classes: int) -> Da
     with np.errstate(over="ignore"):
         x, lengths = Rows(rows, [None] * len(rows), [""] * len(rows)).padded("features")
     if not (finite := np.isfinite(x).all(axis=(1, 2))).all():
-        raise UserError(f"X[{finite.argmin()}]: a value over 3e38, the limit of float32; rescale it")
+        raise UserError(
+            f"X[{finite.argmin()}]: a value over 3e38, the limit of float32; rescale it"
+        )
     train = Examples(x, lengths, labels.astype(np.int32))
     names = tuple(str(index) for index in range(classes))
     return Dataset("X", "features", train, train.take(np.zeros(0, np.int64)), names)

@@ -148,7 +148,7 @@ class TransformerClassifier(ClassifierMixin, BaseEstimator):
         check_consistent_length(X, y)
         rows = _listed(X, None)
         self.n_features_in_ = rows[0].shape[1]
-        vars(self).pop("feature_names_in_", None)  # of a fit before
+        self.__dict__.pop("feature_names_in_", None)  # of a fit before
         return rows, y
 
     def _rows(self, X: Any) -> list[np.ndarray]:

@@ -13,8 +13,9 @@ def test_checks_of_scikit_learn():
     found = check_sklearn(
         estimator(steps=60), expected_failed_checks=EXPECTED, on_fail=None, on_skip=None
     )
-    by_status = {s: [f for f in found if f["status"] == s] for s in ("passed", "failed", "xfail", "skipped")}
-    print({status: len(rows) for status, rows in by_status.items()})
+    by_status = {
+        s: [f for f in found if f["status"] == s] for s in ("passed", "failed", "xfail", "skipped")
+    }
     assert [(f["check_name"], f["exception"]) for f in by_status["failed"]] == []
     assert {f["check_name"] for f in by_status["xfail"]} == set(EXPECTED)
     assert len(EXPECTED) <= 5
@@ -27,10 +28,9 @@ def test_checks_of_aeon():
 
     from resnorm_jax import AeonTransformerClassifier
 
-    found = check_aeon(AeonTransformerClassifier, verbose=True)
-    assert {name: told for name, told in found.items() if isinstance(told, Exception)} == {}
-    passed = [name for name, told in found.items() if told == "PASSED"]
-    assert len(passed) >= 20
+    found = check_aeon(AeonTransformerClassifier)
+    assert {name: told for name, told in found.items() if told != "PASSED"} == {}
+    assert len(found) >= 20
 
 
 def test_aeon_is_told_what_it_can():
