@@ -26,7 +26,7 @@ FIELDS = {
 RECIPE: dict[str, Any] = {
     "model": {"dropout": 0.2, "pooling": "max", "positions": "sinusoidal"},
     "optimizer": {"warmup": 0.1, "weight_decay": 0.05},
-    "train": {"log_every": 10**6, "checkpoint_every": 10**6},
+    "train": {"log_every": 100, "checkpoint_every": 10**6},
     "devices": 1,
 }
 READ = re.compile(r"(model|optimizer|train)\..+|devices")
