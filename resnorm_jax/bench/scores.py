@@ -98,7 +98,8 @@ def cases(settings: Scores) -> Iterator[Case]:
 def score_row(case: Case) -> dict[str, Any]:
     """Return the accuracy of a classifier on one split of a data set that aeon has.
 
-    The test rows choose nothing. ``cpu_seconds`` counts all threads, and compiling.
+    The test rows choose nothing. ``cpu_seconds`` counts all threads, and compiling where no cache has
+    the program.
     """
     rows, contender = load(case.data), case.contender
     longest = max(row.shape[1] for row in [*rows[0], *rows[2]])
