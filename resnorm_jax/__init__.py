@@ -23,6 +23,8 @@ from resnorm_jax.version import __version__
 
 if TYPE_CHECKING:  # for type checkers and editors; at run time see __getattr__
     from resnorm_jax import arrangements, article, norms, streams, testing
+    from resnorm_jax.estimators.aeon import AeonTransformerClassifier as AeonTransformerClassifier
+    from resnorm_jax.estimators.sklearn import TransformerClassifier as TransformerClassifier
     from resnorm_jax.modules.attention import MultiHeadAttention
     from resnorm_jax.modules.classifier import SequenceClassifier
     from resnorm_jax.modules.decoder import TransformerDecoder, TransformerDecoderLayer
@@ -51,6 +53,8 @@ if TYPE_CHECKING:  # for type checkers and editors; at run time see __getattr__
     from resnorm_jax.runs import load_config, load_run, train
 
 _HOMES = {
+    "estimators.aeon": ("AeonTransformerClassifier",),
+    "estimators.sklearn": ("TransformerClassifier",),
     "modules.attention": ("MultiHeadAttention",),
     "modules.classifier": ("SequenceClassifier",),
     "modules.decoder": ("TransformerDecoder", "TransformerDecoderLayer"),
@@ -84,6 +88,7 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
+    # Without the estimators: whoever looks at all names need not have scikit-learn.
     return sorted({*globals(), *__all__})
 
 

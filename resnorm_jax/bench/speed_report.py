@@ -3,6 +3,8 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from resnorm_jax.bench.score_report import score_lines
+
 Row = Mapping[str, Any]
 Lines = list[str]
 DIRECTIONS = ("forward", "backward", "both")
@@ -142,6 +144,7 @@ REPORTS: dict[str, Callable[[Any], Lines]] = {
     "step": step_lines,
     "determinism": determinism_lines,
     "tune": tile_lines,
+    "scores": score_lines,
 }
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resnorm_jax.cli.arguments import Parser
+from resnorm_jax.cli.bench_scores import SCORES, scores
 from resnorm_jax.cli.bench_training import DEPTH, TABLES, depth, say, trained
 from resnorm_jax.cli.errors import guarded
 from resnorm_jax.cli.outputs import check_file
@@ -39,9 +40,11 @@ def _main(argv: list[str]) -> None:
         parser.not_read(arguments, ["all", "seconds"], f"with --only={arguments.only}")
     if arguments.only not in TABLES:
         parser.not_read(arguments, ["over"], "without --only=digits or vowels")
-    if arguments.only == DEPTH:
-        parser.not_read(arguments, ["dtype"], "with --only=depth")
-    commands = {DEPTH: depth, **dict.fromkeys(TABLES, trained)}
+    if arguments.only in (DEPTH, SCORES):
+        parser.not_read(arguments, ["dtype"], f"with --only={arguments.only}")
+    if arguments.only == SCORES:
+        parser.not_read(arguments, ["all", "seconds"], "with --only=scores")
+    commands = {DEPTH: depth, SCORES: scores, **dict.fromkeys(TABLES, trained)}
     commands.get(arguments.only, _bench)(arguments)
 
 
@@ -59,10 +62,11 @@ def _parser() -> Parser:
         "both, each model in its own)",
     )  # fmt: skip
     parser.add_argument(
-        "--only", choices=(*SECTIONS, *TABLES, DEPTH),
+        "--only", choices=(*SECTIONS, *TABLES, DEPTH, SCORES),
         help="measure only this. Not measured otherwise: tune, the kernels' tiles; digits and vowels, "
         "which train a small classifier with every norm, arrangement or stream, ten seconds to a "
-        "minute each; and depth, the cost of 10, 100 and 1000 layers, about ten minutes",
+        "minute each; depth, the cost of 10, 100 and 1000 layers, about ten minutes; and scores, the "
+        "estimator beside MiniRocket and nearest neighbours on two data sets, about ten minutes",
     )  # fmt: skip
     parser.add_argument(
         "--over", choices=MENUS,
@@ -166,6 +170,7 @@ def _show(arguments: argparse.Namespace) -> None:
 def _report(document: dict[str, Any], plot: Path | None, console: "Console") -> None:
     """Print all tables that a document holds, and draw its plot."""
     from resnorm_jax.bench import report
+    from resnorm_jax.bench.depth_figure import draw_depths
     from resnorm_jax.bench.plot import draw_roofline
     from resnorm_jax.bench.speed_report import REPORTS
 
@@ -175,7 +180,7 @@ def _report(document: dict[str, Any], plot: Path | None, console: "Console") -> 
     for section, table in report.TABLES.items():
         if section in document:
             table(document[section], console)
-    if plot is not None and draw_roofline(document, plot):
+    if plot is not None and (draw_roofline(document, plot) or draw_depths(document, plot)):
         say(console, f"plot     {plot}")
 
 

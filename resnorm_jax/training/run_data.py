@@ -45,7 +45,11 @@ def scaled(dataset: Dataset, config: Config) -> Dataset:
 def read_data(config: Config) -> Dataset:
     """Load the data, and hold out validation rows."""
     options = dict(config.data)
-    dataset = load_dataset(options.pop("source"), options)
+    return held_out(load_dataset(options.pop("source"), options), config)
+
+
+def held_out(dataset: Dataset, config: Config) -> Dataset:
+    """Hold out validation rows, if the config says so and the data have none."""
     if config.train.validation and dataset.valid is None:
         dataset = split_validation(dataset, config.train.validation, config.seed)
     if dataset.valid is None and (config.train.select, config.train.score) != ("last", "test"):

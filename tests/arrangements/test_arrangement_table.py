@@ -166,7 +166,7 @@ LAYERS = [  # a module may import from its own row and those above it
     {"modules"},
     {"build", "config", "config_file", "configs", "reporting", "article"},
     {"training"},
-    {"lab", "runs"},
+    {"lab", "runs", "estimators"},
     {"bench"},
     {"cli", "__main__"},
 ]
