@@ -1,9 +1,11 @@
 """What the lab's commands read from their command lines: one name for one thing.
 
-A noun in the plural takes names or numbers by comma, one in the singular takes one. What is measured is
-``--config`` or a run directory; ``--only`` names the parts to measure; ``--output`` is a folder.
+A noun in the plural takes names or numbers by comma (but ``--seeds`` how many), one in the singular takes
+one. What is measured is ``--config`` or a run directory; ``--only`` names the parts to measure;
+``--output`` is a folder.
 """
 
+import argparse
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -75,7 +77,10 @@ def deprecated(command: str, old: str, new: str) -> None:
 
 
 def _only(text: str) -> tuple[str, ...]:
-    return () if text == "all" else names(text)
+    found = names(text)
+    if not found:
+        raise argparse.ArgumentTypeError(f"{text!r} names nothing; write A,B")
+    return () if found == ("all",) else found
 
 
 def names(text: str) -> tuple[str, ...]:

@@ -64,6 +64,12 @@ def test_an_old_spelling_works_and_says_the_new_one(old, new, capsys):
     assert "none.py" in second or "nowhere" in second
 
 
+@pytest.mark.parametrize("command", [["signal"], ["theory"], ["prune", "nowhere"]])
+def test_only_names_something(command, capsys):
+    assert main(["lab", *command, "--only=,"]) == 2
+    assert "--only: ',' names nothing; write A,B" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
