@@ -94,7 +94,8 @@ def planted(fault, function):
 
 def check(fn):
     """Shape and dtype in half precision, then the gradient in float64, through chex."""
-    half = jax.eval_shape(fn, jax.ShapeDtypeStruct(SHAPE, jnp.bfloat16))
+    # A function of its own: what JAX has traced of `fn`, it does not trace again.
+    half = jax.eval_shape(lambda x: fn(x), jax.ShapeDtypeStruct(SHAPE, jnp.bfloat16))
     chex.assert_shape(half, SHAPE)
     chex.assert_type(half, jnp.bfloat16)
     with jax.enable_x64(True):
