@@ -80,7 +80,10 @@ def drop_path(branch: jax.Array, rate: float | jax.Array, key: jax.Array | None)
     if key is None:
         raise ValueError("drop_path needs a random key when its rate is not 0")
     check_axes(branch=(branch, "B ..."))
-    check_kept("rate", 0.5, "branch", branch.dtype)
+    if not jnp.issubdtype(branch.dtype, jnp.inexact):
+        raise TypeError(
+            f"branch is {branch.dtype}, in which what is kept, over 1 - rate, has no room"
+        )
     _check_key(key)
     keep = 1 - jnp.asarray(rate, jnp.float32)
     shape = branch.shape[:1] + (1,) * (branch.ndim - 1)

@@ -83,18 +83,3 @@ def test_an_encoders_output_does_not_depend_on_padding():
         return encoder.apply(variables, padded, mask, attention_mask=look)[:, :T]
 
     chex.assert_trees_all_close(run(10, x), run(T, x), rtol=1e-5, atol=1e-5)
-
-
-def test_a_decoders_output_without_memory_does_not_depend_on_its_length():
-    decoder = rn.TransformerDecoder(depth=1, heads=2)
-    x = np.random.default_rng(0).normal(size=(B, 3, 8)).astype(np.float32)
-    memory = np.random.default_rng(1).normal(size=(B, T, 8)).astype(np.float32)
-
-    @partial(quick_jit, static_argnums=0)
-    def run(length):
-        variables = decoder.init(jax.random.key(0), x, memory)
-        valid = np.zeros((B, length), bool)
-        valid[0, :T] = True
-        return decoder.apply(variables, x, wide(memory, length), memory_mask=valid)
-
-    chex.assert_trees_all_close(run(10), run(T), rtol=1e-5, atol=1e-5)
