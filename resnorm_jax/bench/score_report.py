@@ -4,19 +4,25 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-HEADER = ("data", "classifier", "official split", "resamples")
+HEADER = ("data", "classifier", "official split", "resamples", "CPU seconds a fit")
 
 
 def score_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return a line for each data set and classifier: accuracy in percent, its mean and deviation."""
-    found: dict[tuple[str, str], dict[str, list[float]]] = {}
+    """Return a line for each data set and classifier.
+
+    Accuracies are in percent, mean and standard deviation; seconds, to train and to score, the median.
+    """
+    found: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for row in rows:
-        by_split = found.setdefault((row["data"], row["classifier"]), {})
-        by_split.setdefault(row["split"], []).append(row["accuracy"])
+        found.setdefault((row["data"], row["classifier"]), []).append(row)
     cells = [HEADER, ("---",) * len(HEADER)]
-    for (data, name), by_split in found.items():
-        spreads = (_spread(by_split.get(split, ())) for split in ("official", "resample"))
-        cells.append((data, name, *spreads))
+    for (data, name), some in found.items():
+        spreads = [
+            _spread([row["accuracy"] for row in some if row["split"] == split])
+            for split in ("official", "resample")
+        ]
+        seconds = statistics.median(row["cpu_seconds"] for row in some)
+        cells.append((data, name, *spreads, f"{seconds:.0f}"))
     return [f"| {' | '.join(line)} |" for line in cells]
 
 

@@ -62,7 +62,8 @@ class TransformerClassifier(ClassifierMixin, BaseEstimator):
 
     >>> import numpy as np
     >>> X = [np.full((2, length), length % 2.0) for length in range(3, 11)]
-    >>> model = TransformerClassifier(depth=1, width=8, heads=2, epochs=20, random_state=0)
+    >>> small = {"depth": 1, "width": 16, "heads": 2, "learning_rate": 1e-2}
+    >>> model = TransformerClassifier(**small, epochs=40, random_state=0)
     >>> model.fit(X, ["odd", "even"] * 4).predict(X[:2])
     array(['odd', 'even'], dtype='<U4')
     """

@@ -41,11 +41,11 @@ def test_the_committed_scores_are_whole():
 
 
 def test_lines_have_mean_and_spread():
-    row = {"data": "D", "classifier": "c"}
+    row = {"data": "D", "classifier": "c", "cpu_seconds": 2.6}
     given = [("official", 0.5), ("official", 0.7), ("resample", 0.25)]
     rows = [{**row, "split": split, "accuracy": accuracy} for split, accuracy in given]
-    assert score_lines(rows)[2:] == ["| D | c | 60.00 (sd 14.14) | 25.00 |"]
-    assert score_lines(rows[2:])[2:] == ["| D | c | - | 25.00 |"]
+    assert score_lines(rows)[2:] == ["| D | c | 60.00 (sd 14.14) | 25.00 | 3 |"]
+    assert score_lines(rows[2:])[2:] == ["| D | c | - | 25.00 | 3 |"]
 
 
 def test_options_that_scores_do_not_read_are_told(capsys):
