@@ -1,7 +1,7 @@
 """What the lab's commands read from their command lines: one name for one thing.
 
-A noun in the plural takes names or numbers by comma (but ``--seeds`` how many), one in the singular takes
-one. What is measured is ``--config`` or a run directory; ``--only`` names the parts to measure;
+A noun in the plural takes names or numbers by comma (but ``--seeds`` how many), one in the singular
+takes one. What is measured is ``--config`` or a run directory; ``--only`` names the parts to measure;
 ``--output`` is a folder.
 """
 
