@@ -44,7 +44,7 @@ def draw_depths(document: Mapping[str, Any], path: Path) -> bool:
     axes.axvline(100 * table["majority"], color="0.4", linestyle=":", label="majority class")
     _finish(axes, list(points))
     name = "JapaneseVowels" if table["data"] == "vowels" else table["data"]
-    axes.set_title(f"{name}: mean and sd of {table['recipe']['seeds']} seeds", fontsize=11)
+    axes.set_title(f"{name}: mean and sd of {table['recipe']['seeds']} seeds", fontsize=10)
     figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=9)
     save_figure(figure, path)
     return True

@@ -212,6 +212,7 @@ def test_without_its_library_one_line_names_the_extra(module, name, extra, monke
     exec("from resnorm_jax import *", {})  # what needs no extra is there without it
 
 
+@pytest.mark.table
 def test_nothing_else_imports_them():
     """Whoever imports the package, or the command, does not wait for scikit-learn."""
     code = "import sys, resnorm_jax.cli.main; print({'sklearn', 'aeon'} & set(sys.modules))"
