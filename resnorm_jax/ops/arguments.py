@@ -19,7 +19,8 @@ import numpy as np
 from resnorm_jax.errors import DtypeError, ShapeError
 
 UNTIL = "it will be an error in the next release"
-BETWEEN = ("resnorm_jax.", "flax.", "jax.")  # modules whose lines are not the caller's
+# Modules whose lines are not the caller's.
+BETWEEN = ("resnorm_jax.", "flax.", "jax.", "contextlib", "functools")
 
 
 def check_axes(**given: tuple[Any, str]) -> None:

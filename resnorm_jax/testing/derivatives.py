@@ -29,6 +29,9 @@ def assert_gradients(
     order. An error is measured against the length of the gradient: the tolerance means the same at
     every size.
 
+    Unlike `chex.assert_numerical_grads` it also finds a gradient that `jax.lax.stop_gradient` takes
+    away: chex puts another function in its place while it looks.
+
     Args:
       fn: the function; it must compute in float64 when given float64.
       *args: arrays, or trees of arrays, all differentiated. ``fn`` must be smooth near them.

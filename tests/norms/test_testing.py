@@ -226,6 +226,16 @@ def test_chex_would_miss_it_at_width_512():
         testing.assert_gradients(no_corrections, WIDE)
 
 
+def test_a_gradient_that_is_stopped_is_found_and_not_by_chex():
+    def stopped(x):
+        return 0.5 * x + jax.lax.stop_gradient(0.5 * x)
+
+    with fails("reverse mode"):
+        testing.assert_gradients(stopped, X)
+    with jax.enable_x64(True):
+        chex.assert_numerical_grads(lambda x: stopped(x).sum(), (jnp.asarray(X),), order=1)
+
+
 @pytest.mark.table
 def test_gradient_faults():
     with fails(r"forward mode, argument \[0\]"):
