@@ -11,8 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from resnorm_jax.errors import ShapeError
-from resnorm_jax.ops.arguments import (
+from resnorm_jax.arguments import (
     as_mask,
     check_alike,
     check_axes,
@@ -21,6 +20,7 @@ from resnorm_jax.ops.arguments import (
     check_numbers,
     check_real,
 )
+from resnorm_jax.errors import ShapeError
 from resnorm_jax.ops.norms.complex_numbers import standardize
 from resnorm_jax.ops.norms.kernels import primitive, why
 from resnorm_jax.ops.norms.kernels.form import Form

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from resnorm_jax.ops.arguments import as_mask, check_fits, check_real
+from resnorm_jax.arguments import as_mask, check_fits, check_real
 from resnorm_jax.ops.statistics import Axes, masked_mean
 
 
