@@ -361,20 +361,22 @@ def _fit(parameter: jax.Array, x: jax.Array, axes: Axes, name: str) -> jax.Array
     return parameter
 
 
-def floating(x, name: str = "x") -> jax.Array:
+def floating(x: Any, name: str = "x") -> jax.Array:
     """Return ``x [..., D]`` as a floating-point array: integers become float32; refuse complex ones."""
     check_real(name, x)
     check_axes(**{name: (x, "... D")})
     return inexact(x)
 
 
-def inexact(x) -> jax.Array:
+def inexact(x: Any) -> jax.Array:
     """Return ``x`` as an array of floating-point or complex numbers: integers become float32."""
     x = jnp.asarray(x)
     return x if jnp.issubdtype(x.dtype, jnp.inexact) else x.astype(jnp.float32)
 
 
-def check_norm(x, mask, dtype=None, branch=None, **parameters) -> jax.Array | None:
+def check_norm(
+    x: Any, mask: Any, dtype: Any = None, branch: Any = None, **parameters: Any
+) -> jax.Array | None:
     """Check what a norm of real or complex numbers is given; return the mask as booleans.
 
     Raises:
