@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import jax
 
-from resnorm_jax.ops.arguments import check_axes, check_real
+from resnorm_jax.arguments import check_axes, check_real
 from resnorm_jax.ops.norms import layer_norm
 from resnorm_jax.ops.residual import residual
 

@@ -4,11 +4,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from resnorm_jax.arguments import check_axes, check_width
 from resnorm_jax.article.linear import attention_inits, linear
 from resnorm_jax.modules.attention import MultiHeadAttention
 from resnorm_jax.norms.layer import LayerNorm
 from resnorm_jax.ops.activations import ACTIVATIONS
-from resnorm_jax.ops.arguments import check_axes, check_width
 from resnorm_jax.ops.masks import attention_mask, zero_padding
 from resnorm_jax.ops.norms import std_layer_norm
 from resnorm_jax.ops.residual import residual

@@ -3,10 +3,10 @@
 import flax.linen as nn
 import jax
 
+from resnorm_jax.arguments import check_axes, check_real
 from resnorm_jax.article.linear import attention_inits, linear
 from resnorm_jax.modules.attention import MultiHeadAttention
 from resnorm_jax.norms.layer import LayerNorm
-from resnorm_jax.ops.arguments import check_axes, check_real
 from resnorm_jax.ops.residual import residual
 
 

@@ -7,8 +7,8 @@ from typing import Any
 import flax.linen as nn
 import jax
 
+from resnorm_jax.arguments import check_axes, check_real
 from resnorm_jax.norms.layer import LayerNorm
-from resnorm_jax.ops.arguments import check_axes, check_real
 from resnorm_jax.ops.residual import residual
 
 

@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from resnorm_jax.ops.arguments import as_mask
+from resnorm_jax.arguments import as_mask
 
 SKIP = "skip_scale"
 OUT = "/branch_out"

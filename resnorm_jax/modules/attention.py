@@ -6,9 +6,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from resnorm_jax.arguments import as_mask, check_axes, check_fits, check_lengths, check_real
 from resnorm_jax.modules.fields import Context, NumericFields, apply_norm
 from resnorm_jax.modules.initializers import Initializers, branch_initializers
-from resnorm_jax.ops.arguments import as_mask, check_axes, check_fits, check_lengths, check_real
 from resnorm_jax.ops.attention import Implementation, attention_weights, masked_attention, rotate
 from resnorm_jax.ops.masks import join_lengths
 from resnorm_jax.ops.projection import rows_dot_general

@@ -6,9 +6,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from resnorm_jax.arguments import as_mask, check_axes, check_lengths, check_real
 from resnorm_jax.modules.pooling import POOLING
 from resnorm_jax.modules.positions import POSITIONS
-from resnorm_jax.ops.arguments import as_mask, check_axes, check_lengths, check_real
 from resnorm_jax.ops.masks import valid_positions, zero_padding
 
 

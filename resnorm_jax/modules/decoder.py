@@ -6,10 +6,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from resnorm_jax.arguments import as_mask, check_axes, check_real, deprecated
 from resnorm_jax.modules.encoder import check_sequence
 from resnorm_jax.modules.layer import Given, TransformerLayer
 from resnorm_jax.modules.stack import TransformerStack
-from resnorm_jax.ops.arguments import as_mask, check_axes, check_real, deprecated
 from resnorm_jax.ops.masks import attention_mask as join_masks
 from resnorm_jax.ops.masks import causal_mask, masked_row_mean, zero_padding
 from resnorm_jax.planning.resolve import with_cross_attention

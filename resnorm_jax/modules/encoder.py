@@ -7,9 +7,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 
-from resnorm_jax.modules.layer import Given, TransformerLayer
-from resnorm_jax.modules.stack import TransformerStack
-from resnorm_jax.ops.arguments import (
+from resnorm_jax.arguments import (
     as_mask,
     check_axes,
     check_fits,
@@ -17,6 +15,8 @@ from resnorm_jax.ops.arguments import (
     check_lengths,
     check_real,
 )
+from resnorm_jax.modules.layer import Given, TransformerLayer
+from resnorm_jax.modules.stack import TransformerStack
 from resnorm_jax.ops.masks import attention_mask as join_masks
 from resnorm_jax.ops.masks import masked_row_mean, valid_positions, zero_padding
 from resnorm_jax.schemes.place import Place

@@ -5,10 +5,10 @@ from functools import partial
 import flax.linen as nn
 import jax
 
+from resnorm_jax.arguments import check_axes, check_real
 from resnorm_jax.modules.fields import Context, NumericFields, apply_norm
 from resnorm_jax.modules.initializers import Initializers, branch_initializers
 from resnorm_jax.ops.activations import ACTIVATIONS, Activation
-from resnorm_jax.ops.arguments import check_axes, check_real
 from resnorm_jax.ops.projection import rows_dot_general
 from resnorm_jax.planning import FeedForwardPlan
 

@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from resnorm_jax.ops.arguments import check_axes, check_integers, check_real, deprecated
+from resnorm_jax.arguments import check_axes, check_integers, check_real, deprecated
 
 
 class TokenEmbedding(nn.Module):

@@ -9,10 +9,10 @@ from typing import Any
 import flax.linen as nn
 import jax
 
+from resnorm_jax.arguments import as_mask, check_axes, check_real
 from resnorm_jax.modules.fields import Context, NormFields, Numerics, apply_norm, make_norm
 from resnorm_jax.modules.hooks import BRANCH_OUT, hooked
 from resnorm_jax.modules.streams import open_stream, own_norms, own_parameters
-from resnorm_jax.ops.arguments import as_mask, check_axes, check_real
 from resnorm_jax.ops.residual import drop_path, scaled
 from resnorm_jax.planning import SublayerNumbers, SublayerPlan
 from resnorm_jax.planning.resolve import plan_block, sublayer_numbers

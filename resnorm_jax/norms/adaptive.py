@@ -6,8 +6,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from resnorm_jax.arguments import check_axes, check_real
 from resnorm_jax.norms.layer import Dtype, Initializer
-from resnorm_jax.ops.arguments import check_axes, check_real
 from resnorm_jax.ops.norms import (
     adaptive_layer_norm,
     adaptive_rms_norm,

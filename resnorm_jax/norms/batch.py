@@ -7,8 +7,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from resnorm_jax.arguments import as_mask
 from resnorm_jax.norms.layer import Dtype, Initializer, _Norm
-from resnorm_jax.ops.arguments import as_mask
 from resnorm_jax.ops.norms.batch import batch_norm, batch_statistics, norm_by_statistics
 from resnorm_jax.ops.norms.group import group_norm
 from resnorm_jax.ops.statistics import normalized_axes

@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from resnorm_jax.ops.arguments import check_axes, check_kept, check_numbers
+from resnorm_jax.arguments import check_axes, check_kept, check_numbers
 from resnorm_jax.ops.norms import layer_norm, rms_norm
 from resnorm_jax.ops.statistics import normalized_axes, statistics_dtype
 

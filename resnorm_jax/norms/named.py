@@ -6,11 +6,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from resnorm_jax.arguments import as_mask, check_axes, check_numbers, check_real
 from resnorm_jax.errors import ChoiceError
 from resnorm_jax.norms.layer import Dtype
 from resnorm_jax.norms.rows import NORMS
 from resnorm_jax.norms.table import NormSpec
-from resnorm_jax.ops.arguments import as_mask, check_axes, check_numbers, check_real
 
 
 class Norm(nn.Module):

@@ -6,8 +6,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from resnorm_jax.arguments import as_mask, check_fits, check_real
 from resnorm_jax.norms.layer import Dtype, Initializer, _Norm
-from resnorm_jax.ops.arguments import as_mask, check_fits, check_real
 from resnorm_jax.ops.norms.batch import norm_by_statistics
 from resnorm_jax.ops.norms.core import affine, rms_norm
 from resnorm_jax.ops.norms.power import power_scale

@@ -3,8 +3,8 @@
 import jax
 import jax.numpy as jnp
 
+from resnorm_jax.arguments import as_mask, check_axes
 from resnorm_jax.errors import ShapeError
-from resnorm_jax.ops.arguments import as_mask, check_axes
 
 
 def zero_padding(x: jax.Array, mask: jax.Array | None) -> jax.Array:

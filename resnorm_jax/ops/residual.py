@@ -3,8 +3,8 @@
 import jax
 import jax.numpy as jnp
 
+from resnorm_jax.arguments import check_alike, check_axes, check_fits, check_kept
 from resnorm_jax.errors import DtypeError
-from resnorm_jax.ops.arguments import check_alike, check_axes, check_fits, check_kept
 
 
 def residual(

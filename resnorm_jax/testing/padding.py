@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from resnorm_jax.ops.arguments import as_mask, check_fits
+from resnorm_jax.arguments import as_mask, check_fits
 from resnorm_jax.testing.comparison import assert_close
 
 Named = dict[str, jax.Array]

@@ -157,7 +157,7 @@ def test_nothing_compares_an_arrangement_with_a_name():
 # --- What may import what ---
 
 LAYERS = [  # a module may import from its own row and those above it
-    {"version", "errors", "registry", "schema", "sizes", "testing"},
+    {"version", "errors", "registry", "schema", "sizes", "arguments", "testing"},
     {"data"},
     {"ops", "interop"},
     {"norms"},

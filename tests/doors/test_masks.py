@@ -11,11 +11,11 @@ from tiers import every
 
 import resnorm_jax as rn
 from resnorm_jax import norms
+from resnorm_jax.arguments import as_mask
 from resnorm_jax.lab.explain.rollout import pooled_weights, roll_out
 from resnorm_jax.modules.admin import admin_profile
 from resnorm_jax.norms.batch import SequenceBatchNorm
 from resnorm_jax.ops import masks
-from resnorm_jax.ops.arguments import as_mask
 from resnorm_jax.ops.attention import attention_weights
 
 B, L, D = 2, 3, 8

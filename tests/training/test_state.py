@@ -49,7 +49,9 @@ class Model(nn.Module):
 
     classes: int = 3
     axis_name: str | None = DEVICE_AXIS
-    encoder: nn.Module = rn.TransformerEncoder(1, 1, attention="xla")  # not called: a run tells of it
+    encoder: nn.Module = rn.TransformerEncoder(
+        1, 1, attention="xla"
+    )  # not called: a run tells of it
 
     @nn.compact
     def __call__(self, x, mask=None, *, deterministic=True):

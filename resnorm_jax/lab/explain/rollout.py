@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from resnorm_jax.arguments import as_mask
 from resnorm_jax.errors import check_choice
-from resnorm_jax.ops.arguments import as_mask
 
 SOURCE = "Abnar and Zuidema 2020 (arXiv 2005.00928)"
 

@@ -6,8 +6,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from resnorm_jax.arguments import as_mask, check_axes, check_fits, check_lengths, check_real
 from resnorm_jax.errors import nearest
-from resnorm_jax.ops.arguments import as_mask, check_axes, check_fits, check_lengths, check_real
 from resnorm_jax.ops.attention.choice import (
     IMPLEMENTATIONS,
     Implementation,

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from resnorm_jax.ops.arguments import check_fits, check_kept
+from resnorm_jax.arguments import check_fits, check_kept
 from resnorm_jax.ops.norms.complex_numbers import squared, standardize
 from resnorm_jax.ops.norms.core import affine, check_norm, inexact
 from resnorm_jax.ops.statistics import Axes, masked_mean, normalized_axes, statistics_dtype
@@ -23,7 +23,7 @@ def batch_statistics(
     axis: int | Axes | None = None,
     mask: jax.Array | None = None,
     axis_name: str | None = None,
-    axis_index_groups=None,
+    axis_index_groups: Any = None,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Mean and biased variance of the valid elements, and where there is any: ``mean_B(x)``.
 
@@ -46,7 +46,7 @@ def batch_statistics(
     """
     x, mask, axes, _ = _prepare(x, mask, axis)
 
-    def mean(values):
+    def mean(values: jax.Array) -> jax.Array:
         return masked_mean(values, mask, axes, axis_name, axis_index_groups)
 
     first = mean(x)
@@ -66,7 +66,7 @@ def batch_norm(
     epsilon: float = 1e-5,
     mask: jax.Array | None = None,
     axis_name: str | None = None,
-    axis_index_groups=None,
+    axis_index_groups: Any = None,
 ) -> jax.Array:
     """Batch norm by the batch: ``(x - mean_B(x)) / sqrt(var_B(x) + epsilon) * scale + bias``.
 
@@ -136,7 +136,7 @@ def norm_by_statistics(
 
     features = tuple(n for a, n in enumerate(x.shape) if a not in axes)
 
-    def along(name, statistic, dtype):
+    def along(name: str, statistic: Any, dtype: Any) -> jax.Array:
         check_kept(name, statistic, "x", dtype)
         check_fits(name, statistic, features, "x without its axes of the statistics")
         return jnp.expand_dims(jnp.asarray(statistic, dtype), axes)
@@ -148,7 +148,7 @@ def norm_by_statistics(
     return _finish(normed, scale, bias, axes, mask).astype(dtype)
 
 
-def _prepare(x, mask, axis, **parameters) -> tuple[jax.Array, Any, Axes, Any]:
+def _prepare(x: Any, mask: Any, axis: Any, **parameters: Any) -> tuple[jax.Array, Any, Axes, Any]:
     """Return ``x``, wide and without what is masked, the mask, the reduced axes and ``x``'s dtype."""
     mask = check_norm(x, mask, **parameters)
     x = inexact(x)
@@ -158,14 +158,14 @@ def _prepare(x, mask, axis, **parameters) -> tuple[jax.Array, Any, Axes, Any]:
     return x.astype(statistics_dtype(x)), mask, axes, x.dtype
 
 
-def _finish(normed, scale, bias, axes: Axes, mask) -> jax.Array:
+def _finish(normed: jax.Array, scale: Any, bias: Any, axes: Axes, mask: Any) -> jax.Array:
     """Apply scale and bias along the features, and leave zero where masked."""
     features = tuple(a for a in range(normed.ndim) if a not in axes)
     out = affine(normed, scale, bias, features)
     return out if mask is None else jnp.where(mask, out, 0)
 
 
-def _seen(mask, x: jax.Array, axes: Axes, axis_name, groups) -> jax.Array:
+def _seen(mask: Any, x: jax.Array, axes: Axes, axis_name: str | None, groups: Any) -> jax.Array:
     if mask is None:
         return jnp.ones([n for a, n in enumerate(x.shape) if a not in axes], bool)
     count = jnp.sum(jnp.broadcast_to(mask, x.shape), axes, dtype=jnp.finfo(x.dtype).dtype)

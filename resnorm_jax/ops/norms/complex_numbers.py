@@ -1,6 +1,7 @@
 """Standardizing complex numbers: one mean, and one variance ``E|x - mean|^2`` of both parts."""
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +23,7 @@ def standardize(
     epsilon: float,
     subtract_mean: bool,
     axis_name: str | None = None,
-    groups=None,
+    groups: Any = None,
 ) -> tuple[jax.Array, jax.Array]:
     """Return what `resnorm_jax.ops.statistics.standardize` does, of complex numbers too.
 

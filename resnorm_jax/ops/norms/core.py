@@ -11,8 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from resnorm_jax.errors import ShapeError
-from resnorm_jax.ops.arguments import (
+from resnorm_jax.arguments import (
     as_mask,
     check_alike,
     check_axes,
@@ -21,6 +20,7 @@ from resnorm_jax.ops.arguments import (
     check_numbers,
     check_real,
 )
+from resnorm_jax.errors import ShapeError
 from resnorm_jax.ops.norms.complex_numbers import standardize
 from resnorm_jax.ops.norms.kernels import primitive, why
 from resnorm_jax.ops.norms.kernels.form import Form
@@ -372,20 +372,22 @@ def _fit(parameter: jax.Array, x: jax.Array, axes: Axes, name: str) -> jax.Array
     return parameter
 
 
-def floating(x, name: str = "x") -> jax.Array:
+def floating(x: Any, name: str = "x") -> jax.Array:
     """Return ``x [..., D]`` as a floating-point array: integers become float32; refuse complex ones."""
     check_real(name, x)
     check_axes(**{name: (x, "... D")})
     return inexact(x)
 
 
-def inexact(x) -> jax.Array:
+def inexact(x: Any) -> jax.Array:
     """Return ``x`` as an array of floating-point or complex numbers: integers become float32."""
     x = jnp.asarray(x)
     return x if jnp.issubdtype(x.dtype, jnp.inexact) else x.astype(jnp.float32)
 
 
-def check_norm(x, mask, dtype=None, branch=None, **parameters) -> jax.Array | None:
+def check_norm(
+    x: Any, mask: Any, dtype: Any = None, branch: Any = None, **parameters: Any
+) -> jax.Array | None:
     """Check what a norm of real or complex numbers is given; return the mask as booleans.
 
     Raises:

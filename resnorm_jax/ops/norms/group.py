@@ -1,5 +1,7 @@
 """Group norm as a pure function of arrays."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -18,7 +20,7 @@ def group_norm(
     epsilon: float = 1e-6,
     mask: jax.Array | None = None,
     axis_name: str | None = None,
-    axis_index_groups=None,
+    axis_index_groups: Any = None,
 ) -> jax.Array:
     """Group norm: layer norm of each group of features, then ``* scale + bias``.
 

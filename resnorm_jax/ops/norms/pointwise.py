@@ -5,7 +5,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from resnorm_jax.ops.arguments import parameter
+from resnorm_jax.arguments import parameter
 from resnorm_jax.ops.norms.core import affine, floating
 from resnorm_jax.ops.statistics import statistics_dtype
 

@@ -1,13 +1,14 @@
 """Power norm's one step: by a given mean square, with its approximate backward pass."""
 
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from resnorm_jax.ops.arguments import as_mask, check_fits, check_real
+from resnorm_jax.arguments import as_mask, check_fits, check_real
 from resnorm_jax.ops.statistics import Axes, masked_mean
 
 
@@ -22,7 +23,7 @@ def power_scale(
     axes: Axes,
     epsilon: float,
     axis_name: str | None = None,
-    groups=None,
+    groups: Any = None,
 ) -> jax.Array:
     """``z = x / sqrt(square + epsilon)``, whose gradient is the approximate one of power norm.
 
@@ -57,7 +58,7 @@ def power_scale(
     return x * lax.rsqrt(square + epsilon)
 
 
-def _check(x, mask, **statistics) -> jax.Array | None:
+def _check(x: Any, mask: Any, **statistics: Any) -> jax.Array | None:
     check_real("x", x)
     for name, value in statistics.items():
         check_real(name, value)
@@ -67,13 +68,19 @@ def _check(x, mask, **statistics) -> jax.Array | None:
     return mask
 
 
-def _forward(x, mask, square, batch_square, nu, keep, axes, epsilon, axis_name, groups):
+def _forward(
+    x: Any, mask: Any, square: Any, batch_square: Any, nu: Any, keep: float, axes: Axes,
+    epsilon: float, axis_name: str | None, groups: Any,
+) -> tuple[jax.Array, tuple[Any, ...]]:  # fmt: skip
     mask = _check(x, mask, square=square, batch_square=batch_square, nu=nu)
     z = x * lax.rsqrt(square + epsilon)
     return z, (z, mask, square, batch_square, nu)
 
 
-def _backward(keep, axes, epsilon, axis_name, groups, kept, cotangent):
+def _backward(
+    keep: float, axes: Axes, epsilon: float, axis_name: str | None, groups: Any,
+    kept: tuple[Any, ...], cotangent: jax.Array,
+) -> tuple[Any, ...]:  # fmt: skip
     z, mask, square, batch_square, nu = kept
     h = cotangent - (1 - keep) * nu * z
     if mask is not None:

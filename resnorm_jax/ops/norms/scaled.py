@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from resnorm_jax.ops.arguments import parameter
+from resnorm_jax.arguments import parameter
 from resnorm_jax.ops.norms.core import affine, floating, rms_norm
 from resnorm_jax.ops.statistics import statistics_dtype
 
