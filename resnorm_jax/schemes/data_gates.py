@@ -1,7 +1,6 @@
 """Arrangements whose gates are computed from the stream, the branch or a condition."""
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -65,7 +64,7 @@ def _gru(x: jax.Array, y: jax.Array, site: Site) -> jax.Array:
 # --- Gates of a condition ---
 
 
-def _modulation(site: Site, dtype: Any) -> list[jax.Array]:
+def _modulation(site: Site, dtype) -> list[jax.Array]:
     """Shift, scale and gate ``[B, 1, D]`` of the condition; of a zero one where there is none."""
     kernel, bias = (site.parameters[f"modulation_{n}"].astype(dtype) for n in ("kernel", "bias"))
     given = site.condition
@@ -83,11 +82,7 @@ def _modulated(x: jax.Array, y: jax.Array, site: Site) -> jax.Array:
     return x + _modulation(site, x.dtype)[2] * y
 
 
-def _kernel(
-    name: str,
-    shape: Callable[[Site], tuple[int, ...]],
-    init: float | Callable[..., jax.Array] = by_fan_in,
-) -> StreamParameter:
+def _kernel(name: str, shape, init=by_fan_in) -> StreamParameter:
     return StreamParameter(name, shape, init)
 
 

@@ -1,7 +1,5 @@
 """Arrangements whose factors are learned numbers: per layer, per sublayer or per feature."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -75,13 +73,13 @@ def _held_back(x: jax.Array, y: jax.Array, site: Site) -> jax.Array:
     return z - jax.nn.silu(site.parameters["gate"]) * lax.stop_gradient(z)
 
 
-def _by_depth(key: jax.Array, shape: tuple[int, ...], dtype: Any, site: Site) -> jax.Array:
+def _by_depth(key: jax.Array, shape: tuple[int, ...], dtype, site: Site) -> jax.Array:
     """0.1 up to N = 18 layers, 1e-5 up to 24, 1e-6 beyond."""
     value = 0.1 if site.layers <= 18 else 1e-5 if site.layers <= 24 else 1e-6
     return jnp.full(shape, value, dtype)
 
 
-def _small(key: jax.Array, shape: tuple[int, ...], dtype: Any, site: Site) -> jax.Array:
+def _small(key: jax.Array, shape: tuple[int, ...], dtype, site: Site) -> jax.Array:
     """``N(0, 0.02^2)``."""
     return 0.02 * jax.random.normal(key, shape, dtype)
 

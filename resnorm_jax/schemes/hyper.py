@@ -14,7 +14,6 @@ Weights, and their products with the streams, are in float32 at least; the carry
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -110,17 +109,17 @@ def _joined(parts: jax.Array) -> jax.Array:
     return parts.reshape(*parts.shape[:-2], -1)
 
 
-def one_stream(site: Site, dtype: Any) -> jax.Array:
+def one_stream(site: Site, dtype) -> jax.Array:
     """Return ``e_((s - 1) mod n)``: the stream that this sublayer reads at first."""
     return jax.nn.one_hot(jnp.asarray(site.sublayer - 1) % RATE, RATE, dtype=dtype)
 
 
-def _first_read(key: jax.Array, shape: tuple[int, ...], dtype: Any, site: Site) -> jax.Array:
+def _first_read(key: jax.Array, shape: tuple[int, ...], dtype, site: Site) -> jax.Array:
     """1 at stream ``(s - 1) mod 4``, counted from 0, else 0."""
     return one_stream(site, dtype)[:, None]
 
 
-def _identity(key: jax.Array, shape: tuple[int, ...], dtype: Any, site: Site) -> jax.Array:
+def _identity(key: jax.Array, shape: tuple[int, ...], dtype, site: Site) -> jax.Array:
     """The identity matrix."""
     return jnp.eye(RATE, dtype=dtype)
 

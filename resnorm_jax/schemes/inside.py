@@ -1,7 +1,5 @@
 """Arrangements that put something inside the branches: norms, scales, values of the first layer."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 
@@ -36,7 +34,7 @@ def _step_towards(x: jax.Array, y: jax.Array, site: Site) -> jax.Array:
     return (x32 + step * (y.astype(wide) - x32)).astype(x.dtype)
 
 
-def _stored_step(key: jax.Array, shape: tuple[int, ...], dtype: Any, site: Site) -> jax.Array:
+def _stored_step(key: jax.Array, shape: tuple[int, ...], dtype, site: Site) -> jax.Array:
     """``1 / sqrt(D)``."""
     return jnp.full(shape, site.width**-0.5, dtype)
 

@@ -1,7 +1,5 @@
 """Arrangements that add a linear map of the stream, or leave a part of the branch out."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 
@@ -37,7 +35,7 @@ def _up(site: Site) -> tuple[int, ...]:
     return _rank(site), site.width
 
 
-def _half_by_fan_in(key: jax.Array, shape: tuple[int, ...], dtype: Any, site: Site) -> jax.Array:
+def _half_by_fan_in(key: jax.Array, shape: tuple[int, ...], dtype, site: Site) -> jax.Array:
     """``N(0, 1 / (4 rows))``, rows the first axis of its shape."""
     return 0.5 * by_fan_in(key, shape, dtype, site)
 

@@ -15,7 +15,6 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from itertools import permutations
 from math import factorial, log
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -174,12 +173,12 @@ def _head(streams: jax.Array, site: Site) -> jax.Array:
     return site.norm("final_norm", out)
 
 
-def _normal(key: jax.Array, shape: tuple[int, ...], dtype: Any, site: Site) -> jax.Array:
+def _normal(key: jax.Array, shape: tuple[int, ...], dtype, site: Site) -> jax.Array:
     """``N(0, 1 / rows)``, rows 4D: logits of deviation alpha, whatever the width."""
     return jax.random.normal(key, shape, dtype) * shape[0] ** -0.5
 
 
-def _even(key: jax.Array, shape: tuple[int, ...], dtype: Any, site: Site) -> jax.Array:
+def _even(key: jax.Array, shape: tuple[int, ...], dtype, site: Site) -> jax.Array:
     """-log 3 four times, 0 four times, then (of 24) 0 on the diagonal of R and -8 off it.
 
     So that ``pre = 1 / n``, ``post = 1`` and ``res`` is near I.
@@ -189,16 +188,14 @@ def _even(key: jax.Array, shape: tuple[int, ...], dtype: Any, site: Site) -> jax
     return bias[: shape[0]].astype(dtype)
 
 
-def _one_each(key: jax.Array, shape: tuple[int, ...], dtype: Any, site: Site) -> jax.Array:
+def _one_each(key: jax.Array, shape: tuple[int, ...], dtype, site: Site) -> jax.Array:
     """Twice 1 at stream ``(s - 1) mod 4``, from 0, -1 at the others; then 0 and 23 times -8."""
     turn = 2 * one_stream(site, dtype) - 1
     near = jnp.where(jnp.arange(len(PERMUTATIONS)) == 0, 0.0, OFF)
     return jnp.concatenate([turn, turn, near.astype(dtype)])
 
 
-def _parameters(
-    columns: int, kernel: float | Callable[..., jax.Array], bias: Callable[..., jax.Array]
-) -> tuple[StreamParameter, ...]:
+def _parameters(columns: int, kernel, bias) -> tuple[StreamParameter, ...]:
     scales = 2 if columns == 2 * RATE else 3
     return (
         StreamParameter("kernel", lambda site: (RATE * site.width, columns), kernel),

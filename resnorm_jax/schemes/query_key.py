@@ -13,7 +13,6 @@ from resnorm_jax.registry import Registry
 
 Parameters = Mapping[str, jax.Array]
 Normalize = Callable[[str, jax.Array], jax.Array]
-Pair = tuple[jax.Array, jax.Array]
 
 
 @dataclass(frozen=True)
@@ -49,22 +48,22 @@ class QueryKey:
     name: str
     equation: str
     source: str
-    apply: Callable[..., Pair]
+    apply: Callable[..., tuple[jax.Array, jax.Array]]
     parameters: tuple[QueryKeyParameter, ...] = ()
     norms: bool = False
     over_heads: bool = False
     used_by: str = ""
 
 
-def _none(q: jax.Array, k: jax.Array, parameters: Parameters, norm: Normalize) -> Pair:
+def _none(q, k, parameters: Parameters, norm: Normalize):
     return q, k
 
 
-def _head(q: jax.Array, k: jax.Array, parameters: Parameters, norm: Normalize) -> Pair:
+def _head(q, k, parameters: Parameters, norm: Normalize):
     return norm("query_norm", q), norm("key_norm", k)
 
 
-def _full(q: jax.Array, k: jax.Array, parameters: Parameters, norm: Normalize) -> Pair:
+def _full(q, k, parameters: Parameters, norm: Normalize):
     def joined(name: str, x: jax.Array) -> jax.Array:
         return norm(name, x.reshape(*x.shape[:2], -1)).reshape(x.shape)
 
@@ -75,15 +74,15 @@ def _times(x: jax.Array, factor: Any) -> jax.Array:
     return (x.astype(statistics_dtype(x)) * factor).astype(x.dtype)
 
 
-def _cosine(q: jax.Array, k: jax.Array, parameters: Parameters, norm: Normalize) -> Pair:
+def _cosine(q, k, parameters: Parameters, norm: Normalize):
     return cosine_query_key(q, k, swin_scale(parameters["log_scale"]))
 
 
-def _cosine_learned(q: jax.Array, k: jax.Array, parameters: Parameters, norm: Normalize) -> Pair:
+def _cosine_learned(q, k, parameters: Parameters, norm: Normalize):
     return cosine_query_key(q, k, parameters["alpha"])
 
 
-def _unit_scaled(q: jax.Array, k: jax.Array, parameters: Parameters, norm: Normalize) -> Pair:
+def _unit_scaled(q, k, parameters: Parameters, norm: Normalize):
     scale = parameters["scale"]
     return _times(l2_norm(q), scale * q.shape[-1]), _times(l2_norm(k), scale)
 

@@ -201,7 +201,7 @@ def vector(site: Site) -> tuple[int, ...]:
     return (site.width,)
 
 
-def by_fan_in(key: jax.Array, shape: tuple[int, ...], dtype: Any, site: Site) -> jax.Array:
+def by_fan_in(key: jax.Array, shape: tuple[int, ...], dtype, site: Site) -> jax.Array:
     """``N(0, 1 / rows)``, rows the first axis of its shape."""
     return jax.random.normal(key, shape, dtype) / math.sqrt(shape[0])
 

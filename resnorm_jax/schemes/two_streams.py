@@ -1,8 +1,5 @@
 """Arrangements of two streams: a normalized and a plain one, a block's input, the embedded input."""
 
-from collections.abc import Callable
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 
@@ -30,7 +27,7 @@ def _view_first(carry: Pair) -> jax.Array:
     return carry[0]
 
 
-def _norm_first(norm: Callable[[jax.Array], jax.Array], carry: Pair) -> Pair:
+def _norm_first(norm, carry: Pair) -> Pair:
     return norm(carry[0]), carry[1]
 
 
@@ -100,10 +97,10 @@ def _write_mixture(carry: Pair, y: jax.Array, site: Site) -> Pair:
     return add(_mixture(carry, site), y, site), carry[1]
 
 
-def _falling(start: float, fall: float) -> Callable[..., jax.Array]:
+def _falling(start: float, fall: float):
     """Initial value that falls from the first layer to the last, in equal steps."""
 
-    def init(key: jax.Array, shape: tuple[int, ...], dtype: Any, site: Site) -> jax.Array:
+    def init(key: jax.Array, shape: tuple[int, ...], dtype, site: Site) -> jax.Array:
         share = jnp.asarray(site.layer - 1, dtype) / max(site.layers - 1, 1)
         return (start - fall * share).astype(dtype)
 
