@@ -136,7 +136,7 @@ def table(header: Sequence[Any], rows: Iterable[Sequence[Any]], caption: str = "
     head = _row("th", header, right)
     lines = "\n".join(_row("td", [_cell(cell) for cell in row], right) for row in body)
     return Html(
-        f'<figure>{top}<div class="scroll"><table>\n<thead>{head}</thead>\n'
+        f'<figure class="table">{top}<div class="scroll"><table>\n<thead>{head}</thead>\n'
         f"<tbody>{lines}</tbody></table></div></figure>"
     )
 
