@@ -430,6 +430,16 @@ def test_nothing_of_the_checks_is_in_a_program(call):
         chex.enable_asserts()
 
 
+def test_checks_are_made_once_for_each_program():
+    """However often it is called; chex counts the traces."""
+    chex.clear_trace_counter()
+    step = jax.jit(
+        chex.assert_max_traces(lambda x: rn.layer_norm(x, ONE, mask=MASK[..., None]), n=1)
+    )
+    for _ in range(3):
+        step(X)
+
+
 # --- What is still taken, with a warning, and points to the caller ---
 
 

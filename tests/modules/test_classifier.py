@@ -2,6 +2,7 @@
 
 from functools import partial
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -109,9 +110,8 @@ def test_logits_are_the_oracles_and_padding_is_not_seen(pooling, positions):
     assert worst(out, expected) < 2e-6
     # Neither NaN nor anything else in padding counts, for logits and gradients alike.
     clean = again(np.where(VALID[..., None], x, 7), VALID)
-    for got, want in zip(jax.tree.leaves((out, grads, dx)), jax.tree.leaves(clean), strict=True):
-        assert np.isfinite(got).all()
-        np.testing.assert_array_equal(got, want)
+    chex.assert_tree_all_finite((out, grads, dx))
+    chex.assert_trees_all_equal((out, grads, dx), clean)
     assert not np.asarray(dx)[~VALID].any()
     assert np.abs(dx).max() > 1e-3
     # A longer batch pads more.

@@ -5,6 +5,7 @@ from dataclasses import replace
 from functools import cache, partial
 from itertools import product
 
+import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -327,9 +328,8 @@ def test_nan_in_padding_changes_nothing_at_all():
     params, x = random_params(model), inputs()
     dirty = np.where(VALID[..., None], x, np.nan).astype(np.float32)
     found, expected = (run(model, params, z, cotangent=np.cos(7 * x)) for z in (dirty, x))
-    for got, want in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
-        assert np.isfinite(got).all()
-        np.testing.assert_array_equal(got, want)
+    chex.assert_tree_all_finite(found)
+    chex.assert_trees_all_equal(found, expected)
     assert not np.asarray(found[2])[~VALID].any()
     layer = TransformerEncoderLayer(heads=H, mlp_width=F)
     single = quick_jit(layer.apply)({"params": layer_parameters(params, 1)}, dirty, VALID)

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import chex
 import flax.linen as nn
 import jax
 import numpy as np
@@ -162,9 +163,8 @@ def test_logits_are_the_oracles_and_padding_is_not_seen(kernel):
     out, grads, dx = run(params, np.where(MASK[..., None], x, np.nan), MASK)
     assert worst(out, expected) < 2e-6
     again = run(params, np.where(MASK[..., None], x, 7), MASK)
-    for got, want in zip(jax.tree.leaves((out, grads, dx)), jax.tree.leaves(again), strict=True):
-        assert np.isfinite(got).all()
-        np.testing.assert_array_equal(got, want)
+    chex.assert_tree_all_finite((out, grads, dx))
+    chex.assert_trees_all_equal((out, grads, dx), again)
     assert not np.asarray(dx)[~MASK].any()
     assert (np.abs(dx).sum(-1) > 0)[MASK].all()  # and no position is skipped
     # A longer batch pads more, by whole tokens and parts of one.
