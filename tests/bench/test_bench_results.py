@@ -165,6 +165,7 @@ def keys(path):
     return {s: [row["key"] for row in document.get(s, ())] for s in ("norm", "step")}
 
 
+@pytest.mark.table
 def test_rows_are_saved_as_they_come_and_a_rerun_goes_on(tmp_path, monkeypatch):
     path, settings = tmp_path / "x.json", settings_here(None, False, True)
     done = counted(monkeypatch, failing=("b",))

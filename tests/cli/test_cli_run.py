@@ -24,6 +24,9 @@ TEST_FILE = bundled_folder() / "UnitTest" / "UnitTest_TEST.ts"
 SMOKE = f"--config={ROOT}/configs/series.py:smoke,seeds=2,dropout=0.2,batch_size=8"
 
 
+pytestmark = pytest.mark.table  # one run, trained once for all; in .ci/run by name
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """A finished run of two seeds on the 8 fake devices, and what was printed."""
@@ -218,7 +221,6 @@ def kill_when(process: subprocess.Popen, log: Path, rows: int) -> None:
     process.wait()
 
 
-@pytest.mark.table
 def test_killed_and_started_again_a_run_ends_with_the_same_bits(tmp_path):
     whole = start(tmp_path / "whole")
     text, _ = whole.communicate(timeout=600)

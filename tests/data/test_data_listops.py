@@ -110,6 +110,7 @@ def test_statistics_of_the_small_variant(small):
     assert rule == pytest.approx(0.253, abs=0.02)
 
 
+@pytest.mark.table
 def test_statistics_of_the_full_variant():
     rows = unpack(generate(ListOpsOptions(train=1500, valid=0, test=1)))
     assert np.mean(rows.lengths) == pytest.approx(1035, abs=30)

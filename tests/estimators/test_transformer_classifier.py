@@ -27,6 +27,7 @@ def fitted():
     return estimator().fit(x, y), x, y
 
 
+@pytest.mark.table
 def test_ragged_rows_are_learned(fitted):
     model, x, _ = fitted
     assert model.classes_.tolist() == ["high", "low"]
@@ -39,6 +40,7 @@ def test_ragged_rows_are_learned(fitted):
     assert (model.predict(x) == model.classes_[probabilities.argmax(1)]).all()
 
 
+@pytest.mark.table
 def test_a_row_does_not_depend_on_its_companions(fitted):
     model, x, _ = fitted
     together = model.predict_proba(x)
@@ -90,6 +92,7 @@ def test_it_is_the_run_of_the_trainer(tmp_path):
         np.testing.assert_array_equal(a[name], b[name], err_msg=name)
 
 
+@pytest.mark.table
 def test_programs_are_compiled_once_for_equal_shapes(fitted):
     model, x, y = fitted
     expected = model.predict_proba(x)
@@ -104,6 +107,7 @@ def test_programs_are_compiled_once_for_equal_shapes(fitted):
     assert parallel.programs <= 2  # of all lengths that this file predicts
 
 
+@pytest.mark.table
 def test_a_pickle_holds_safetensors_and_no_code(fitted):
     model, x, _ = fitted
     state = model.__getstate__()
@@ -187,6 +191,7 @@ def test_wrong_rows_are_named(x, y, says):
         estimator().fit(x, y)
 
 
+@pytest.mark.table
 def test_other_channels_are_refused(fitted):
     model, x, _ = fitted
     with pytest.raises(ValueError, match=r"X\[0\]: shape \(2, \d\), expected \[3, T\]"):

@@ -118,6 +118,7 @@ def test_lengths_reach_cudnn_from_the_batch_and_a_mask_never_does(cudnn):
     assert not cudnn
 
 
+@pytest.mark.table
 def test_an_encoder_takes_lengths_and_a_mask_together():
     encoder, holes = TransformerEncoder(depth=1, heads=2), np.ones((B, L), bool)
     holes[:, 1] = False

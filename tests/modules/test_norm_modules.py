@@ -51,7 +51,7 @@ def test_fields_of_flax_are_fields_of_ours_with_the_same_defaults(name):
     assert (ours["use_fast_variance"].default, flax["use_fast_variance"].default) == (False, True)
 
 
-@pytest.mark.parametrize("axes", every(AXES, AXES[-1:]))
+@pytest.mark.parametrize("axes", every(AXES))
 @pair
 def test_parameters_travel_both_ways(name, axes):
     x = inputs()

@@ -75,6 +75,7 @@ def test_scale_bias_and_the_gradient():
         chex.assert_numerical_grads(loss, (parts,), order=1, atol=1e-5 / parts.size, rtol=1e-4)
 
 
+@pytest.mark.table
 def test_running_statistics_of_batch_norm():
     norm = rn.BatchNorm(use_running_average=False, momentum=0.9)
     variables = norm.init(jax.random.key(0), X)

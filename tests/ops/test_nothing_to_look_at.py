@@ -71,6 +71,7 @@ def test_its_weights_are_zero_and_those_of_others_sum_to_one():
     np.testing.assert_allclose(np.delete(total, 2, -1), 1, rtol=1e-6)
 
 
+@pytest.mark.table
 def test_an_encoders_output_does_not_depend_on_padding():
     encoder = rn.TransformerEncoder(depth=2, heads=2)
     x = np.random.default_rng(0).normal(size=(B, T, 8)).astype(np.float32)

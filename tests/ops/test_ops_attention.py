@@ -97,7 +97,7 @@ def test_the_result_has_the_dtype_of_the_query():
     assert jax.eval_shape(drop, q, k, v).dtype == jnp.bfloat16
 
 
-@pytest.mark.parametrize("implementation", every(["xla", "chunked"], ["chunked"]))
+@pytest.mark.parametrize("implementation", every(["xla", "chunked"]))
 def test_dropout_of_the_weights(implementation):
     q, k, v = map(jnp.asarray, heads())
     mask = random_mask((2, 1, 5, 6))
@@ -120,7 +120,7 @@ def test_dropout_of_the_weights(implementation):
     assert (np.abs(np.mean(many, axis=0) - plain) < error + 1e-4).all()
 
 
-@pytest.mark.parametrize("shape", every(SHAPES, [SHAPES[1]]))
+@pytest.mark.parametrize("shape", every(SHAPES))
 def test_the_gradient_under_dropout(shape):
     """Against the oracle, told which weights were dropped: values show it, one key at a time."""
     q, k, v = heads()

@@ -50,6 +50,7 @@ def test_seeds_are_jaxs():
         np.testing.assert_array_equal(jax.random.key_data(key), expected)
 
 
+@pytest.mark.table
 def test_64_bits_and_the_older_numbering_are_jaxs():
     with jax.enable_x64(True):
         equal(lambda key: jax.random.bits(key, (5,), "uint64"), 3)

@@ -87,6 +87,7 @@ def test_the_field_is_that_of_the_largest_part(parts):
     assert "XLA_PYTHON" not in line
 
 
+@pytest.mark.table
 def test_a_run_that_does_not_fit_ends_with_one_line(tmp_path, monkeypatch, capsys):
     def exhausted(self, state, batch):
         raise EXHAUSTED

@@ -130,6 +130,7 @@ def test_stopped_and_gone_on_a_run_has_the_same_bits(whole, place, tmp_path, mon
     assert log_of(tmp_path) == log
 
 
+@pytest.mark.table
 def test_the_best_run_is_not_the_last_one(whole):
     """Or the test above could not tell them apart."""
     rows = [json.loads(line) for line in whole[3].splitlines()]
