@@ -69,6 +69,7 @@ def test_zero_gates_make_the_identity(name):
     assert_identity(name, "branch_out")
 
 
+@pytest.mark.table
 def test_fixup_starts_as_the_identity():
     layer = assert_identity("fixup", "branch_in")["layers"]
     assert not np.asarray(layer["attention"]["branch"]["out"]["kernel"]).any()

@@ -180,6 +180,7 @@ def test_dropout_of_a_layer_is_used_in_three_places(monkeypatch):
     assert len(drawn) == 3
 
 
+@pytest.mark.table
 def test_models_start_as_in_torch():
     """Deviation of every weight, which the losses of L6 depend on."""
     torch.manual_seed(0)

@@ -215,6 +215,7 @@ def test_files_of_the_first_format_are_read():
     assert "torch: skipped: none" in text
 
 
+@pytest.mark.table
 @pytest.mark.parametrize("path", sorted(RESULTS.glob("*.json")), ids=lambda path: path.stem)
 def test_committed_results_are_shown(path, tmp_path, capsys):
     plot = tmp_path / "plot.png"

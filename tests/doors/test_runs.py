@@ -8,6 +8,8 @@ import pytest
 import resnorm_jax as rn
 from resnorm_jax.errors import UserError
 
+pytestmark = pytest.mark.table  # one run, trained once for all; in .ci/run by name
+
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):

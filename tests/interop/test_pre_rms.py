@@ -34,7 +34,7 @@ def pair(options):
     return encoder, encoder.clone(norm=relative, use_bias=True, **rest), params, x, mask
 
 
-@pytest.mark.parametrize("case", every(CASES, list(CASES)[:1]))
+@pytest.mark.parametrize("case", every(CASES))
 def test_outputs_are_equal(case):
     encoder, converted, params, x, mask = pair(CASES[case])
     new, final_bias = pre_rms_params(params)

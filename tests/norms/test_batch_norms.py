@@ -359,6 +359,7 @@ def test_devices_with_different_numbers_of_valid_tokens_count_rightly(groups):
         assert worst(np.asarray(dp[key])[0], leaf) <= 3e-6
 
 
+@pytest.mark.table
 def test_group_norm_over_devices_counts_masked_positions_rightly():
     x, scale, bias, _, _ = case((2, 8, 6))
     mask = (np.arange(8) < np.array([[3], [8]]))[..., None]

@@ -215,6 +215,7 @@ def test_so_many_scores_as_a_cache_holds(monkeypatch, rows, heads, keys, want):
     assert chunks.parts_at_once(rows, heads, 64 * 4096, "gpu") == (rows, heads)
 
 
+@pytest.mark.table
 def test_chunks_keep_every_kind_of_derivative():
     """Forward mode, and the product of a Hessian and a vector, are those of all queries at once."""
     q, k, v = map(jnp.asarray, heads())

@@ -46,6 +46,7 @@ def test_decay_shrinks_kernels_and_nothing_else_without_a_gradient(algorithm):
     np.testing.assert_array_equal(new["layers"]["scale"], params["layers"]["scale"])
 
 
+@pytest.mark.table
 def test_every_algorithm_goes_downhill():
     for name in ALGORITHMS:
         config = OptimizerConfig(algorithm=name, learning_rate=0.05, schedule="constant")

@@ -220,6 +220,7 @@ def test_a_scanned_stack_keeps_a_state_by_layer():
     assert {float(s) for s in jax.tree.leaves(collections["schedule"])} == {3.0}
 
 
+@pytest.mark.table
 def test_what_fills_a_batch_changes_nothing():
     data = tiny.dataset()
     batch = TrainBatches(data.train, 16, (8,), 0).batch_at(0)

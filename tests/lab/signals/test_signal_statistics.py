@@ -109,6 +109,7 @@ def test_entropy_of_even_and_of_sharp_attention():
     assert np.isnan(statistics.attention_entropy(jnp.asarray(sharp), valid & (np.arange(4) < 1)))
 
 
+@pytest.mark.table
 def test_ratio_and_mean_and_error():
     found = statistics.ratio(jnp.array([1.0, 0.0, 3.0]), jnp.array([2.0, 0.0, 0.0]))
     np.testing.assert_array_equal(found, [0.5, np.nan, np.nan])
