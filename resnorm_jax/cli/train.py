@@ -27,7 +27,7 @@ usage: resnorm train --config=CONFIG[:ARGUMENT] --workdir=DIR [--config.path.to.
   --no-compilation-cache  compile every program anew, and keep none in the user's cache folder
 
 In a checkout `python train.py` does the same. `resnorm list` shows what can be named; the fields
-are those of resnorm_jax/config.py."""
+are those of resnorm_jax/config_fields.py."""
 
 
 def main(argv: list[str]) -> int:

@@ -164,7 +164,7 @@ LAYERS = [  # a module may import from its own row and those above it
     {"schemes"},
     {"arrangements", "streams", "planning"},
     {"modules"},
-    {"build", "config", "config_file", "configs", "reporting", "article"},
+    {"build", "config", "config_fields", "config_file", "configs", "reporting", "article"},
     {"training"},
     {"lab", "runs", "estimators"},
     {"bench"},

@@ -1,0 +1,198 @@
+"""The fields of a config: frozen dataclasses, each field with its meaning and its range."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from resnorm_jax.arrangements import DEFAULT
+from resnorm_jax.ops.attention import IMPLEMENTATIONS
+from resnorm_jax.schema import (
+    KEY_SEED,
+    POSITIVE,
+    SHARE,
+    from_zero,
+    option,
+    over_zero,
+)
+from resnorm_jax.sizes import RATE, SIZES, STEPS
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The model; fields as in `TransformerEncoder` and `SequenceClassifier`."""
+
+    width: int = option(64, "of the stream", SIZES["width"])
+    depth: int = option(3, "layers", SIZES["depth"])
+    heads: int = option(4, "of attention", SIZES["heads"])
+    mlp_width: int | None = option(
+        None, "inside the feed-forward layer; 4 * width", SIZES["mlp_width"]
+    )
+    arrangement: str = option(DEFAULT, "where norms stand and how branches are added")
+    norm: str = option(
+        "layer", "of every slot that is not given: a name, or one a layer: layer*2+rms"
+    )
+    norm_epsilon: float | None = option(None, "the norm's own if not given", SIZES["norm_epsilon"])
+    embedding_norm: str | None = option(
+        None, "slot: the embedding; a slot's norm stands in place of norm"
+    )
+    norm_before: str | None = option(None, "slot: the input of a branch")
+    norm_after: str | None = option(None, "slot: the output of a branch")
+    norm_on_stream: str | None = option(None, "slot: the stream after the addition")
+    final_norm: str | None = option(None, "slot: after the last layer")
+    query_key_norm: str | None = option(
+        None, "slot: queries and keys, head by head or all together"
+    )
+    value_norm: str | None = option(None, "slot: values, head by head")
+    heads_norm: str | None = option(None, "slot: joined heads, before the output projection")
+    mlp_norm: str | None = option(
+        None, "slot: before the last projection of the feed-forward layer"
+    )
+    parallel_norm: str | None = option(
+        None, "slot: the input of each of several branches in parallel"
+    )
+    stream: str | None = option(None, "how branches are added; the arrangement's")
+    query_key: str | None = option(None, "how queries and keys are scaled; the arrangement's")
+    activation: str = option("gelu", "of the feed-forward layer")
+    dropout: float = option(0.1, "of embeddings and branches", SHARE)
+    attention: str = option(
+        "auto",
+        "how attention is computed: all queries at once (xla), few at a time (chunked), by NVIDIA's "
+        "kernel (cudnn), or what suits the longest sequence (auto)",
+        choices=("auto", *IMPLEMENTATIONS),
+    )
+    attention_dropout: float = option(0.0, "of attention weights", SHARE)
+    drop_path: float = option(
+        0.0, "of a branch, in the last layer; in layer l, l / depth of it", SIZES["drop_path"]
+    )
+    positions: str = option("learned", "how positions are told")
+    max_length: int | None = option(
+        None, "positions of the stream; the longest sequence of the data", over_zero(10**7)
+    )
+    pooling: str = option("mean", "from positions to one vector")
+    patch: int | None = option(
+        None, "images only: side of a patch, 2 if not given", over_zero(1024)
+    )
+    kernel: int | None = option(
+        None,
+        "features only: positions that a token sees; as many as stride if not given",
+        over_zero(1024),
+    )
+    stride: int | None = option(
+        None,
+        "features only: positions from one token to the next; if neither it nor kernel is given, 1, or "
+        "what leaves the longest row at most 512 tokens",
+        over_zero(1024),
+    )
+    unroll: int | Literal["auto"] = option(
+        "auto",
+        "layers unrolled in each step of the scan, or what suits the backend and the depth (auto)",
+        SIZES["depth"],
+        choices=("auto",),
+    )
+    remat: str = option("none", "what the backward pass computes again")
+    remat_every: int = option(1, "layers between carries that are kept, with remat", SIZES["depth"])
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """The optimizer; None leaves an algorithm's own default, a value it does not read is an error."""
+
+    algorithm: str = option("adamw", "of the update")
+    learning_rate: float = option(1e-3, "largest", RATE)
+    schedule: str = option("cosine", "of the learning rate")
+    warmup: float = option(0.0, "share of all steps", SHARE)
+    weight_decay: float | None = option(None, "the algorithm's own if not given", from_zero(1e6))
+    decay: str = option("kernel", "roles that decay, by comma or +: see resnorm_jax.training.roles")
+    b1: float | None = option(None, "decay of the mean gradient", SHARE)
+    b2: float | None = option(None, "decay of the mean square", SHARE)
+    epsilon: float | None = option(None, "added to the root of the mean square", from_zero(1e6))
+    momentum: float | None = option(None, "decay of the velocity", SHARE)
+    clip: float | None = option(1.0, "largest global norm of the gradient", over_zero(1e30))
+    unit_weights: bool = option(False, "kernels of unit length after every update, as nGPT's")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """The run."""
+
+    batch_size: int = option(
+        32, "rows of a global batch, over all devices and micro-batches", over_zero(2**20)
+    )
+    epochs: int = option(50, "passes over the training rows", over_zero(10**7))
+    steps: int | None = option(None, "in place of epochs", STEPS)
+    accumulate: int = option(1, "micro-batches per step", over_zero(2**20))
+    label_smoothing: float = option(0.0, "share of the target spread over all classes", SHARE)
+    precision: str = option("float32", "of the computation", choices=("float32", "bfloat16"))
+    ema: float | None = option(
+        None, "decay of the averaged parameters, which are then evaluated", SHARE
+    )
+    validation: float = option(0.0, "share of the training rows held out, by class", SHARE)
+    select: str = option(
+        "last",
+        "which checkpoint is scored: the last, or the best on the validation rows",
+        choices=("last", "best"),
+    )
+    score: str = option(
+        "test",
+        "rows scored at the end: test, or validation while choosing",
+        choices=("test", "validation"),
+    )
+    log_every: int = option(10, "steps", POSITIVE)
+    evaluate_every: int | None = option(
+        None, "steps; once an epoch, but at most 50 times a run", POSITIVE
+    )
+    checkpoint_every: int = option(200, "steps", POSITIVE)
+    keep: int = option(2, "newest checkpoints that stay", POSITIVE)
+    keep_every: int | None = option(
+        None, "steps; checkpoints at multiples of it stay for good", POSITIVE
+    )
+    keep_best: int = option(1, "best checkpoints that stay, with select=best", POSITIVE)
+    buckets: int = option(
+        8,
+        "most padded lengths; fewer where a length saves less than the time to compile for it",
+        over_zero(1000),
+    )
+    scale: bool = option(
+        True, "features: zero mean and unit variance by channel, from training rows"
+    )
+    deterministic: bool = option(
+        True,
+        "on a GPU: only operations, and a choice of kernels, that give the same bits each time",
+    )
+    nonfinite: str = option(
+        "abort",
+        "what a step that is not finite does: abort; skip it; or rollback to the last checkpoint and "
+        "pass over the batches from there to it",
+        choices=("abort", "skip", "rollback"),
+    )
+    max_rollbacks: int = option(3, "of a seed's run, with nonfinite=rollback", from_zero(1000))
+    watchdog: float = option(
+        3600.0,
+        "seconds without a step, a batch of an evaluation or a save, after which the process ends; "
+        "0 for never",
+        from_zero(1e9),
+    )
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything that decides a run's numbers; ``data`` holds a source's name and its options."""
+
+    data: Mapping[str, Any]
+    model: ModelConfig = field(default_factory=ModelConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    seed: int = option(
+        0, "the first: initialization, order of rows, dropout, validation split", KEY_SEED
+    )
+    seeds: int = option(1, "how many runs, with seeds seed, seed + 1, ...", over_zero(10**5))
+    devices: int = option(0, "how many local devices; 0 for all", from_zero(10**5))
+    profile: str = option(
+        "none",
+        "steps: a trace of ten steps is written into the run directory, once they compile nothing",
+        choices=("none", "steps"),
+    )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return nested plain dictionaries, as written to ``config.json``."""
+        return asdict(self)
