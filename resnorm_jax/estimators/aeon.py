@@ -1,12 +1,11 @@
 """`AeonTransformerClassifier`: the same classifier as one of aeon's."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from resnorm_jax.arrangements import DEFAULT
 from resnorm_jax.estimators import missing
+from resnorm_jax.estimators.parameters import Parameters
 
 try:
     from aeon.classification import BaseClassifier
@@ -15,7 +14,7 @@ except ImportError:
 from resnorm_jax.estimators.sklearn import TransformerClassifier
 
 
-class AeonTransformerClassifier(BaseClassifier):
+class AeonTransformerClassifier(Parameters, BaseClassifier):
     """`TransformerClassifier` with aeon's interface: its collections, its tags, its pipelines.
 
     It takes series of unequal lengths and of several channels, and all that aeon turns into
@@ -45,31 +44,6 @@ class AeonTransformerClassifier(BaseClassifier):
         "capability:unequal_length": True,
         "algorithm_type": "deeplearning",
     }
-
-    def __init__(
-        self,
-        arrangement: str = DEFAULT,
-        norm: str = "layer",
-        depth: int = 3,
-        width: int = 64,
-        heads: int = 8,
-        epochs: int = 60,
-        batch_size: int = 16,
-        learning_rate: float = 1e-3,
-        settings: Mapping[str, Any] | None = None,
-        random_state: Any = None,
-    ) -> None:
-        self.arrangement = arrangement
-        self.norm = norm
-        self.depth = depth
-        self.width = width
-        self.heads = heads
-        self.epochs = epochs
-        self.batch_size = batch_size
-        self.learning_rate = learning_rate
-        self.settings = settings
-        self.random_state = random_state
-        super().__init__()
 
     def _fit(self, X: Any, y: np.ndarray) -> "AeonTransformerClassifier":
         self.estimator_ = TransformerClassifier(**self.get_params(deep=False)).fit(X, y)

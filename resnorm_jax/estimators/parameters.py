@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from numbers import Integral
 from typing import Any
 
+from resnorm_jax.arrangements import DEFAULT
 from resnorm_jax.config import Config, experiment, from_dict, override
 from resnorm_jax.errors import DivergedError, UserError
 from resnorm_jax.schema import KEY_SEED
@@ -32,6 +33,35 @@ RECIPE: dict[str, Any] = {
 READ = re.compile(r"(model|optimizer|train)\..+|devices")
 _NAMES = {path: name for name, path in FIELDS.items()}
 _PATH = re.compile(r"(?<!')\b(?:config\.)?((?:model|optimizer|train)\.\w+)|\bconfig\.(\w+)")
+
+
+class Parameters:
+    """What both estimators are made with; `TransformerClassifier` says what each is."""
+
+    def __init__(
+        self,
+        arrangement: str = DEFAULT,
+        norm: str = "layer",
+        depth: int = 3,
+        width: int = 64,
+        heads: int = 8,
+        epochs: int = 60,
+        batch_size: int = 16,
+        learning_rate: float = 1e-3,
+        settings: Mapping[str, Any] | None = None,
+        random_state: Any = None,
+    ) -> None:
+        self.arrangement = arrangement
+        self.norm = norm
+        self.depth = depth
+        self.width = width
+        self.heads = heads
+        self.epochs = epochs
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.settings = settings
+        self.random_state = random_state
+        super().__init__()
 
 
 def config_of(given: Mapping[str, Any], seed: int) -> Config:

@@ -5,11 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from resnorm_jax.arrangements import DEFAULT
 from resnorm_jax.errors import UserError
 from resnorm_jax.estimators import missing
 from resnorm_jax.estimators.fitting import Fitted, fit
-from resnorm_jax.estimators.parameters import config_of, in_its_words, seed_of
+from resnorm_jax.estimators.parameters import Parameters, config_of, in_its_words, seed_of
 
 try:
     from sklearn.base import BaseEstimator, ClassifierMixin
@@ -25,7 +24,7 @@ except ImportError:
     raise missing("TransformerClassifier", "scikit-learn 1.6", "estimators") from None
 
 
-class TransformerClassifier(ClassifierMixin, BaseEstimator):
+class TransformerClassifier(Parameters, ClassifierMixin, BaseEstimator):
     """Classify time series by a Transformer encoder, in scikit-learn's way.
 
     ``p(class | X) = softmax(head(pool(encoder(X))))``, trained by cross-entropy with AdamW: the model
@@ -67,30 +66,6 @@ class TransformerClassifier(ClassifierMixin, BaseEstimator):
     >>> model.fit(X, ["odd", "even"] * 4).predict(X[:2])
     array(['odd', 'even'], dtype='<U4')
     """
-
-    def __init__(
-        self,
-        arrangement: str = DEFAULT,
-        norm: str = "layer",
-        depth: int = 3,
-        width: int = 64,
-        heads: int = 8,
-        epochs: int = 60,
-        batch_size: int = 16,
-        learning_rate: float = 1e-3,
-        settings: Mapping[str, Any] | None = None,
-        random_state: Any = None,
-    ) -> None:
-        self.arrangement = arrangement
-        self.norm = norm
-        self.depth = depth
-        self.width = width
-        self.heads = heads
-        self.epochs = epochs
-        self.batch_size = batch_size
-        self.learning_rate = learning_rate
-        self.settings = settings
-        self.random_state = random_state
 
     def fit(self, X: Any, y: Any) -> "TransformerClassifier":
         """Train on series ``X`` with labels ``y [N]``; return the estimator.
