@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from resnorm_jax.ops.layout import laid_over_devices
 from resnorm_jax.ops.norms.kernels.form import STATISTICS, Form, Names, Operands
 from resnorm_jax.ops.statistics import moments, normalized, statistics_dtype
 
@@ -43,19 +44,14 @@ def _leading(t: jax.Array) -> tuple[int, ...]:
     return tuple(range(t.ndim - 1))
 
 
-def _laid_over_devices(t: jax.Array) -> bool:
-    """Whether the type of ``t`` says how it is laid out: products would ask for their own layout."""
-    return any(part is not None for part in jax.typeof(t).sharding.spec)
-
-
 def _weighted_rows(t: jax.Array, w: jax.Array) -> jax.Array:
-    if _laid_over_devices(t):
+    if laid_over_devices(t):
         return PLAIN.rows(t, w)
     return jnp.matmul(t, w, precision=lax.Precision.HIGHEST)[..., None]
 
 
 def _weighted_columns(w: jax.Array, t: jax.Array) -> jax.Array:
-    if _laid_over_devices(t):
+    if laid_over_devices(t):
         return PLAIN.columns(w, t)
     axes, w = _leading(t), lax.squeeze(w, (w.ndim - 1,))
     return lax.dot_general(w, t, ((axes, axes), ((), ())), precision=lax.Precision.HIGHEST)
