@@ -15,7 +15,7 @@ from resnorm_jax.ops.norms import (
     split_modulation,
 )
 from resnorm_jax.ops.norms.adaptive import MODULATIONS
-from resnorm_jax.ops.norms.core import floating
+from resnorm_jax.ops.norms.operands import floating
 from resnorm_jax.ops.statistics import statistics_dtype
 
 

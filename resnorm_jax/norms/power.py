@@ -9,7 +9,8 @@ import jax.numpy as jnp
 from resnorm_jax.arguments import as_mask, check_fits, check_real
 from resnorm_jax.norms.layer import Dtype, Initializer, _Norm
 from resnorm_jax.ops.norms.batch import norm_by_statistics
-from resnorm_jax.ops.norms.core import affine, rms_norm
+from resnorm_jax.ops.norms.core import rms_norm
+from resnorm_jax.ops.norms.operands import affine
 from resnorm_jax.ops.norms.power import power_scale
 from resnorm_jax.ops.statistics import masked_mean, statistics_dtype
 

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 
 from resnorm_jax.arguments import check_axes, check_kept, check_real
 from resnorm_jax.errors import ShapeError
-from resnorm_jax.ops.norms.core import floating, layer_norm, rms_norm
+from resnorm_jax.ops.norms.core import layer_norm, rms_norm
+from resnorm_jax.ops.norms.operands import floating
 from resnorm_jax.ops.statistics import statistics_dtype
 
 # The order in which DiT's last projection holds them.

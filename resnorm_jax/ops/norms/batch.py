@@ -13,7 +13,7 @@ from jax import lax
 
 from resnorm_jax.arguments import check_fits, check_kept
 from resnorm_jax.ops.norms.complex_numbers import squared, standardize
-from resnorm_jax.ops.norms.core import affine, check_norm, inexact
+from resnorm_jax.ops.norms.operands import affine, check_norm, inexact
 from resnorm_jax.ops.statistics import Axes, masked_mean, normalized_axes, statistics_dtype
 
 

@@ -34,9 +34,8 @@ def standardize(
         return statistics.standardize(x, mask, axes, epsilon, subtract_mean, axis_name, groups)
     parts = jnp.stack([x.real, x.imag], axis=-1)
     mask = None if mask is None else mask[..., None]
-    for _ in range(
-        2 if subtract_mean else 0
-    ):  # the second takes the first one's rounding error out
+    means = 2 if subtract_mean else 0  # the second takes the first one's rounding error out
+    for _ in range(means):
         parts = parts - masked_mean(parts, mask, axes, axis_name, groups)
         parts = parts if mask is None else jnp.where(mask, parts, 0)
     normed, inverse = statistics.standardize(

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from resnorm_jax.ops.norms.core import floating
+from resnorm_jax.ops.norms.operands import floating
 from resnorm_jax.ops.statistics import statistics_dtype
 
 

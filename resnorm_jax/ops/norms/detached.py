@@ -4,7 +4,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from resnorm_jax.ops.norms.core import floating, std_layer_norm
+from resnorm_jax.ops.norms.core import std_layer_norm
+from resnorm_jax.ops.norms.operands import floating
 from resnorm_jax.ops.statistics import masked_mean, statistics_dtype
 
 

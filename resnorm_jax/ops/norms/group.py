@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from resnorm_jax.ops.norms.complex_numbers import standardize
-from resnorm_jax.ops.norms.core import affine, check_norm, inexact
+from resnorm_jax.ops.norms.operands import affine, check_norm, inexact
 from resnorm_jax.ops.statistics import Axes, normalized_axes, statistics_dtype
 
 

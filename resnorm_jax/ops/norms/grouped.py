@@ -4,7 +4,8 @@ import jax
 import jax.numpy as jnp
 
 from resnorm_jax.arguments import check_alike, check_kept
-from resnorm_jax.ops.norms.core import affine, floating, rms_norm
+from resnorm_jax.ops.norms.core import rms_norm
+from resnorm_jax.ops.norms.operands import affine, floating
 from resnorm_jax.ops.statistics import statistics_dtype
 
 

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from resnorm_jax.arguments import parameter
-from resnorm_jax.ops.norms.core import affine, floating
+from resnorm_jax.ops.norms.operands import affine, floating
 from resnorm_jax.ops.statistics import statistics_dtype
 
 

@@ -11,7 +11,8 @@ import jax.numpy as jnp
 
 from resnorm_jax.arguments import check_axes, check_kept, check_real
 from resnorm_jax.errors import ShapeError
-from resnorm_jax.ops.norms.core import floating, inexact, rms_norm
+from resnorm_jax.ops.norms.core import rms_norm
+from resnorm_jax.ops.norms.operands import floating, inexact
 from resnorm_jax.ops.norms.scaled import l2_norm
 from resnorm_jax.ops.statistics import statistics_dtype
 

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from resnorm_jax.arguments import parameter
-from resnorm_jax.ops.norms.core import affine, floating, rms_norm
+from resnorm_jax.ops.norms.core import rms_norm
+from resnorm_jax.ops.norms.operands import affine, floating
 from resnorm_jax.ops.statistics import statistics_dtype
 
 
