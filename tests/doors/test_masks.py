@@ -163,11 +163,12 @@ def test_a_mask_that_is_added_to_logits_is_refused(door):
             call(additive)
 
 
-@pytest.mark.parametrize("door", DOORS)
+LOOK_AT_VALUES = ("roll_out", "pooled_weights", "assert_padding_safe")  # not under a trace
+
+
+@pytest.mark.parametrize("door", [door for door in DOORS if door not in LOOK_AT_VALUES])
 def test_traced_too(door):
     name, call, mask = DOORS[door]
-    if door in ("roll_out", "pooled_weights", "assert_padding_safe"):
-        pytest.skip("looks at values")
     with pytest.raises(TypeError, match=f"^{name} is float32"):
         jax.eval_shape(call, jnp.zeros(mask.shape))
 
