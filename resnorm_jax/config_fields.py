@@ -10,6 +10,7 @@ from resnorm_jax.schema import (
     KEY_SEED,
     POSITIVE,
     SHARE,
+    Rule,
     from_zero,
     option,
     over_zero,
@@ -109,6 +110,28 @@ class OptimizerConfig:
     momentum: float | None = option(None, "decay of the velocity", SHARE)
     clip: float | None = option(1.0, "largest global norm of the gradient", over_zero(1e30))
     unit_weights: bool = option(False, "kernels of unit length after every update, as nGPT's")
+    layer_decay: float = option(
+        1.0,
+        "d: the learning rate of layer l of N is times d^(N + 1 - l); embeddings are layer 0, the head "
+        "N + 1",
+        Rule(0, 1, ("low",)),
+    )
+    frozen: str | None = option(
+        None,
+        "what is not trained, by comma or +: embeddings, encoder, norms, head, layers:1-3, or roles as "
+        "in decay",
+    )
+    lora_rank: int | None = option(
+        None,
+        "of matrices A B beside frozen kernels, which are trained, with the head, in place of the model",
+        over_zero(65_536),
+    )
+    lora_alpha: float | None = option(
+        None, "A B is times lora_alpha / lora_rank; the rank if not given", over_zero(1e6)
+    )
+    lora_on: str = option(
+        "query,value", "kernels, by comma or +: query, key, value, out, fc1, gate, fc2"
+    )
 
 
 @dataclass(frozen=True)
@@ -127,6 +150,17 @@ class TrainConfig:
         None, "decay of the averaged parameters, which are then evaluated", SHARE
     )
     validation: float = option(0.0, "share of the training rows held out, by class", SHARE)
+    patience: int | None = option(
+        None,
+        "evaluations of the validation rows, one after the other and none better than the best, after "
+        "which training stops",
+        POSITIVE,
+    )
+    class_weights: str = option(
+        "none",
+        "of the rows in the loss: all alike, or such that every class has the same sum (balanced)",
+        choices=("none", "balanced"),
+    )
     select: str = option(
         "last",
         "which checkpoint is scored: the last, or the best on the validation rows",

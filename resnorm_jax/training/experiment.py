@@ -15,7 +15,6 @@ from resnorm_jax.build import (
     check_attention,
     check_names,
     kernel_and_stride,
-    told_lengths,
 )
 from resnorm_jax.config import Config
 from resnorm_jax.planning.unroll import loop_text
@@ -33,6 +32,7 @@ from resnorm_jax.training.optimizers import make_optimizer
 from resnorm_jax.training.phases import Phases
 from resnorm_jax.training.preemption import Signals
 from resnorm_jax.training.profile import Profile
+from resnorm_jax.training.recipe import class_weights, step_options, with_low_rank
 from resnorm_jax.training.report import make_report, write_report
 from resnorm_jax.training.run_data import (
     data_line,
@@ -44,7 +44,7 @@ from resnorm_jax.training.run_data import (
     total_steps,
 )
 from resnorm_jax.training.run_directory import check_steps, claimed, open_run, stored_run
-from resnorm_jax.training.step import StepOptions, TrainState, create_state
+from resnorm_jax.training.step import TrainState, create_state
 from resnorm_jax.training.watchdog import Watchdog
 
 
@@ -93,10 +93,20 @@ def _run(
     buckets = padded_lengths(config, dataset, begun)
     steps = total_steps(config, dataset, buckets)
     optimizer, schedule = make_optimizer(config.optimizer, steps)
-    first = partial(first_variables, config, model, dataset, buckets)
-    # Before anything is written: a norm that does not fit its slot is found when it is made.
+    weights = class_weights(train, dataset.train.y, len(dataset.classes))
+    options = step_options(model, config.optimizer, train, optimizer, weights)
+
+    def first(seed: int) -> Any:
+        variables = first_variables(config, model, dataset, buckets, seed)
+        return with_low_rank(config.optimizer, variables, seed)
+
+    def started(seed: jax.Array, variables: Any) -> TrainState:
+        return create_state(variables, optimizer, seed, train.ema, options.names)
+
+    # Before anything is written: a norm that does not fit its slot, or a part that is not there to be
+    # frozen, is found when the state is made.
     with phases("compile"):
-        jax.eval_shape(lambda: first(config.seed))
+        jax.eval_shape(lambda: started(np.uint32(0), first(config.seed)))
     check_steps(workdir, steps)
     with phases("data"):  # their digest
         now = identify(config, raw, dataset, devices, buckets, begun, same.told)
@@ -104,10 +114,6 @@ def _run(
     for change in identity.changes:
         console.print(change_line(change), highlight=False)
 
-    options = StepOptions(
-        model.apply, optimizer, train.label_smoothing, train.accumulate, train.ema, train.log_every,
-        by_length=told_lengths(model),
-    )  # fmt: skip
     runner = parallel(options, devices, same.options)
     log = MetricsLog(workdir / "metrics.jsonl")
     phases.programs = lambda: runner.programs
@@ -124,9 +130,7 @@ def _run(
     console.print(data_line(dataset, padded), highlight=False, soft_wrap=True)
     scores = []
 
-    @jax.jit  # one program, in place of one for each shape in the optimizer's state
-    def made_state(seed: jax.Array, variables: Any) -> TrainState:
-        return create_state(variables, optimizer, seed, train.ema)
+    made_state = jax.jit(started)  # one program, in place of one for each shape in the optimizer's
 
     def state_of(seed: int, variables: Any) -> TrainState:
         return made_state(np.uint32(seed), variables)
