@@ -112,8 +112,8 @@ class OptimizerConfig:
     unit_weights: bool = option(False, "kernels of unit length after every update, as nGPT's")
     layer_decay: float = option(
         1.0,
-        "d: the learning rate of layer l of N is times d^(N + 1 - l); embeddings are layer 0, the head "
-        "N + 1",
+        "d: the learning rate of layer l of N is times d^(N + 1 - l); embeddings are layer 0, the "
+        "head N + 1",
         Rule(0, 1, ("low",)),
     )
     frozen: str | None = option(
@@ -123,7 +123,7 @@ class OptimizerConfig:
     )
     lora_rank: int | None = option(
         None,
-        "of matrices A B beside frozen kernels, which are trained, with the head, in place of the model",
+        "of matrices A B beside frozen kernels, trained, with the head, in place of the model",
         over_zero(65_536),
     )
     lora_alpha: float | None = option(

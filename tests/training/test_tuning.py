@@ -70,9 +70,11 @@ def test_the_rate_of_a_layer_is_a_power():
     found = updates(TREE, layer_decay=0.5)
     assert (found["front_end/embed/embedding"] == -(0.5**4)).all()
     kernel = found["encoder/layers_0/a/kernel"]
-    assert (kernel[0] == -(0.5**3)).all() and (kernel[1] == -(0.5**2)).all()
+    assert (kernel[0] == -(0.5**3)).all()
+    assert (kernel[1] == -(0.5**2)).all()
     assert (found["encoder/layers_1/norm_before/scale"] == -0.5).all()
-    assert (found["encoder/final_norm/scale"] == -1).all() and (found["head/kernel"] == -1).all()
+    assert (found["encoder/final_norm/scale"] == -1).all()
+    assert (found["head/kernel"] == -1).all()
 
 
 @pytest.mark.parametrize(
@@ -271,7 +273,8 @@ def test_patience_counts_and_is_resumed():
     assert not again.over
     again.saw((0.5, -0.9))  # as good is not better
     assert again.over
-    assert Patience(None).note() == {} and not Patience(None).over
+    assert Patience(None).note() == {}
+    assert not Patience(None).over
 
 
 def test_learned_is_hashable():
@@ -280,7 +283,7 @@ def test_learned_is_hashable():
 
 def run_of(made, data, place, steps, stop_after=None, monkeypatch=None):
     """Train as a run does; end as a kill would after so many batches of this sitting."""
-    model, options, state = started(made, data)
+    _model, options, state = started(made, data)
     weights = balanced_weights(data.train.y, 3) if made.train.class_weights != "none" else None
     options = replace(options, class_weights=weights, log_every=made.train.log_every)
     state = create_state(
@@ -336,11 +339,14 @@ def test_training_stops_early_and_a_killed_run_at_the_same_step(tmp_path, monkey
     data = tiny.dataset()
     whole, run = run_of(made, data, tmp_path / "whole", 40)
     stopped = whole.counts["stopped_at"]
-    assert stopped is not None and stopped < 40 and stopped % 2 == 0
+    assert stopped is not None
+    assert stopped < 40
+    assert stopped % 2 == 0
     assert run.log.rows()[-1]["step"] == stopped
     run_of(made, data, tmp_path / "killed", 40, stopped - 1, monkeypatch)
     again, _ = run_of(made, data, tmp_path / "killed", 40)
-    assert again.counts == whole.counts and again.step == whole.step
+    assert again.counts == whole.counts
+    assert again.step == whole.step
     assert params_sha256(again.params) == params_sha256(whole.params)
     # It has ended: once more nothing is trained.
     log = (tmp_path / "killed" / "metrics.jsonl").read_text()
