@@ -7,6 +7,7 @@ from typing import Any, Literal
 from resnorm_jax.arrangements import DEFAULT
 from resnorm_jax.ops.attention import IMPLEMENTATIONS
 from resnorm_jax.schema import (
+    FRACTION,
     KEY_SEED,
     POSITIVE,
     SHARE,
@@ -209,6 +210,28 @@ class TrainConfig:
 
 
 @dataclass(frozen=True)
+class PretrainConfig:
+    """Pretraining on the inputs of the training rows, without their labels, before classification."""
+
+    steps: int | None = option(
+        None,
+        "updates in which the model learns to tell what was masked; none if not given",
+        STEPS,
+    )
+    rate: float = option(0.15, "share of the valid positions that is masked", FRACTION)
+    masking: str = option(
+        "bert",
+        "tokens only: of those chosen 80 % are masked, 10 % random, 10 % kept (bert); or all masked "
+        "(plain)",
+        choices=("bert", "plain"),
+    )
+    mean_length: float = option(
+        3.0, "features only: of a masked stretch of a channel, in positions", Rule(1, 1e6)
+    )
+    learning_rate: float | None = option(None, "largest; optimizer's if not given", RATE)
+
+
+@dataclass(frozen=True)
 class Config:
     """Everything that decides a run's numbers; ``data`` holds a source's name and its options."""
 
@@ -216,6 +239,7 @@ class Config:
     model: ModelConfig = field(default_factory=ModelConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+    pretrain: PretrainConfig = field(default_factory=PretrainConfig)
     seed: int = option(
         0, "the first: initialization, order of rows, dropout, validation split", KEY_SEED
     )

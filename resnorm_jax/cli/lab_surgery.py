@@ -11,7 +11,7 @@ from resnorm_jax.cli.lab_common import add_output, add_run
 from resnorm_jax.cli.outputs import check_folder
 from resnorm_jax.lab.surgery.change import Change, read_change
 from resnorm_jax.lab.surgery.distill import Recipe
-from resnorm_jax.lab.surgery.measure import Patient, operate, whole
+from resnorm_jax.lab.surgery.measure import Patient, operate
 from resnorm_jax.lab.surgery.page import COLUMNS, page, rows
 from resnorm_jax.reporting import html
 from resnorm_jax.reporting.files import write_json
@@ -19,6 +19,7 @@ from resnorm_jax.reporting.progress import Progress
 from resnorm_jax.reporting.tables import runtime_line
 from resnorm_jax.schema import from_zero, over_zero
 from resnorm_jax.sizes import RATE
+from resnorm_jax.training.recipe import whole
 from resnorm_jax.training.run_data import baselines, padded_lengths
 from resnorm_jax.training.saved_run import load_trained
 

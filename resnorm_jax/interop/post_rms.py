@@ -5,10 +5,9 @@ on to be read by projections, and to be added to the next branch: ``z = x + f(x)
 takes the mean out of z; an RMS norm does so only where z has none. What can be moved is moved:
 
 - the branch's mean: out of its last projection, kernel and bias (exact);
-- the norm's bias b, which an RMS norm lacks: into the biases of the projections that read x, and,
-  less its mean, into the bias of the branch's last projection, where the skip would have brought it
-  (exact);
-- the mean of ``g n``: nowhere. It is a linear function of n that no plain skip connection can take away.
+- the bias b of the norm, which an RMS norm lacks: into the biases of what reads x, and,
+  less its mean, into the bias of the branch's last projection (exact);
+- the mean of ``g n``: nowhere. It is a linear function of n, which no plain skip connection takes away.
 
 So the conversion is exact if, and for a width of 3 or more only if, every norm's scale is the same for
 all features (as at initialization) and the stream begins with a norm. Otherwise z keeps the mean of

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from resnorm_jax.arguments import as_mask, check_axes, check_lengths, check_real
-from resnorm_jax.modules.pooling import POOLING
+from resnorm_jax.modules.pooling import POOLING, Pooling
 from resnorm_jax.modules.positions import POSITIONS
 from resnorm_jax.ops.masks import valid_positions, zero_padding
 
@@ -24,7 +24,7 @@ class SequenceClassifier(nn.Module):
         ``encoder(x, mask, deterministic=...)``, and with ``lengths=...`` where lengths are given.
       positions: ``"learned"``, ``"sinusoidal"`` or ``"none"``; with rotary attention, ``"none"``.
       max_length: most tokens that learned positions serve, class token not counted.
-      pooling: ``"mean"``, ``"cls"``, ``"last"`` or ``"max"``.
+      pooling: ``"mean"``, ``"cls"``, ``"last"`` or ``"max"``, or a row of such a table.
       dropout: dropout of the embedded input and before the head.
       param_dtype: dtype of the parameters.
 
@@ -46,7 +46,7 @@ class SequenceClassifier(nn.Module):
     encoder: nn.Module
     positions: str = "learned"
     max_length: int = 512
-    pooling: str = "mean"
+    pooling: str | Pooling = "mean"
     dropout: float = 0.0
     param_dtype: Any = jnp.float32
 

@@ -26,11 +26,13 @@ from resnorm_jax.training.devices import DataParallel, choose_devices
 from resnorm_jax.training.evaluation import evaluate
 from resnorm_jax.training.identity import change_line, described, identify
 from resnorm_jax.training.initial import first_variables
+from resnorm_jax.training.learned import trained_line
 from resnorm_jax.training.loop import Outcome, Run, train_seed
 from resnorm_jax.training.memory import memory_told
 from resnorm_jax.training.optimizers import make_optimizer
 from resnorm_jax.training.phases import Phases
 from resnorm_jax.training.preemption import Signals
+from resnorm_jax.training.pretraining import pretraining_of
 from resnorm_jax.training.profile import Profile
 from resnorm_jax.training.recipe import class_weights, step_options, with_low_rank
 from resnorm_jax.training.report import make_report, write_report
@@ -96,9 +98,11 @@ def _run(
     weights = class_weights(train, dataset.train.y, len(dataset.classes))
     options = step_options(model, config.optimizer, train, optimizer, weights)
 
+    pretraining = pretraining_of(config, model, meta)
+    base = partial(first_variables, config, model, dataset, buckets)
+
     def first(seed: int) -> Any:
-        variables = first_variables(config, model, dataset, buckets, seed)
-        return with_low_rank(config.optimizer, variables, seed)
+        return with_low_rank(config.optimizer, base(seed), seed)
 
     def started(seed: jax.Array, variables: Any) -> TrainState:
         return create_state(variables, optimizer, seed, train.ema, options.names)
@@ -107,6 +111,8 @@ def _run(
     # frozen, is found when the state is made.
     with phases("compile"):
         jax.eval_shape(lambda: started(np.uint32(0), first(config.seed)))
+        if pretraining is not None:
+            jax.eval_shape(lambda: pretraining.first(base(0), dataset, buckets, 0))
     check_steps(workdir, steps)
     with phases("data"):  # their digest
         now = identify(config, raw, dataset, devices, buckets, begun, same.told)
@@ -116,7 +122,8 @@ def _run(
 
     runner = parallel(options, devices, same.options)
     log = MetricsLog(workdir / "metrics.jsonl")
-    phases.programs = lambda: runner.programs
+    runners = [runner]
+    phases.programs = lambda: sum(each.programs for each in runners)
     watchdog = Watchdog(train.watchdog)
     traced = Profile(
         workdir / "profile" if config.profile == "steps" else None,
@@ -126,6 +133,9 @@ def _run(
         train, dataset, runner, schedule, buckets, workdir, log, console, watchdog, signals, phases,
         traced,
     )  # fmt: skip
+    if pretraining is not None:
+        runners.append(parallel(pretraining.options, devices, same.options))
+        pretraining.begin(run, runners[-1])
     padded = padding(dataset, buckets, train.batch_size)
     console.print(data_line(dataset, padded), highlight=False, soft_wrap=True)
     scores = []
@@ -143,7 +153,7 @@ def _run(
         for seed in range(config.seed, config.seed + config.seeds):
             watchdog.doing(f"seed {seed} was initialized")
             with phases("compile"):
-                variables = first(seed)
+                variables = base(seed)
             if seed == config.seed:
                 model_summary(variables["params"], console)
                 console.print(attention_line(config, meta), highlight=False)
@@ -151,10 +161,19 @@ def _run(
                     console.print(f"stride: a token every {stride} positions", highlight=False)
                 layers = loop_text(model.encoder.layers_a_step, model.encoder.depth)
                 console.print(f"layers: {layers}", highlight=False)
+            pretrained = {}
+            if pretraining is not None:
+                variables = pretraining(variables, seed)
+                pretrained = {"pretraining": pretraining.report(seed)}
+                console.print(f"seed {seed}: classification", highlight=False)
             with phases("compile"):
-                state = state_of(seed, variables)
-            scores.append(_scores(run, seed, train_seed(run, seed, state, steps)))
-    report = make_report(config, dataset, scores, runner.programs, identity)
+                state = state_of(seed, with_low_rank(config.optimizer, variables, seed))
+            if seed == config.seed and options.learned is not None:
+                console.print(trained_line(state.params, options.learned), highlight=False)
+            scores.append(_scores(run, seed, train_seed(run, seed, state, steps)) | pretrained)
+    if pretraining is not None:
+        pretraining.draw()
+    report = make_report(config, dataset, scores, phases.programs(), identity)
     return write_report(report, workdir, log, console, phases)
 
 

@@ -129,6 +129,17 @@ def join(part: Any, whole: Any, kept: Kept | None) -> Any:
     return unflatten_dict(leaves, sep="/")
 
 
+def trained_line(params: Any, learned: Learned) -> str:
+    """Return the line that says how much of the parameters is trained."""
+    whole = sum(leaf.size for leaf in _flat(params).values())
+    kept, leaves = learned(params), _flat(params)
+    part = sum(
+        leaves[path].size if rows is None else len(rows) * (leaves[path].size // len(leaves[path]))
+        for path, rows in kept.items()
+    )
+    return f"trained: {part:,} of {whole:,} parameters ({100 * part / whole:.2f} %)"
+
+
 def on_part(
     inner: optax.GradientTransformation, learned: Learned | None
 ) -> optax.GradientTransformation:

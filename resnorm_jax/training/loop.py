@@ -47,6 +47,11 @@ class Run:
     signals: Signals = field(default_factory=Signals)
     phases: Phases = field(default_factory=Phases)
     profile: Profile = field(default_factory=Profile)
+    phase: str = ""  # of training, where there is another one
+
+    def called(self, seed: int) -> str:
+        """Return what a seed is called in what people read: ``"seed 0, pretraining"``."""
+        return f"seed {seed}, {self.phase}" if self.phase else f"seed {seed}"
 
     def doing(self, activity: str) -> None:
         """Tell the watchdog what is done now; raise Preempted if a signal was received."""
@@ -94,7 +99,9 @@ def train_seed(run: Run, seed: int, state: TrainState, total_steps: int) -> Outc
         patience = Patience(run.train.patience)
         sitting = _Sitting(run, seed, total_steps, batches, stores, guard, patience)
         start = sitting.resume(state)
-        with Progress(f"seed {seed}", total_steps, start=start[0], console=run.console) as progress:
+        with Progress(
+            run.called(seed), total_steps, start=start[0], console=run.console
+        ) as progress:
             while True:
                 try:
                     state = sitting.go(*start, progress)
@@ -135,7 +142,7 @@ class _Sitting:
             self.guard.resume(note)
             self.patience.resume(note)
             if step < self.total_steps and not self.patience.over:
-                run.console.print(f"seed {self.seed}: resumed at step {step}")
+                run.console.print(f"{run.called(self.seed)}: resumed at step {step}")
         if run.train.select == "best":
             self.stores.check_best(step, note)
         return step, state, note
@@ -172,7 +179,7 @@ class _Sitting:
             for index, batch, rows in put_ahead(run.parallel, run.phases, numbered):
                 step, done = index - offset, index - offset + 1
                 ends = done == total
-                run.watchdog.doing(f"seed {self.seed} was at step {done}")
+                run.watchdog.doing(f"{run.called(self.seed)} was at step {done}")
                 traced = run.profile.step(done, state, run.parallel.programs)
                 with traced, run.phases("dispatch"):
                     state, sums = run.parallel.train(state, batch)
@@ -218,7 +225,7 @@ class _Sitting:
         )
 
     def _save(self, done: int, state: TrainState, **more: Any) -> None:
-        self.run.watchdog.doing(f"seed {self.seed} saved step {done}")
+        self.run.watchdog.doing(f"{self.run.called(self.seed)} saved step {done}")
         check_replicated(state)
         told = {
             "seconds": self.seconds + time.monotonic() - self.began,
@@ -229,7 +236,7 @@ class _Sitting:
 
     def _stopped(self, number: int, done: int) -> Preempted:
         self.stores.last.steps()  # waits until it is saved
-        return Preempted(number, f"seed {self.seed} saved at step {done}")
+        return Preempted(number, f"{self.run.called(self.seed)} saved at step {done}")
 
     def _validate(self, done: int, state: TrainState, reporter: Reporter) -> None:
         """Score the validation rows; where a signal ends that, save the step, to be validated later."""

@@ -1,5 +1,6 @@
 """What a config makes of a model beside its architecture: what of it is trained, and by which loss."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ TRAINING_ALONE = (
     ("optimizer", "lora_rank"),
     ("train", "class_weights"),
     ("train", "patience"),
+    ("pretrain", "steps"),
 )
 
 
@@ -65,6 +67,19 @@ def without_low_rank(optimizer: OptimizerConfig, variables: Any) -> Any:
     """Return a model's own variables: low-rank matrices, if any, added to the kernels."""
     low_rank = low_rank_of(optimizer)
     return variables if low_rank is None else low_rank.merged(variables)
+
+
+def whole(config: OptimizerConfig, rate: float | None) -> OptimizerConfig:
+    """Return an optimizer's config with which all parameters are trained, and every layer alike.
+
+    Args:
+      config: of a run.
+      rate: largest learning rate in place of its own.
+    """
+    plain = OptimizerConfig()
+    names = ("frozen", "layer_decay", "lora_rank", "lora_alpha", "lora_on")
+    chosen = replace(config, **{name: getattr(plain, name) for name in names})
+    return chosen if rate is None else replace(chosen, learning_rate=rate)
 
 
 def check_read(config: Config, command: str) -> None:

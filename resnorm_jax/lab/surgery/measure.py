@@ -1,7 +1,7 @@
 """Norm surgery measured: agreement and score of the model before, after, and after some steps."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 import optax
 
 from resnorm_jax.build import build_model, slot_norms, told_lengths
-from resnorm_jax.config import Config, OptimizerConfig
+from resnorm_jax.config import Config
 from resnorm_jax.data import Dataset, TrainBatches
 from resnorm_jax.data.pipeline import eval_batches
 from resnorm_jax.errors import UserError
@@ -159,11 +159,3 @@ def _compared(patient: Patient, before: np.ndarray, found: list[np.ndarray]) -> 
     mean = {name: float(np.mean([one[name] for one in each])) for name in names}
     spread = {name: float(np.std([one[name] for one in each])) for name in names}
     return {"mean": mean, "spread": spread, "seeds": each}
-
-
-def whole(config: OptimizerConfig, rate: float | None) -> OptimizerConfig:
-    """Return an optimizer's config with which all parameters are trained, at a peak rate if given."""
-    plain = OptimizerConfig()
-    names = ("frozen", "layer_decay", "lora_rank", "lora_alpha", "lora_on")
-    chosen = replace(config, **{name: getattr(plain, name) for name in names})
-    return chosen if rate is None else replace(chosen, learning_rate=rate)

@@ -24,6 +24,7 @@ from resnorm_jax.modules.hooks import NORM_SUMS
 from resnorm_jax.ops.norms.pointwise import POINTWISE
 
 ALPHAS = tuple(float(a) for a in np.geomspace(1e-3, 10, 41))
+LEAST = 1e-10  # variance of phi that float32 tells from none
 Sums = dict[str, Any]
 
 
@@ -40,7 +41,10 @@ def norm_sums(
     batches: Iterable[Mapping[str, Any]],
     phi: Callable[[jax.Array], jax.Array],
 ) -> Sums:
-    """Return what `fitted` reads, by norm: sums over the valid positions of all batches.
+    """Return what `fitted` reads, by norm: moments over the valid positions of all batches.
+
+    Each norm has ``n``, the means ``y`` and ``t`` of its output and of phi, and the sums of products of
+    their deviations from these, ``yy``, ``tt`` and ``ty``: sums of squares would lose their digits.
 
     Args:
       model: a classifier, whose norms' inputs and outputs are looked at.
@@ -58,7 +62,7 @@ def norm_sums(
     for batch in batches:
         found = look(variables, batch["x"], batch.get("mask"))
         host = jax.tree.map(lambda a: np.asarray(a, np.float64), found)
-        total = host if total is None else jax.tree.map(np.add, total, host)
+        total = host if total is None else _joined(total, host)
     if total is None:
         raise ValueError("there are no batches to look at")
     return total
@@ -94,14 +98,30 @@ def fitted(sums: Sums, params: Any, like: Any) -> Made:
     return Made(unflatten_dict(out, sep="/"), how)
 
 
+def _joined(one: Sums, two: Sums) -> Sums:
+    """Join moments of two sets of positions (Chan et al. 1979), norm by norm."""
+    if "ty" not in one:
+        return {name: _joined(one[name], two[name]) for name in one}
+    n = one["n"] + two["n"]
+    share, both = (two["n"] / n)[..., None], (one["n"] * two["n"] / n)[..., None]
+    y, t = two["y"] - one["y"], two["t"] - one["t"]
+    return {
+        "n": n,
+        "y": one["y"] + share * y,
+        "t": one["t"] + share[..., None] * t,
+        "yy": one["yy"] + two["yy"] + both * y * y,
+        "tt": one["tt"] + two["tt"] + both[..., None] * t * t,
+        "ty": one["ty"] + two["ty"] + both[..., None] * t * y[..., None, :],
+    }
+
+
 def _fit(sums: Mapping[str, np.ndarray]) -> tuple[np.ndarray, ...]:
     """Return alpha ``[...]``, scale and bias ``[..., D]``, and the share of variance left ``[...]``."""
     n = sums["n"][..., None]
-    mean_y, mean_t = sums["y"] / n, sums["t"] / n[..., None]
-    var_y = np.maximum(sums["yy"] / n - mean_y**2, 0)
-    var_t = np.maximum(sums["tt"] / n[..., None] - mean_t**2, 1e-12)
-    both = sums["ty"] / n[..., None] - mean_t * mean_y[..., None, :]
-    slope = both / var_t
+    mean_y, mean_t, var_y = sums["y"], sums["t"], sums["yy"] / n
+    var_t, both = sums["tt"] / n[..., None], sums["ty"] / n[..., None]
+    # Where phi is the same everywhere there is no slope to be found.
+    slope = np.where(var_t > LEAST, both / np.maximum(var_t, LEAST), 0)
     left = (var_y[..., None, :] - slope * both).sum(-1)  # [..., A]
     best = left.argmin(-1)[..., None]
     take = best[..., None]
@@ -135,12 +155,21 @@ def _weight(mask: jax.Array, x: jax.Array) -> jax.Array:
 def _summed(phi: Any, x: jax.Array, y: jax.Array, weight: jax.Array) -> Sums:
     x, y = x.astype(jnp.float32), y.astype(jnp.float32)
 
+    n = weight.sum()
+
     def over(values: jax.Array) -> jax.Array:
-        return jnp.einsum("bld,bl->d", values, weight, precision="highest")
+        # What stands at positions that are not valid may be anything.
+        kept = jnp.where(weight[..., None] > 0, values, 0)
+        return jnp.sum(kept, axis=(0, 1))
+
+    mean = over(y) / n
+    y = y - mean
 
     def at(alpha: jax.Array) -> tuple[jax.Array, ...]:
         t = phi(alpha * x)
-        return over(t), over(t * t), over(t * y)
+        middle = over(t) / n
+        t = t - middle
+        return middle, over(t * t), over(t * y)
 
     t, tt, ty = jax.lax.map(at, jnp.asarray(ALPHAS))
-    return {"n": weight.sum(), "y": over(y), "yy": over(y * y), "t": t, "tt": tt, "ty": ty}
+    return {"n": n, "y": mean, "yy": over(y * y), "t": t, "tt": tt, "ty": ty}
