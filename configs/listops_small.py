@@ -23,10 +23,10 @@ SMOKE = {
 # them masked, as Amos et al. 2023, arXiv 2310.02980, do here):
 #     --config=configs/listops_small.py:scratch,seeds=3
 #     --config=configs/listops_small.py:pretrain,seeds=3
-# and in seconds: --config=configs/listops_small.py:pretrain,smoke,pretrain.steps=10
+# and in seconds: --config=configs/listops_small.py:pretrain,smoke,pretrain.updates=10
 SCRATCH = {"train.steps": 3000}
 PRETRAIN = {
-    "pretrain.steps": 1500,
+    "pretrain.updates": 1500,
     "pretrain.rate": 0.5,
     "pretrain.masking": "plain",
     "train.steps": 1500,

@@ -270,9 +270,9 @@ def _check_divisors(config: Config) -> None:
     unread = [
         f.name for f in fields(PretrainConfig) if getattr(config.pretrain, f.name) != f.default
     ]
-    if config.pretrain.steps is None and unread:
+    if config.pretrain.updates is None and unread:
         raise UserError(
-            f"config.pretrain.{unread[0]}: not read without pretraining; set pretrain.steps=1000"
+            f"config.pretrain.{unread[0]}: not read without pretraining; set pretrain.updates=1000"
         )
     given = config.train.max_rollbacks
     if config.train.nonfinite != "rollback" and given != TrainConfig.max_rollbacks:

@@ -213,9 +213,9 @@ class TrainConfig:
 class PretrainConfig:
     """Pretraining on the inputs of the training rows, without their labels, before classification."""
 
-    steps: int | None = option(
+    updates: int | None = option(
         None,
-        "updates in which the model learns to tell what was masked; none if not given",
+        "steps in which the model learns to tell what was masked; none if not given",
         STEPS,
     )
     rate: float = option(0.15, "share of the valid positions that is masked", FRACTION)
@@ -228,7 +228,9 @@ class PretrainConfig:
     mean_length: float = option(
         3.0, "features only: of a masked stretch of a channel, in positions", Rule(1, 1e6)
     )
-    learning_rate: float | None = option(None, "largest; optimizer's if not given", RATE)
+    peak_rate: float | None = option(
+        None, "largest learning rate; the optimizer's if not given", RATE
+    )
 
 
 @dataclass(frozen=True)

@@ -116,7 +116,7 @@ def masked_model(
     kind, how = meta["kind"], config.pretrain
     if kind == "images":
         raise UserError(
-            "config.pretrain.steps: images are not masked here; it is for tokens and features"
+            "config.pretrain.updates: images are not masked here; it is for tokens and features"
         )
     for name, reader in READERS.items():
         if kind != reader and getattr(how, name) != getattr(PretrainConfig, name):

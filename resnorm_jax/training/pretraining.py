@@ -122,13 +122,13 @@ def pretraining_of(config: Config, model: Any, meta: dict[str, Any]) -> Pretrain
       UserError: for data that cannot be masked, or a field that is not read.
     """
     how = config.pretrain
-    if how.steps is None:
+    if how.updates is None:
         return None
     masked, objective = masked_model(config, model, meta)
-    optimizer, schedule = make_optimizer(whole(config.optimizer, how.learning_rate), how.steps)
+    optimizer, schedule = make_optimizer(whole(config.optimizer, how.peak_rate), how.updates)
     train = config.train
     options = StepOptions(
         objective.applied(masked.apply), optimizer, accumulate=train.accumulate,
         log_every=train.log_every, by_length=told_lengths(masked), objective=objective,
     )  # fmt: skip
-    return Pretraining(config, masked, options, how.steps, schedule)
+    return Pretraining(config, masked, options, how.updates, schedule)

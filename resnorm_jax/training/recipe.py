@@ -19,7 +19,7 @@ TRAINING_ALONE = (
     ("optimizer", "lora_rank"),
     ("train", "class_weights"),
     ("train", "patience"),
-    ("pretrain", "steps"),
+    ("pretrain", "updates"),
 )
 
 

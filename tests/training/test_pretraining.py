@@ -74,7 +74,7 @@ def test_the_loss_is_of_what_was_masked_alone(kind):
         seen.append(np.asarray(x))
         return jnp.asarray(answer)
 
-    masked = Masked(kind, PretrainConfig(steps=1, rate=0.5), vocabulary=7)
+    masked = Masked(kind, PretrainConfig(updates=1, rate=0.5), vocabulary=7)
     out = masked.applied(apply)(
         {}, jnp.asarray(x), jnp.asarray(mask), deterministic=False,
         rngs={"dropout": jax.random.key(0)},
@@ -105,7 +105,7 @@ def small(place=None, **fields):
         data={"source": "sample_text"},
         model={"width": 8, "depth": 1, "heads": 2, "dropout": 0.1},
         optimizer={"learning_rate": 1e-2},
-        pretrain={"steps": 6, "rate": 0.3},
+        pretrain={"updates": 6, "rate": 0.3},
         train={"batch_size": 16, "log_every": 2, "buckets": 1, "steps": 4, "checkpoint_every": 2},
     ).to_dict()
     values["devices"] = 1
@@ -119,7 +119,7 @@ def small(place=None, **fields):
 def test_the_model_is_the_classifier_but_for_its_head(pooling):
     data = tiny.dataset()
     made = replace(
-        tiny.config(model={"pooling": pooling, "stride": 2}), pretrain=PretrainConfig(steps=2)
+        tiny.config(model={"pooling": pooling, "stride": 2}), pretrain=PretrainConfig(updates=2)
     )
     meta = describe(data)
     model = build_model(made, meta)
@@ -153,7 +153,7 @@ def test_the_model_is_the_classifier_but_for_its_head(pooling):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"pretrain__steps": None}, "pretrain.rate: not read without pretraining"),
+        ({"pretrain__updates": None}, "pretrain.rate: not read without pretraining"),
         ({"pretrain__mean_length": 5.0}, "pretrain.mean_length: not read: the data are tokens"),
         ({"pretrain__rate": 0.9}, "pretrain.rate: 0.9 with stretches"),
         ({"pretrain__rate": 1.0}, "pretrain.rate: 1.0 is no fraction"),
@@ -169,7 +169,7 @@ def test_mistakes_are_one_line(fields, message):
 def test_images_and_the_lab_refuse():
     with pytest.raises(UserError, match="images are not masked here"):
         masked_model(small(), None, {"kind": "images"})
-    with pytest.raises(UserError, match=r"pretrain\.steps: 6 is not read by the lab"):
+    with pytest.raises(UserError, match=r"pretrain\.updates: 6 is not read by the lab"):
         check_read(small(), "the lab")
 
 
