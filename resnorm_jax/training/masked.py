@@ -23,6 +23,8 @@ from resnorm_jax.training.masking import mask_stretches, mask_tokens
 from resnorm_jax.training.step import Batch, Sums
 
 MASK_TOKENS = ("[MASK]", "<mask>")  # of vocabularies that have one; else padding stands for it
+# What a tokenizer puts around the tokens of a text; never masked.
+SPECIAL = ("[PAD]", "[CLS]", "[SEP]", "<s>", "</s>", "<pad>")
 # Fields, and the kind of data that reads them.
 READERS = {"masking": "tokens", "mean_length": "features"}
 _SOURCE = "every position, for masked pretraining"
@@ -42,7 +44,7 @@ class Masked:
       how: rate and the rest.
       vocabulary: number of tokens.
       mask_token: id that stands for a masked one.
-      shape: of a position of features.
+      special: ids that are never masked.
 
     Source: tokens as in Devlin et al. 2018 (arXiv 1810.04805); features as in Zerveas et al. 2021
     (arXiv 2010.02803), eq. 5. That classifiers of long sequences should be pretrained so on their own
@@ -53,6 +55,7 @@ class Masked:
     how: PretrainConfig
     vocabulary: int = 0
     mask_token: int = 0
+    special: tuple[int, ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -87,6 +90,7 @@ class Masked:
         how = self.how
         if self.kind == "tokens":
             plain = how.masking == "plain"
+            valid &= ~jnp.isin(x, jnp.array(self.special, x.dtype))
             return mask_tokens(key, x, valid, how.rate, self.vocabulary, self.mask_token, plain)
         chosen = mask_stretches(key, x.shape, how.rate, how.mean_length) & valid[..., None]
         return jnp.where(chosen, 0, x), chosen
@@ -128,10 +132,12 @@ def masked_model(
         )
     words = list(meta["vocabulary"])
     mask_token = next((words.index(w) for w in MASK_TOKENS if w in words), 0)
+    special = tuple(words.index(w) for w in SPECIAL if w in words)
     stride = kernel_and_stride(config.model, meta)[1]
     values = len(words) if kind == "tokens" else stride * int(np.prod(meta["shape"]))
     token = POOLING.get(model.pooling).class_token
+    plain = {"head_activation": None, "head_norm": None, "head_bias": True}
     return (
-        model.clone(classes=values, pooling=AFTER_TOKEN if token else EVERY),
-        Masked(kind, how, len(words), mask_token),
+        model.clone(classes=values, pooling=AFTER_TOKEN if token else EVERY, **plain),
+        Masked(kind, how, len(words), mask_token, special),
     )

@@ -77,8 +77,9 @@ class Pretraining:
 
     def first(self, variables: Variables, dataset: Dataset, buckets: Any, seed: int) -> Variables:
         """Return the variables that this phase starts from: a run's, but for the head."""
-        own = init_variables(self.model, dataset, buckets, seed)
-        return with_head(variables, own["params"]["head"])
+        own = init_variables(self.model, dataset, buckets, seed)["params"]
+        body = {name: variables["params"][name] for name in own if name != "head"}
+        return {**variables, "params": {**body, "head": own["head"]}}
 
     def __call__(self, variables: Variables, seed: int) -> Variables:
         """Pretrain a seed from a run's first variables; return those of classification."""
@@ -90,7 +91,8 @@ class Pretraining:
             highlight=False,
         )
         outcome = train_seed(run, seed, self._state(np.uint32(seed), own), self.steps)
-        return with_head(outcome.variables, variables["params"]["head"])
+        body = {n: tree for n, tree in outcome.params.items() if n != "head"}
+        return {**outcome.variables, "params": {**variables["params"], **body}}
 
     def draw(self) -> None:
         """Draw the curves of all seeds."""
@@ -108,11 +110,6 @@ class Pretraining:
         shown = rows[::-1][::every][::-1] if rows else []
         names = [name for name in ("step", "loss", "accuracy") if rows and name in rows[0]]
         return {"steps": self.steps, "curve": [{n: r[n] for n in names} for r in shown]}
-
-
-def with_head(variables: Variables, head: Any) -> Variables:
-    """Return variables with another head."""
-    return {**variables, "params": {**variables["params"], "head": head}}
 
 
 def pretraining_of(config: Config, model: Any, meta: dict[str, Any]) -> Pretraining | None:

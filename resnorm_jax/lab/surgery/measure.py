@@ -114,7 +114,7 @@ def changed(
     model, phi = patient.config.model, None
     if change.field == "norm":
         if RELATIVES.get(model.norm) == change.value and _all_same(model):
-            exact = to_rms(params, model.pooling, model.positions)
+            exact = to_rms(params, old.pooling, old.positions)
             if exact is not None and _shapes(exact.params) == _shapes(like["params"]):
                 return exact
         phi = function_of(change.value)

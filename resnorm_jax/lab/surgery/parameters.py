@@ -85,7 +85,8 @@ def to_rms(params: Mapping[str, Any], pooling: str, positions: str) -> Made | No
             )
     except ValueError:
         return None
-    front = {name: tree for name, tree in params.items() if name not in ("encoder", "head")}
+    heads = {name: tree for name, tree in params.items() if name.startswith("head")}
+    front = {n: tree for n, tree in params.items() if n != "encoder" and n not in heads}
     centred = "final_norm" in encoder or "embedding_norm" in encoder
     if not set(front) <= {"front_end", "positions", "cls"} or _has_norm(front):
         return None
@@ -95,11 +96,14 @@ def to_rms(params: Mapping[str, Any], pooling: str, positions: str) -> Made | No
             how += "; but sinusoidal positions keep their mean"
     else:
         how += "; the embedding begins without a norm and keeps its mean"
-    head = _head(params["head"], bias, pooling)
-    return None if head is None else Made({**front, "encoder": new, "head": head}, how)
+    next_one = next((n for n in ("head_hidden", "head_norm", "head") if n in heads), "")
+    head = _head(heads.get(next_one, {}), bias, pooling)
+    if head is None:
+        return None
+    return Made({**front, **heads, "encoder": new, next_one: head}, how)
 
 
-def _head(head: Mapping[str, Any], added: jax.Array, pooling: str) -> dict[str, Any] | None:
+def _head(head: Mapping[str, Any], added: jax.Array, pooling: Any) -> dict[str, Any] | None:
     """Fold what the encoder lacks into the head: poolings are means, maxima or places of it."""
     if set(head) != {"kernel", "bias"} or pooling not in POOLING.names():
         return None
