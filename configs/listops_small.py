@@ -19,10 +19,24 @@ SMOKE = {
 }
 
 
+# The same budget of updates, all for classification, and half of it for masked tokens first (half of
+# them masked, as Amos et al. 2023, arXiv 2310.02980, do here):
+#     --config=configs/listops_small.py:scratch,seeds=3
+#     --config=configs/listops_small.py:pretrain,seeds=3
+# and in seconds: --config=configs/listops_small.py:pretrain,smoke,pretrain.updates=10
+SCRATCH = {"train.steps": 3000}
+PRETRAIN = {
+    "pretrain.updates": 1500,
+    "pretrain.rate": 0.5,
+    "pretrain.masking": "plain",
+    "train.steps": 1500,
+}
+
+
 def get_config(argument: str = ""):
     return experiment(
         argument,
-        presets={"smoke": SMOKE},
+        presets={"smoke": SMOKE, "scratch": SCRATCH, "pretrain": PRETRAIN},
         data={
             "source": "listops",
             "min_length": 20,

@@ -11,7 +11,13 @@ from typing import Any
 
 from ml_collections import ConfigDict, config_dict
 
-from resnorm_jax.config_fields import Config, ModelConfig, OptimizerConfig, TrainConfig
+from resnorm_jax.config_fields import (
+    Config,
+    ModelConfig,
+    OptimizerConfig,
+    PretrainConfig,
+    TrainConfig,
+)
 from resnorm_jax.data.sources import SOURCES, make_options
 from resnorm_jax.errors import UserError, check_choice, nearest
 from resnorm_jax.schema import (
@@ -29,6 +35,7 @@ __all__ = [
     "Config",
     "ModelConfig",
     "OptimizerConfig",
+    "PretrainConfig",
     "TrainConfig",
     "experiment",
     "from_dict",
@@ -262,6 +269,13 @@ def _check_divisors(config: Config) -> None:
         near = min(divisors, key=lambda h: abs(h - heads))
         raise UserError(
             f"config.model.heads: {heads} does not divide model.width {width}; try heads={near}"
+        )
+    unread = [
+        f.name for f in fields(PretrainConfig) if getattr(config.pretrain, f.name) != f.default
+    ]
+    if config.pretrain.updates is None and unread:
+        raise UserError(
+            f"config.pretrain.{unread[0]}: not read without pretraining; set pretrain.updates=1000"
         )
     given = config.train.max_rollbacks
     if config.train.nonfinite != "rollback" and given != TrainConfig.max_rollbacks:

@@ -7,9 +7,11 @@ from typing import Any, Literal
 from resnorm_jax.arrangements import DEFAULT
 from resnorm_jax.ops.attention import IMPLEMENTATIONS
 from resnorm_jax.schema import (
+    FRACTION,
     KEY_SEED,
     POSITIVE,
     SHARE,
+    Rule,
     from_zero,
     option,
     over_zero,
@@ -138,6 +140,28 @@ class OptimizerConfig:
     momentum: float | None = option(None, "decay of the velocity", SHARE)
     clip: float | None = option(1.0, "largest global norm of the gradient", over_zero(1e30))
     unit_weights: bool = option(False, "kernels of unit length after every update, as nGPT's")
+    layer_decay: float = option(
+        1.0,
+        "d: the learning rate of layer l of N is times d^(N + 1 - l); embeddings are layer 0, the "
+        "head N + 1",
+        Rule(0, 1, ("low",)),
+    )
+    frozen: str | None = option(
+        None,
+        "what is not trained, by comma or +: embeddings, encoder, norms, head, layers:1-3, or roles as "
+        "in decay",
+    )
+    lora_rank: int | None = option(
+        None,
+        "of matrices A B beside frozen kernels, trained, with the head, in place of the model",
+        over_zero(65_536),
+    )
+    lora_alpha: float | None = option(
+        None, "A B is times lora_alpha / lora_rank; the rank if not given", over_zero(1e6)
+    )
+    lora_on: str = option(
+        "query,value", "kernels, by comma or +: query, key, value, out, fc1, gate, fc2"
+    )
 
 
 @dataclass(frozen=True)
@@ -156,6 +180,17 @@ class TrainConfig:
         None, "decay of the averaged parameters, which are then evaluated", SHARE
     )
     validation: float = option(0.0, "share of the training rows held out, by class", SHARE)
+    patience: int | None = option(
+        None,
+        "evaluations of the validation rows, one after the other and none better than the best, after "
+        "which training stops",
+        POSITIVE,
+    )
+    class_weights: str = option(
+        "none",
+        "of the rows in the loss: all alike, or such that every class has the same sum (balanced)",
+        choices=("none", "balanced"),
+    )
     select: str = option(
         "last",
         "which checkpoint is scored: the last, or the best on the validation rows",
@@ -204,6 +239,30 @@ class TrainConfig:
 
 
 @dataclass(frozen=True)
+class PretrainConfig:
+    """Pretraining on the inputs of the training rows, without their labels, before classification."""
+
+    updates: int | None = option(
+        None,
+        "steps in which the model learns to tell what was masked; none if not given",
+        STEPS,
+    )
+    rate: float = option(0.15, "share of the valid positions that is masked", FRACTION)
+    masking: str = option(
+        "bert",
+        "tokens only: of those chosen 80 % are masked, 10 % random, 10 % kept (bert); or all masked "
+        "(plain)",
+        choices=("bert", "plain"),
+    )
+    mean_length: float = option(
+        3.0, "features only: of a masked stretch of a channel, in positions", Rule(1, 1e6)
+    )
+    peak_rate: float | None = option(
+        None, "largest learning rate; the optimizer's if not given", RATE
+    )
+
+
+@dataclass(frozen=True)
 class Config:
     """Everything that decides a run's numbers; ``data`` holds a source's name and its options."""
 
@@ -216,6 +275,7 @@ class Config:
     model: ModelConfig = field(default_factory=ModelConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+    pretrain: PretrainConfig = field(default_factory=PretrainConfig)
     seed: int = option(
         0, "the first: initialization, order of rows, dropout, validation split", KEY_SEED
     )

@@ -13,6 +13,7 @@ LABS = {
     "compare": "train a grid of arrangements, depths, seeds and learning rates",
     "certify": "which arrangements will train on this model and data, told without training",
     "prune": "accuracy of a trained run against the share of it that is kept",
+    "surgery": "another norm or arrangement for a trained run: what it costs, what steps bring back",
 }
 
 

@@ -94,10 +94,13 @@ def read_config(text: str, **changes: int | None) -> "Config":
     with ending_at_once():
         from resnorm_jax.config_file import read_config
         from resnorm_jax.interop.init_from import checked_config
+        from resnorm_jax.training.recipe import check_read
 
     config = read_config(text)
     config.update({name: value for name, value in changes.items() if value is not None})
-    return checked_config(config.to_dict())
+    made = checked_config(config.to_dict())
+    check_read(made, "the lab")
+    return made
 
 
 def arrangement_names(text: str) -> tuple[str, ...]:

@@ -30,6 +30,12 @@ from resnorm_jax.training.identity import plain
 from resnorm_jax.training.initial import first_variables
 from resnorm_jax.training.loop import Run, train_seed
 from resnorm_jax.training.optimizers import make_optimizer
+from resnorm_jax.training.recipe import (
+    class_weights,
+    step_options,
+    with_low_rank,
+    without_low_rank,
+)
 from resnorm_jax.training.run_data import held_out, padded_lengths, scaled, total_steps
 from resnorm_jax.training.step import StepOptions, TrainState, create_state
 
@@ -96,8 +102,10 @@ def fit(config: Config, rows: Sequence[np.ndarray], labels: np.ndarray, classes:
     check_attention(config, meta)
     model, buckets = build_model(config, meta), padded_lengths(config, dataset)
     steps = total_steps(config, dataset, buckets)
-    recipe = _recipe(model, config.optimizer, config.train, config.devices, steps)
+    weights = class_weights(config.train, dataset.train.y, classes)
+    recipe = _recipe(model, config.optimizer, config.train, config.devices, steps, weights)
     variables = first_variables(config, model, dataset, buckets, config.seed)
+    variables = with_low_rank(config.optimizer, variables, config.seed)
     state = recipe.first_state(np.uint32(config.seed), variables)
     # The loop leaves a log and a checkpoint, as that of every run does.
     with tempfile.TemporaryDirectory(prefix="resnorm_jax-") as folder:
@@ -107,7 +115,8 @@ def fit(config: Config, rows: Sequence[np.ndarray], labels: np.ndarray, classes:
             config.train, dataset, recipe.parallel, recipe.schedule, buckets, place, log, quiet
         )
         outcome = train_seed(run, config.seed, state, steps)
-    return Fitted(config, meta, jax.tree.map(np.array, dict(outcome.variables)))
+    variables = without_low_rank(config.optimizer, outcome.variables)
+    return Fitted(config, meta, jax.tree.map(np.array, dict(variables)))
 
 
 def flat(variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
@@ -131,17 +140,14 @@ class _Recipe:
     """What fits of equal shapes and settings share: the steps, compiled when first used."""
 
     def __init__(self, model: Any, optimizer: OptimizerConfig, train: TrainConfig, devices: int,
-                 steps: int) -> None:  # fmt: skip
+                 steps: int, weights: tuple[float, ...] | None) -> None:  # fmt: skip
         made, self.schedule = make_optimizer(optimizer, steps)
-        options = StepOptions(
-            model.apply, made, train.label_smoothing, train.accumulate, train.ema, train.log_every,
-            by_length=told_lengths(model),
-        )  # fmt: skip
+        options = step_options(model, optimizer, train, made, weights)
         self.parallel = _parallel(options, train, devices)
 
         @jax.jit
         def first_state(seed: jax.Array, variables: Any) -> TrainState:
-            return create_state(variables, made, seed, train.ema)
+            return create_state(variables, made, seed, train.ema, options.names)
 
         self.first_state = first_state
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from resnorm_jax.arguments import as_mask, check_axes, check_lengths, check_real
 from resnorm_jax.modules.heads import HEAD_ACTIVATIONS
-from resnorm_jax.modules.pooling import POOLING
+from resnorm_jax.modules.pooling import POOLING, Pooling
 from resnorm_jax.modules.positions import POSITIONS
 from resnorm_jax.norms.rows import NORMS
 from resnorm_jax.ops.masks import valid_positions, zero_padding
@@ -26,7 +26,8 @@ class SequenceClassifier(nn.Module):
         ``encoder(x, mask, deterministic=...)``, and with ``lengths=...`` where lengths are given.
       positions: ``"learned"``, ``"sinusoidal"`` or ``"none"``; with rotary attention, ``"none"``.
       max_length: most tokens that learned positions serve, class token not counted.
-      pooling: ``"mean"``, ``"cls"``, ``"first"``, ``"last"``, ``"max"`` or ``"statistics"``.
+      pooling: ``"mean"``, ``"cls"``, ``"first"``, ``"last"``, ``"max"`` or ``"statistics"``, or a
+        row of such a table.
       dropout: dropout of the embedded input and before the last projection of the head.
       param_dtype: dtype of the parameters.
       position_offset: rows of the learned positions before that of the first position.
@@ -56,7 +57,7 @@ class SequenceClassifier(nn.Module):
     encoder: nn.Module
     positions: str = "learned"
     max_length: int = 512
-    pooling: str = "mean"
+    pooling: str | Pooling = "mean"
     dropout: float = 0.0
     param_dtype: Any = jnp.float32
     position_offset: int = 0

@@ -158,7 +158,9 @@ HOOKS = (
 )
 # Of `resnorm_jax.modules.observe`, whose points are all modules:
 BAD_ROWS, ROW_TAPS = "bad_rows", "row_taps"
-COLLECTIONS = (*(hook.collection for hook in HOOKS), BAD_ROWS, ROW_TAPS)
+# What is added up of norms' inputs and outputs: see `resnorm_jax.lab.surgery.pointwise`.
+NORM_SUMS = "norm_sums"
+COLLECTIONS = (*(hook.collection for hook in HOOKS), BAD_ROWS, ROW_TAPS, NORM_SUMS)
 
 
 # --- What is asked of a model through them ---

@@ -32,6 +32,7 @@ ROLES: tuple[tuple[str, str], ...] = (
     ("class_token", r"(^|/)cls$"),
     # SeeDNorm's two vectors decay as in its paper (arXiv 2510.22777).
     ("kernel", r"(^|/)(kernel|\w+_kernel|seed_alpha|seed_beta)$"),
+    ("low_rank", r"(^|/)lora_[ab]$"),  # beside a kernel: see resnorm_jax.training.low_rank
     ("bias", r"(^|/)(\w+_)?bias$"),
     # A factor of the residual; the kernel of a gated feed-forward network is gate/kernel.
     ("gate", r"(^|/)(\w+_)?gate$"),

@@ -15,7 +15,6 @@ from resnorm_jax.build import (
     check_attention,
     check_names,
     kernel_and_stride,
-    told_lengths,
 )
 from resnorm_jax.config import Config
 from resnorm_jax.interop.init_from import check_fits, from_checkpoint, with_weights
@@ -28,12 +27,15 @@ from resnorm_jax.training.devices import DataParallel, choose_devices
 from resnorm_jax.training.evaluation import evaluate
 from resnorm_jax.training.identity import change_line, described, identify
 from resnorm_jax.training.initial import first_variables, init_variables
+from resnorm_jax.training.learned import trained_line
 from resnorm_jax.training.loop import Outcome, Run, train_seed
 from resnorm_jax.training.memory import memory_told
 from resnorm_jax.training.optimizers import make_optimizer
 from resnorm_jax.training.phases import Phases
 from resnorm_jax.training.preemption import Signals
+from resnorm_jax.training.pretraining import pretraining_of
 from resnorm_jax.training.profile import Profile
+from resnorm_jax.training.recipe import class_weights, step_options, with_low_rank
 from resnorm_jax.training.report import make_report, write_report
 from resnorm_jax.training.run_data import (
     data_line,
@@ -45,7 +47,7 @@ from resnorm_jax.training.run_data import (
     total_steps,
 )
 from resnorm_jax.training.run_directory import check_steps, claimed, open_run, stored_run
-from resnorm_jax.training.step import StepOptions, TrainState, create_state
+from resnorm_jax.training.step import TrainState, create_state
 from resnorm_jax.training.watchdog import Watchdog
 
 
@@ -96,11 +98,26 @@ def _run(
     buckets = padded_lengths(config, dataset, begun)
     steps = total_steps(config, dataset, buckets)
     optimizer, schedule = make_optimizer(config.optimizer, steps)
-    first = partial(first_variables, config, model, dataset, buckets)
-    # Before anything is written: a norm that does not fit its slot is found when it is made.
+    weights = class_weights(train, dataset.train.y, len(dataset.classes))
+    options = step_options(model, config.optimizer, train, optimizer, weights)
+
+    pretraining = pretraining_of(config, model, meta)
+    base = partial(first_variables, config, model, dataset, buckets)
+
+    def first(seed: int) -> Any:
+        return with_low_rank(config.optimizer, base(seed), seed)
+
+    def started(seed: jax.Array, variables: Any) -> TrainState:
+        return create_state(variables, optimizer, seed, train.ema, options.names)
+
+    # Before anything is written: a norm that does not fit its slot, or a part that is not there to be
+    # frozen, is found when the state is made.
     with phases("compile"):
         shapes = jax.eval_shape(lambda: init_variables(model, dataset, buckets, config.seed))
-    weights = with_weights(config, model, shapes).told if config.init_from else ""
+        origin = with_weights(config, model, shapes).told if config.init_from else ""
+        jax.eval_shape(lambda: started(np.uint32(0), first(config.seed)))
+        if pretraining is not None:
+            jax.eval_shape(lambda: pretraining.first(base(0), dataset, buckets, 0))
     check_steps(workdir, steps)
     with phases("data"):  # their digest
         now = identify(config, raw, dataset, devices, buckets, begun, same.told)
@@ -108,13 +125,10 @@ def _run(
     for change in identity.changes:
         console.print(change_line(change), highlight=False)
 
-    options = StepOptions(
-        model.apply, optimizer, train.label_smoothing, train.accumulate, train.ema, train.log_every,
-        by_length=told_lengths(model),
-    )  # fmt: skip
     runner = parallel(options, devices, same.options)
     log = MetricsLog(workdir / "metrics.jsonl")
-    phases.programs = lambda: runner.programs
+    runners = [runner]
+    phases.programs = lambda: sum(each.programs for each in runners)
     watchdog = Watchdog(train.watchdog)
     traced = Profile(
         workdir / "profile" if config.profile == "steps" else None,
@@ -124,13 +138,14 @@ def _run(
         train, dataset, runner, schedule, buckets, workdir, log, console, watchdog, signals, phases,
         traced,
     )  # fmt: skip
+    if pretraining is not None:
+        runners.append(parallel(pretraining.options, devices, same.options))
+        pretraining.begin(run, runners[-1])
     padded = padding(dataset, buckets, train.batch_size)
     console.print(data_line(dataset, padded), highlight=False, soft_wrap=True)
     scores = []
 
-    @jax.jit  # one program, in place of one for each shape in the optimizer's state
-    def made_state(seed: jax.Array, variables: Any) -> TrainState:
-        return create_state(variables, optimizer, seed, train.ema)
+    made_state = jax.jit(started)  # one program, in place of one for each shape in the optimizer's
 
     def state_of(seed: int, variables: Any) -> TrainState:
         return made_state(np.uint32(seed), variables)
@@ -143,20 +158,29 @@ def _run(
         for seed in range(config.seed, config.seed + config.seeds):
             watchdog.doing(f"seed {seed} was initialized")
             with phases("compile"):
-                variables = first(seed)
+                variables = base(seed)
             if seed == config.seed:
                 model_summary(variables["params"], console)
-                if weights:
-                    console.print(weights, highlight=False, soft_wrap=True)
+                if origin:
+                    console.print(origin, highlight=False, soft_wrap=True)
                 console.print(attention_line(config, meta), highlight=False)
                 if (stride := kernel_and_stride(config.model, meta)[1]) > 1:
                     console.print(f"stride: a token every {stride} positions", highlight=False)
                 layers = loop_text(model.encoder.layers_a_step, model.encoder.depth)
                 console.print(f"layers: {layers}", highlight=False)
+            pretrained = {}
+            if pretraining is not None:
+                variables = pretraining(variables, seed)
+                pretrained = {"pretraining": pretraining.report(seed)}
+                console.print(f"seed {seed}: classification", highlight=False)
             with phases("compile"):
-                state = state_of(seed, variables)
-            scores.append(_scores(run, seed, train_seed(run, seed, state, steps)))
-    report = make_report(config, dataset, scores, runner.programs, identity)
+                state = state_of(seed, with_low_rank(config.optimizer, variables, seed))
+            if seed == config.seed and options.learned is not None:
+                console.print(trained_line(state.params, options.learned), highlight=False)
+            scores.append(_scores(run, seed, train_seed(run, seed, state, steps)) | pretrained)
+    if pretraining is not None:
+        pretraining.draw()
+    report = make_report(config, dataset, scores, phases.programs(), identity)
     return write_report(report, workdir, log, console, phases)
 
 

@@ -15,8 +15,7 @@ import optax
 from resnorm_jax.build import DEVICE_AXIS
 from resnorm_jax.modules.observe import Point, Watch, points, watched, zero_taps
 from resnorm_jax.training import model_state
-from resnorm_jax.training.losses import classification_sums
-from resnorm_jax.training.step import StepOptions, TrainState
+from resnorm_jax.training.step import StepOptions, TrainState, divisor
 
 Seen = list[tuple[Point, np.ndarray]]
 HALVES = (jnp.bfloat16, jnp.float16)
@@ -90,9 +89,9 @@ def watch_step(options: StepOptions, state: TrainState, batch: Any, devices: int
     def joined(trees: list[Any]) -> Any:
         return jax.tree.map(lambda *a: _in_order(a, position), *trees)
 
-    flags, taps, losses, gradients = zip(*parts, strict=True)
-    total = jax.tree.map(lambda *g: reduce(operator.add, g), *gradients)
-    counted = max(float(np.sum(batch["weight"])), 1.0)
+    flags, taps, losses, summed = zip(*parts, strict=True)
+    total, sums = jax.tree.map(lambda *g: reduce(operator.add, g), *summed)
+    counted = np.asarray(divisor(sums))
     return Pass(
         points(watch, joined(list(flags))),
         points(watch, joined(list(taps))),
@@ -103,16 +102,14 @@ def watch_step(options: StepOptions, state: TrainState, batch: Any, devices: int
 
 
 def _one(options: StepOptions, watch: Watch, params: Any, kept: Any, part: Any, keys: Any) -> Any:
-    """Return flags, the taps' gradient, losses by row, the parameters' gradient, what is kept."""
+    """Return flags, the taps' gradient, losses by row, gradient and sums, what is kept."""
 
     def run(kept: Any, part: Mapping[str, jax.Array], key: jax.Array) -> Any:
         def loss(out: Any) -> tuple[jax.Array, Any]:
             logits, flags = out
-            by_row = jax.vmap(_loss_of_row, (0, 0, 0, None))(
-                logits, part["y"], part["weight"], options.label_smoothing
-            )
-            sums = classification_sums(logits, part["y"], part["weight"], options.label_smoothing)
-            return sums["loss"], (flags, by_row)
+            by_row = jax.vmap(partial(_loss_of_row, options))(logits, dict(part))
+            sums = options.sums(logits, part)
+            return sums["loss"], (flags, by_row, sums)
 
         taps = zero_taps(
             options.apply, watch, {**kept, "params": params}, part["x"], part.get("mask"),
@@ -120,17 +117,20 @@ def _one(options: StepOptions, watch: Watch, params: Any, kept: Any, part: Any, 
         )  # fmt: skip
         learned = {"params": params, "taps": taps}
         apply = watched(options.apply, watch)
-        gradient, (flags, by_row), new = model_state.gradient(apply, loss, learned, kept, part, key)
-        return flags, gradient["taps"], by_row, gradient["params"], new
+        gradient, (flags, by_row, sums), new = model_state.gradient(
+            apply, loss, learned, kept, part, key
+        )
+        return flags, gradient["taps"], by_row, (gradient["params"], sums), new
 
     mapped = jax.vmap(run, (None, 0, 0), axis_name=DEVICE_AXIS)
-    flags, taps, losses, gradient, new = mapped(kept, part, keys)
-    gradient = jax.tree.map(lambda g: g.sum(0), gradient)
-    return flags, taps, losses, gradient, jax.tree.map(lambda a: a[0], new)
+    flags, taps, losses, summed, new = mapped(kept, part, keys)
+    summed = jax.tree.map(lambda g: g.sum(0), summed)
+    return flags, taps, losses, summed, jax.tree.map(lambda a: a[0], new)
 
 
-def _loss_of_row(logits: jax.Array, y: jax.Array, weight: jax.Array, smoothing: float) -> jax.Array:
-    return classification_sums(logits[None], y[None], weight[None], smoothing)["loss"]
+def _loss_of_row(options: StepOptions, out: Any, row: Any) -> jax.Array:
+    one = jax.tree.map(lambda a: a[None], (out, row))
+    return options.sums(*one)["loss"]
 
 
 def _in_order(parts: Any, position: np.ndarray) -> np.ndarray:

@@ -21,6 +21,7 @@ from resnorm_jax.training.evaluation import evaluate
 from resnorm_jax.training.feed import put_ahead
 from resnorm_jax.training.model_state import packed, unpacked
 from resnorm_jax.training.nonfinite import Guard, RolledBackError
+from resnorm_jax.training.patience import Patience
 from resnorm_jax.training.phases import Phases
 from resnorm_jax.training.preemption import Signals
 from resnorm_jax.training.profile import Profile
@@ -46,6 +47,11 @@ class Run:
     signals: Signals = field(default_factory=Signals)
     phases: Phases = field(default_factory=Phases)
     profile: Profile = field(default_factory=Profile)
+    phase: str = ""  # of training, where there is another one
+
+    def called(self, seed: int) -> str:
+        """Return what a seed is called in what people read: ``"seed 0, pretraining"``."""
+        return f"seed {seed}, {self.phase}" if self.phase else f"seed {seed}"
 
     def doing(self, activity: str) -> None:
         """Tell the watchdog what is done now; raise Preempted if a signal was received."""
@@ -63,14 +69,15 @@ class Outcome:
       step: updates behind them.
       seconds: spent training, over all sittings.
       examples_per_second: in this sitting, without the first step.
-      counts: ``nonfinite_steps`` and ``rollbacks``.
+      counts: ``nonfinite_steps`` and ``rollbacks``; with early stopping ``stopped_at``, the step at
+        which training ended before its time, or None.
     """
 
     variables: dict[str, Any]
     step: int
     seconds: float
     examples_per_second: float | None
-    counts: dict[str, int]
+    counts: dict[str, Any]
 
     @property
     def params(self) -> Any:
@@ -89,9 +96,12 @@ def train_seed(run: Run, seed: int, state: TrainState, total_steps: int) -> Outc
         stores = Stores.of(run.workdir, seed, run.train, run.console.print, saver)
         batches = TrainBatches(run.dataset.train, run.train.batch_size, run.buckets, seed)
         guard = Guard(run, seed, state, batches, stores.last)
-        sitting = _Sitting(run, seed, total_steps, batches, stores, guard)
+        patience = Patience(run.train.patience)
+        sitting = _Sitting(run, seed, total_steps, batches, stores, guard, patience)
         start = sitting.resume(state)
-        with Progress(f"seed {seed}", total_steps, start=start[0], console=run.console) as progress:
+        with Progress(
+            run.called(seed), total_steps, start=start[0], console=run.console
+        ) as progress:
             while True:
                 try:
                     state = sitting.go(*start, progress)
@@ -99,7 +109,8 @@ def train_seed(run: Run, seed: int, state: TrainState, total_steps: int) -> Outc
                 except RolledBackError:
                     start = sitting.rolled_back()
         with run.phases("save"):
-            return _outcome(run, state, stores, guard, progress.examples_per_second, total_steps)
+            return _outcome(run, state, stores, guard, progress.examples_per_second, patience,
+                            total_steps)  # fmt: skip
 
 
 Start = tuple[int, TrainState, dict[str, Any]]  # step, state on the host, note of the checkpoint
@@ -115,6 +126,7 @@ class _Sitting:
     batches: TrainBatches
     stores: Stores
     guard: Guard
+    patience: Patience
     seconds: float = 0.0  # of earlier processes
     began: float = field(default_factory=time.monotonic)
     resumed: int | None = None
@@ -128,8 +140,9 @@ class _Sitting:
             note = self.stores.last.note(step)
             self.resumed, self.seconds = step, note.get("seconds", 0.0)
             self.guard.resume(note)
-            if step < self.total_steps:
-                run.console.print(f"seed {self.seed}: resumed at step {step}")
+            self.patience.resume(note)
+            if step < self.total_steps and not self.patience.over:
+                run.console.print(f"{run.called(self.seed)}: resumed at step {step}")
         if run.train.select == "best":
             self.stores.check_best(step, note)
         return step, state, note
@@ -139,7 +152,9 @@ class _Sitting:
         step, state = self.guard.restored()
         self.resumed = step
         self.stores.last.drop_after(step)
-        return step, state, self.stores.last.note(step) if step else {}
+        note = self.stores.last.note(step) if step else {}
+        self.patience.resume(note)
+        return step, state, note
 
     def go(self, start: int, host: TrainState, note: Mapping[str, Any], progress: Progress):
         """Train from step ``start`` on; return the state after the last step."""
@@ -159,11 +174,12 @@ class _Sitting:
             if note.get("validate"):
                 with run.phases("evaluation"):
                     self._validate(start, state, reporter)
-            numbered = iterate(self.batches, start + offset, total + offset)
+            until = start if self.patience.over else total
+            numbered = iterate(self.batches, start + offset, until + offset)
             for index, batch, rows in put_ahead(run.parallel, run.phases, numbered):
                 step, done = index - offset, index - offset + 1
                 ends = done == total
-                run.watchdog.doing(f"seed {self.seed} was at step {done}")
+                run.watchdog.doing(f"{run.called(self.seed)} was at step {done}")
                 traced = run.profile.step(done, state, run.parallel.programs)
                 with traced, run.phases("dispatch"):
                     state, sums = run.parallel.train(state, batch)
@@ -181,31 +197,46 @@ class _Sitting:
                     reporter.settle()
                     with run.phases("evaluation"):
                         self._validate(done, state, reporter)
+                if self.patience.over and not ends:
+                    ends = True
+                    self._stop_early(done, sums, examples, reporter)
                 stop = run.signals.received
                 if done % run.train.checkpoint_every == 0 or ends or stop:
                     reporter.settle()
                     if ends:
-                        guard.check_end(total)
+                        guard.check_end(done)
                     with run.phases("save"):
                         self._save(done, state)
                 if stop:
                     raise self._stopped(stop, done)
+                if ends:
+                    break
         run.profile.end(state)
         return state
 
+    def _stop_early(self, done: int, sums: Any, examples: int, reporter: Reporter) -> None:
+        if examples:  # since the last logged step
+            reporter.expect(done, sums, examples)
+            reporter.settle()
+        self.run.console.print(
+            f"seed {self.seed}: stopped at step {done} of {self.total_steps}: the last "
+            f"{self.patience.since} evaluations were no better than the best",
+            highlight=False,
+        )
+
     def _save(self, done: int, state: TrainState, **more: Any) -> None:
-        self.run.watchdog.doing(f"seed {self.seed} saved step {done}")
+        self.run.watchdog.doing(f"{self.run.called(self.seed)} saved step {done}")
         check_replicated(state)
         told = {
             "seconds": self.seconds + time.monotonic() - self.began,
             "log": self.run.log.mark(self.seed),
             "best": self.stores.best.ranked(),
         }
-        self.stores.last.save(done, state, told | self.guard.note() | more)
+        self.stores.last.save(done, state, told | self.guard.note() | self.patience.note() | more)
 
     def _stopped(self, number: int, done: int) -> Preempted:
         self.stores.last.steps()  # waits until it is saved
-        return Preempted(number, f"seed {self.seed} saved at step {done}")
+        return Preempted(number, f"{self.run.called(self.seed)} saved at step {done}")
 
     def _validate(self, done: int, state: TrainState, reporter: Reporter) -> None:
         """Score the validation rows; where a signal ends that, save the step, to be validated later."""
@@ -222,6 +253,7 @@ class _Sitting:
             raise self._stopped(stop.number, done) from None
         numbers = {"loss": found["log_loss"], **{k: found[k] for k in ("accuracy", "macro_f1")}}
         reporter.write(done, "valid", **numbers)
+        self.patience.saw(merit(numbers))
         if run.train.select == "best":
             known = best.ranked()
             if len(known) < best.keep or merit(numbers) > merit(best.note(known[0])):
@@ -237,12 +269,17 @@ def evaluate_every(train: TrainConfig, steps_per_epoch: int, total_steps: int) -
 
 
 def _outcome(
-    run: Run, state: TrainState, stores: Stores, guard: Guard, speed: Any, total_steps: int
-) -> Outcome:
-    note = stores.last.note(stores.last.steps()[-1])
-    variables, step = scored_variables(state), total_steps
+    run: Run, state: TrainState, stores: Stores, guard: Guard, speed: Any, patience: Patience,
+    total_steps: int,
+) -> Outcome:  # fmt: skip
+    last = stores.last.steps()[-1]
+    note = stores.last.note(last)
+    variables, step = scored_variables(state), last
     if run.train.select == "best":
-        stores.check_best(total_steps, note)
+        stores.check_best(last, note)
         step = stores.best.ranked()[-1]
         variables = unpacked(stores.best.restore(step, packed(variables)), variables)
-    return Outcome(variables, step, note["seconds"], speed, guard.told())
+    counts: dict[str, Any] = dict(guard.told())
+    if patience.most is not None:
+        counts["stopped_at"] = last if last < total_steps else None
+    return Outcome(variables, step, note["seconds"], speed, counts)

@@ -9,6 +9,8 @@ import optax
 
 from resnorm_jax.config import OptimizerConfig
 from resnorm_jax.errors import UserError, check_choice
+from resnorm_jax.training.learned import learned_of, on_part, scale_by_layer
+from resnorm_jax.training.low_rank import low_rank_of
 from resnorm_jax.training.roles import decay_mask, decay_roles
 from resnorm_jax.training.unit_weights import unit_weights
 
@@ -105,11 +107,11 @@ def make_optimizer(
     """Return the gradient transform and the learning-rate schedule.
 
     Clip, then the algorithm's direction, then decoupled weight decay on the parameters whose role
-    ``config.decay`` names (see `resnorm_jax.training.roles`), then the learning rate, then unit
-    kernels if the config asks for them.
+    ``config.decay`` names (see `resnorm_jax.training.roles`), then the learning rate, its share by
+    layer, and unit kernels if the config asks for them. What is frozen has no part in any of it.
 
     Raises:
-      UserError: for an algorithm or a role that is not known, or an option that is not read.
+      UserError: for an algorithm, a role or a part that is not known, or an option that is not read.
     """
     row = ALGORITHMS[check_choice("config.optimizer.algorithm", config.algorithm, ALGORITHMS)]
     options = dict(row.defaults)
@@ -135,6 +137,12 @@ def make_optimizer(
     if decay:
         parts.append(optax.add_decayed_weights(decay, mask=partial(decay_mask, roles=roles)))
     parts.append(optax.scale_by_learning_rate(schedule))
+    low_rank_of(config)  # refuses what is not read
+    learned = learned_of(config)
+    if learned is not None or config.layer_decay != 1:
+        parts = [on_part(optax.chain(*parts), learned)]
+    if config.layer_decay != 1:
+        parts.append(scale_by_layer(config.layer_decay))
     if config.unit_weights:
-        parts.append(unit_weights())
+        parts.append(on_part(unit_weights(), learned))
     return optax.chain(*parts), schedule

@@ -58,17 +58,18 @@ class Reporter:
         host = {name: float(value) for name, value in sums.items()}
         # Without a finite step since the row before there is no loss: NaN, null in the log.
         count, steps = host["count"] or math.nan, host["steps"] or math.nan
-        loss, accuracy = host["loss"] / count, host["correct"] / count
+        shown = {"loss": host["loss"] / (host.get("mass", count) or math.nan)}
+        if "correct" in host:
+            shown["accuracy"] = host["correct"] / count
         self.write(
             step,
             "train",
-            loss=loss,
-            accuracy=accuracy,
+            **shown,
             grad_norm=host["grad_norm"] / steps,
             learning_rate=host["learning_rate"],
             **{name: count for name, count in self.guard.told().items() if count},
         )
-        self.progress.update(step, examples, loss=loss, accuracy=accuracy)
+        self.progress.update(step, examples, **shown)
 
     def settle(self) -> None:
         """Read all that is pending, flags too: what follows uses the state."""

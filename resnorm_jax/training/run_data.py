@@ -52,8 +52,9 @@ def held_out(dataset: Dataset, config: Config) -> Dataset:
     """Hold out validation rows, if the config says so and the data have none."""
     if config.train.validation and dataset.valid is None:
         dataset = split_validation(dataset, config.train.validation, config.seed)
-    if dataset.valid is None and (config.train.select, config.train.score) != ("last", "test"):
-        field = "select" if config.train.select != "last" else "score"
+    for field, unset in (("select", "last"), ("score", "test"), ("patience", None)):
+        if dataset.valid is not None or getattr(config.train, field) == unset:
+            continue
         raise UserError(
             f"config.train.{field}: {getattr(config.train, field)!r} needs validation rows; "
             "set train.validation=0.2"

@@ -24,6 +24,7 @@ from resnorm_jax.training.identity import Identity, check_content
 from resnorm_jax.training.initial import variables_like
 from resnorm_jax.training.model_state import packed, unpacked
 from resnorm_jax.training.optimizers import make_optimizer
+from resnorm_jax.training.recipe import sum_names, with_low_rank, without_low_rank
 from resnorm_jax.training.run_data import read_data, scaled
 from resnorm_jax.training.run_directory import read_run
 from resnorm_jax.training.saving import Stores
@@ -138,8 +139,11 @@ def load_trained(workdir: Path, seed: int | None = None, kind: str | None = None
     model = build_model(config, meta)
     optimizer, _ = make_optimizer(config.optimizer, 10**9)
     like = jax.eval_shape(
-        lambda: create_state(variables_like(model, meta), optimizer, seed, config.train.ema)
-    )
+        lambda: create_state(
+            with_low_rank(config.optimizer, variables_like(model, meta), 0),
+            optimizer, seed, config.train.ema, sum_names(config.train),
+        )
+    )  # fmt: skip
     like = jax.tree.map(lambda s: np.zeros(s.shape, s.dtype), like)
     wanted = scored_variables(like)
     stores = Stores.of(workdir, seed, config.train)
@@ -160,4 +164,5 @@ def load_trained(workdir: Path, seed: int | None = None, kind: str | None = None
     options = StepOptions(model.apply, optax.identity(), by_length=told_lengths(model))
     parallel = DataParallel(options, devices, same.options)
     variables = unpacked(found, wanted) if kind == "best" else scored_variables(found)
+    variables = without_low_rank(config.optimizer, variables)
     return Trained(workdir, config, identity, variables, step, kind, parallel)

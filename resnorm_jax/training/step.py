@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, Protocol
 
 import flax.serialization
 import flax.struct
@@ -13,11 +13,15 @@ from jax import lax
 
 from resnorm_jax.training import model_state
 from resnorm_jax.training.keys import implementation
+from resnorm_jax.training.learned import Kept as Parts
+from resnorm_jax.training.learned import Learned, cut, join
 from resnorm_jax.training.losses import classification_sums
 from resnorm_jax.training.model_state import Kept, Params
 
 Batch = Mapping[str, jax.Array]
 Sums = dict[str, jax.Array]
+NAMES = ("loss", "correct", "count")  # of the sums of classes
+WEIGHTED = (*NAMES, "mass")  # where the classes have weights
 
 
 class TrainState(flax.struct.PyTreeNode):
@@ -58,13 +62,25 @@ flax.serialization.register_serialization_state(
 )
 
 
+class Objective(Protocol):
+    """What a step makes smaller: ``loss`` over ``count``, two of the named sums."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the sums."""
+
+    def sums(self, out: Any, batch: Batch) -> Sums:
+        """Return sums over a device's rows of what the model returned; rows have a ``weight``."""
+
+
 @dataclass(frozen=True)
 class StepOptions:
     """What a step is made of, apart from the state.
 
     ``guarded`` holds back an update that is not finite; without it such numbers go into the state.
     ``by_length`` tells the model a batch's lengths in place of its mask, so that NVIDIA's attention can
-    serve.
+    serve. ``learned`` is what of the parameters has a gradient; None for all of them. ``objective`` is
+    another loss than that of classes.
     """
 
     apply: Callable[..., Any]
@@ -75,6 +91,24 @@ class StepOptions:
     log_every: int = 1
     guarded: bool = True
     by_length: bool = False
+    learned: Learned | None = None
+    class_weights: tuple[float, ...] | None = None
+    objective: Objective | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of `sums`."""
+        if self.objective is not None:
+            return self.objective.names
+        return NAMES if self.class_weights is None else WEIGHTED
+
+    def sums(self, out: Any, batch: Batch) -> Sums:
+        """Return the sums over a device's rows of what the model made of them."""
+        if self.objective is not None:
+            return self.objective.sums(out, batch)
+        return classification_sums(
+            out, batch["y"], batch["weight"], self.label_smoothing, self.class_weights
+        )
 
 
 def create_state(
@@ -82,6 +116,7 @@ def create_state(
     optimizer: optax.GradientTransformation,
     seed: int | jax.Array,
     ema: float | None,
+    names: tuple[str, ...] = NAMES,
 ) -> TrainState:
     """Return the state before the first update.
 
@@ -90,12 +125,13 @@ def create_state(
       optimizer: whose state is made.
       seed: of the run's root key.
       ema: whether averages are kept: their decay, or None.
+      names: of the sums; see `StepOptions`.
 
     Raises:
       ValueError: if the model has a collection that the trainer does not know.
     """
     params, kept = model_state.split(variables)
-    names = ("loss", "correct", "count", "grad_norm", "steps")
+    names = (*names, "grad_norm", "steps")
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         key=jax.random.key_data(jax.random.key(seed)),
@@ -145,8 +181,10 @@ def train_step(
     sums, gradient, kept = _gradient_sums(state, batch, key, options)
     if axis_name is not None:
         sums, gradient = lax.psum((sums, gradient), axis_name)
-    gradient = jax.tree.map(lambda g: g / jnp.maximum(sums["count"], 1), gradient)
+    gradient = jax.tree.map(lambda g: g / divisor(sums), gradient)
     sums |= {"grad_norm": optax.tree.norm(gradient), "steps": jnp.ones((), jnp.float32)}
+    parts = _parts(state.params, options)
+    gradient = join(gradient, jax.tree.map(jnp.zeros_like, state.params), parts)
     updates, opt_state = options.optimizer.update(gradient, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     fresh = state.step % options.log_every == 0
@@ -154,7 +192,7 @@ def train_step(
     updated = state.replace(
         params=params,
         opt_state=opt_state,
-        ema=_averaged(state.ema, params, options.ema),
+        ema=_averaged(state.ema, params, options.ema, parts),
         sums={name: before[name] + value for name, value in sums.items()},
         collections=kept,
     )
@@ -164,6 +202,13 @@ def train_step(
         held = state.replace(sums=before)
         updated = lax.cond(finite, lambda new, old: new, lambda new, old: old, updated, held)
     return updated.replace(step=state.step + 1), {**updated.sums, "finite": finite}
+
+
+def divisor(sums: Sums) -> jax.Array:
+    """Return what a sum of losses is divided by: the rows, or the sum of their classes' weights."""
+    if "mass" not in sums:
+        return jnp.maximum(sums["count"], 1)
+    return jnp.where(sums["mass"] > 0, sums["mass"], 1)
 
 
 def told(batch: Mapping[str, Any], by_length: bool) -> dict[str, Any]:
@@ -186,14 +231,19 @@ def _gradient_sums(
     """Return metrics and gradient, both summed over this device's rows, and what is kept after."""
 
     def one(kept: Kept, part: Batch, part_key: jax.Array) -> tuple[Sums, Params, Kept]:
-        def loss(logits: jax.Array) -> tuple[jax.Array, Sums]:
-            sums = classification_sums(logits, part["y"], part["weight"], options.label_smoothing)
+        def loss(out: Any) -> tuple[jax.Array, Sums]:
+            sums = options.sums(out, part)
             return sums["loss"], sums
 
-        grads, sums, kept = model_state.gradient(
-            options.apply, loss, state.params, kept, part, part_key
-        )
+        grads, sums, kept = model_state.gradient(apply, loss, learned, kept, part, part_key)
         return sums, grads, kept
+
+    parts = _parts(state.params, options)
+    learned = cut(state.params, parts)
+
+    def apply(variables: Mapping[str, Any], *args: Any, **how: Any) -> Any:
+        params = join(variables["params"], state.params, parts)
+        return options.apply({**variables, "params": params}, *args, **how)
 
     kept = model_state.at_step(state.collections, state.step)
     if options.accumulate == 1:
@@ -206,11 +256,15 @@ def _gradient_sums(
         return (jax.tree.map(jnp.add, total, tuple(found)), kept), None
 
     count = options.accumulate
-    parts = jax.tree.map(lambda a: a.reshape(count, -1, *a.shape[1:]), dict(batch))
-    zeros = {name: jnp.zeros((), jnp.float32) for name in ("loss", "correct", "count")}
-    start = (zeros, jax.tree.map(jnp.zeros_like, state.params))
-    ((sums, grads), kept), _ = lax.scan(more, (start, kept), (parts, jnp.arange(count)))
+    micro = jax.tree.map(lambda a: a.reshape(count, -1, *a.shape[1:]), dict(batch))
+    zeros = {name: jnp.zeros((), jnp.float32) for name in options.names}
+    start = (zeros, jax.tree.map(jnp.zeros_like, learned))
+    ((sums, grads), kept), _ = lax.scan(more, (start, kept), (micro, jnp.arange(count)))
     return sums, grads, kept
+
+
+def _parts(params: Params, options: StepOptions) -> Parts | None:
+    return None if options.learned is None else options.learned(params)
 
 
 def _all_finite(tree: Any) -> jax.Array:
@@ -218,7 +272,13 @@ def _all_finite(tree: Any) -> jax.Array:
     return jnp.stack([jnp.isfinite(leaf).all() for leaf in leaves]).all()
 
 
-def _averaged(ema: Params | None, params: Params, decay: float | None) -> Params | None:
+def _averaged(
+    ema: Params | None, params: Params, decay: float | None, parts: Parts | None
+) -> Params | None:
+    """Return the averages; of what is frozen the parameters themselves, which rounding would move."""
     if ema is None or decay is None:
         return ema
-    return jax.tree.map(lambda a, p: decay * a + (1 - decay) * p, ema, params)
+    part = jax.tree.map(
+        lambda a, p: decay * a + (1 - decay) * p, cut(ema, parts), cut(params, parts)
+    )
+    return join(part, params, parts)

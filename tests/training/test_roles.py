@@ -86,6 +86,7 @@ def test_every_role_has_a_path_and_slots_may_hold_deeper_norms():
         "layers/attention/read_gate": "gate",
         "layers/attention/head_kernel": "kernel",
         "layers/attention/head_bias": "bias",
+        "lora/layers/attention/query/kernel/lora_a": "low_rank",
         "layers/attention/pre_norm/scale": "input_norm_scale",
         "layers/attention/post_norm/scale": "stream_norm_scale",
         "cls": "class_token",

@@ -1,0 +1,1 @@
+"""Norm surgery: another model made of a trained one, and what it takes to bring it back."""
