@@ -34,7 +34,10 @@ class Parser(argparse.ArgumentParser):
             if not argument or (argument.startswith("--") and argument.endswith("=")):
                 self.error(f"{argument.rstrip('=') or 'argument'}: empty; give a value")
         chosen = argparse.Namespace(given={})
-        return super().parse_args(list(args), chosen)
+        # argparse takes one that may be left out as absent where an option stands before it.
+        mixed = any(action.nargs == "?" for action in self._get_positional_actions())
+        parse = super().parse_intermixed_args if mixed else super().parse_args
+        return parse(list(args), chosen)
 
     def error(self, message: str) -> NoReturn:
         """Raise UserError with the message and where to find help."""

@@ -2,7 +2,7 @@
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from resnorm_jax.cli.arguments import Parser
 from resnorm_jax.cli.compilation_cache import keep_programs
@@ -38,6 +38,7 @@ def _evaluate(chosen: argparse.Namespace) -> None:
     with ending_at_once():
         from rich.console import Console
 
+        from resnorm_jax.reporting.calibration import errors
         from resnorm_jax.reporting.files import write_json
         from resnorm_jax.reporting.metrics import score
         from resnorm_jax.reporting.tables import per_class_table, result_table, runtime_line
@@ -48,12 +49,15 @@ def _evaluate(chosen: argparse.Namespace) -> None:
     console.print(runtime_line(), highlight=False)
     trained = load_trained(chosen.run, chosen.seed, chosen.checkpoint)
     examples, rules = _rows(trained, chosen.input)
-    found = score(trained.log_probs(examples), examples.y, trained.meta["classes"])
-    seed = trained.config.seed if chosen.seed is None else chosen.seed
+    log_probs = trained.log_probs(examples)
+    found = score(log_probs, examples.y, trained.meta["classes"])
+    if trained.temperature is not None:
+        told = errors(trained.calibrated(log_probs), examples.y)
+        found["calibrated"] = {"temperature": trained.temperature, **told}
     report = {
         "title": f"{trained.meta['name']}: {len(examples)} rows, {trained.kind} checkpoint, "
         f"step {trained.step}",
-        "seeds": [{"seed": seed, **found}],
+        "seeds": [{"seed": trained.seed, **found}],
         "baselines": rules,
         "files": {"scores": chosen.output} if chosen.output else {},
     }
@@ -61,6 +65,19 @@ def _evaluate(chosen: argparse.Namespace) -> None:
         write_json(chosen.output, {"run": str(chosen.run), "step": trained.step, **found})
     per_class_table(found, console)
     result_table(report, console)
+    console.print(_calibration_line(trained, found), highlight=False, soft_wrap=True)
+
+
+def _calibration_line(trained: "Trained", found: dict[str, Any]) -> str:
+    """Return what the run's temperature does to the errors of these rows."""
+    from resnorm_jax.training.calibration import calibration_line
+
+    after = found.get("calibrated")
+    if after is None:
+        return calibration_line(trained.calibration)
+    names = {"expected_calibration_error": "expected calibration error", "log_loss": "log loss"}
+    told = [f"{words} {found[n]:.4f} before, {after[n]:.4f} after" for n, words in names.items()]
+    return f"temperature {trained.temperature:.3f}, from validation rows: {'; '.join(told)}"
 
 
 def _rows(trained: "Trained", path: Path | None) -> tuple["Examples", dict[str, float]]:

@@ -12,7 +12,7 @@ COMMANDS = {
     "list": "arrangements, streams, norms, data sets, configs",
     "show": "what a scheme does, layer by layer: norms, constants, parameters",
     "evaluate": "score a run's checkpoint on its test rows, or on a file",
-    "predict": "class and probability for each row of a file",
+    "predict": "class and probability for each row of a file, or of texts",
     "convert": "a run as a Hugging Face checkpoint, or a checkpoint in our format",
     "lab": "which arrangement will train, and why: measured",
     "bench": "speed, memory and accuracy beside flax.linen and PyTorch",

@@ -1,9 +1,10 @@
-"""``resnorm predict RUN INPUT``: class and probability of each row."""
+"""``resnorm predict RUN INPUT`` or ``--text=...``: class and probability of each row."""
 
 import argparse
 import csv
 import io
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,20 +13,34 @@ from resnorm_jax.cli.compilation_cache import keep_programs
 from resnorm_jax.cli.outputs import check_file
 from resnorm_jax.cli.predict_explain import check_page, write_explanation
 from resnorm_jax.cli.start import ending_at_once
+from resnorm_jax.errors import UserError
 from resnorm_jax.schema import KEY_SEED, POSITIVE
 
 if TYPE_CHECKING:
     import numpy as np
 
+    from resnorm_jax.data import Examples
+    from resnorm_jax.training.saved_run import Trained
+
 Rows = list[dict[str, Any]]
 
 
 def main(argv: list[str]) -> int:
-    """Predict the rows of a file; print them, or write them to --output."""
+    """Predict the rows of a file, or texts; print them, or write them to --output."""
     parser = Parser(prog="resnorm predict", description="Class and probability of each row.")
     parser.add_argument("run", type=Path, help="run directory")
-    parser.add_argument("input", type=Path, help=".ts, .npz, .csv or .jsonl file")
+    parser.add_argument("input", type=Path, nargs="?", help=".ts, .npz, .csv or .jsonl file")
+    parser.add_argument(
+        "--text", action="append", default=[], metavar="TEXT",
+        help="a text, in place of a file; may be given again",
+    )  # fmt: skip
     parser.add_argument("--output", type=Path, help=".csv or .jsonl file; printed if left out")
+    parser.add_number("--top", int, POSITIVE, metavar="K", help="only the K most probable classes")
+    parser.add_argument(
+        "--calibrated", choices=("true", "false"), default="true",
+        help="whether probabilities are those at the temperature that was fitted on the validation "
+        "rows, if the run has any (default: true)",
+    )  # fmt: skip
     parser.add_number(
         "--seed", int, KEY_SEED, help="which seed's checkpoint; the first if left out"
     )
@@ -35,11 +50,15 @@ def main(argv: list[str]) -> int:
         "--row", int, POSITIVE, help="which row to explain, counted from 1; the first if left out"
     )
     chosen = parser.parse_args(argv)
+    if (chosen.input is None) == (not chosen.text):
+        parser.error(f"give {'a file or --text, not both' if chosen.text else 'a file, or --text'}")
     if chosen.output:
         check_file("--output", chosen.output, WRITERS)
     suffix = chosen.output.suffix if chosen.output else ".csv"
     if chosen.explain:
         check_page(chosen.explain)
+        if not chosen.output:
+            parser.not_read(chosen, ["top", "calibrated"], "with --explain, without --output")
     else:
         parser.not_read(chosen, ["row"], "without --explain=FILE.html")
     _predict(chosen, suffix)
@@ -51,13 +70,15 @@ def _predict(chosen: argparse.Namespace, suffix: str) -> None:
     with ending_at_once():
         from rich.console import Console
 
-        from resnorm_jax.data.inputs import read_inputs
         from resnorm_jax.reporting.files import write_bytes
         from resnorm_jax.reporting.tables import runtime_line
         from resnorm_jax.training.saved_run import load_trained
 
     trained = load_trained(chosen.run, chosen.seed, chosen.checkpoint)
-    examples = read_inputs(chosen.input, trained.meta)
+    classes = trained.meta["classes"]
+    if (chosen.top or 0) > len(classes):
+        raise UserError(f"--top: {chosen.top}; the model has {len(classes)} classes")
+    examples = _examples(chosen, trained)
     keep_programs()
     console = Console()
     if chosen.explain or chosen.output:
@@ -66,7 +87,7 @@ def _predict(chosen: argparse.Namespace, suffix: str) -> None:
         write_explanation(trained, examples, chosen.row or 1, chosen.explain, chosen.run, console)
         if chosen.output is None:
             return
-    rows = predictions(trained.log_probs(examples), trained.meta["classes"])
+    rows = predictions(_log_probs(chosen, trained, examples), classes, chosen.top)
     text = WRITERS[suffix](rows)
     if chosen.output is None:
         print(text, end="")
@@ -75,28 +96,64 @@ def _predict(chosen: argparse.Namespace, suffix: str) -> None:
     console.print(f"{len(rows)} rows to {chosen.output}", highlight=False)
 
 
-def predictions(log_probs: "np.ndarray", classes: list[str]) -> Rows:
-    """Return a dictionary for each row: its number from 1 on, class, probability, and every class'."""
+def _examples(chosen: argparse.Namespace, trained: "Trained") -> "Examples":
+    with ending_at_once():
+        from resnorm_jax.data.given import check_text
+        from resnorm_jax.data.inputs import given_inputs, read_inputs
+
+    if chosen.input:
+        return read_inputs(chosen.input, trained.meta)
+    if not trained.reads_texts:
+        raise UserError(f"--text: this model reads {trained.meta['kind']}; give a file of rows")
+    for number, text in enumerate(chosen.text, start=1):
+        check_text(f"--text: text {number}", text)
+    return given_inputs(chosen.text, trained.meta)
+
+
+def _log_probs(
+    chosen: argparse.Namespace, trained: "Trained", examples: "Examples"
+) -> "np.ndarray":
+    """Return log-probabilities, calibrated if they are to be; tell so beside the results."""
+    from resnorm_jax.training.calibration import calibration_line
+
+    log_probs = trained.log_probs(examples)
+    if chosen.calibrated == "false":
+        return log_probs
+    print(calibration_line(trained.calibration), file=sys.stderr)
+    return trained.calibrated(log_probs)
+
+
+def predictions(log_probs: "np.ndarray", classes: list[str], top: int | None = None) -> Rows:
+    """Return a dictionary for each row: its number from 1 on, class, probability, and more.
+
+    Without ``top`` that is ``probabilities`` by class; with it ``top``, a list of that many
+    ``{"class", "probability"}``, the most probable first; the first class of a tie goes first.
+    """
     with ending_at_once():
         import numpy as np
 
-    probs = np.exp(log_probs.astype(np.float64))
-    return [
-        {
-            "row": number,
-            "class": classes[int(p.argmax())],
-            "probability": round(float(p.max()), 6),
-            "probabilities": {c: round(float(v), 6) for c, v in zip(classes, p, strict=True)},
-        }
-        for number, p in enumerate(probs, start=1)
-    ]
+    rows: Rows = []
+    for number, p in enumerate(np.exp(log_probs.astype(np.float64)), start=1):
+        order = np.argsort(-p, kind="stable")
+        named = [{"class": classes[i], "probability": round(float(p[i]), 6)} for i in order[:top]]
+        every = {c: round(float(v), 6) for c, v in zip(classes, p, strict=True)}
+        more = {"top": named} if top else {"probabilities": every}
+        rows.append({"row": number, **named[0], **more})
+    return rows
 
 
 def _csv(rows: Rows) -> str:
     out = io.StringIO()
-    classes = list(rows[0]["probabilities"]) if rows else []
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["row", "class", "probability", *(f"p({c})" for c in classes)])
+    head = ["class", "probability"]
+    if rows and "top" in rows[0]:
+        ranks = range(2, len(rows[0]["top"]) + 1)
+        writer.writerow(["row", *head, *(f"{name} {rank}" for rank in ranks for name in head)])
+        for row in rows:
+            writer.writerow([row["row"], *(v for one in row["top"] for v in one.values())])
+        return out.getvalue()
+    classes = list(rows[0]["probabilities"]) if rows else []
+    writer.writerow(["row", *head, *(f"p({c})" for c in classes)])
     for row in rows:
         writer.writerow(
             [row["row"], row["class"], row["probability"], *row["probabilities"].values()]

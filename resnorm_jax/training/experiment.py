@@ -17,14 +17,18 @@ from resnorm_jax.build import (
     kernel_and_stride,
 )
 from resnorm_jax.config import Config
+from resnorm_jax.data import Examples
 from resnorm_jax.interop.init_from import check_fits, from_checkpoint, with_weights
 from resnorm_jax.planning.unroll import loop_text
+from resnorm_jax.reporting.calibration import calibration
 from resnorm_jax.reporting.files import MetricsLog
+from resnorm_jax.reporting.metrics import score
 from resnorm_jax.reporting.tables import model_summary, runtime_line
+from resnorm_jax.training.calibration import write_calibration
 from resnorm_jax.training.checkpoint import params_sha256
 from resnorm_jax.training.determinism import Determinism, determinism
 from resnorm_jax.training.devices import DataParallel, choose_devices
-from resnorm_jax.training.evaluation import evaluate
+from resnorm_jax.training.evaluation import predict
 from resnorm_jax.training.identity import change_line, described, identify
 from resnorm_jax.training.initial import first_variables, init_variables
 from resnorm_jax.training.learned import trained_line
@@ -185,16 +189,23 @@ def _run(
 
 
 def _scores(run: Run, seed: int, outcome: Outcome) -> dict[str, Any]:
-    """Return what the report says of one seed."""
-    rows = scored_rows(run.dataset, run.train.score)
-    size, classes = run.train.batch_size, run.dataset.classes
+    """Return what the report says of one seed; keep its temperature where rows were held out."""
+    split, valid = run.train.score, run.dataset.valid
+    rows, size = scored_rows(run.dataset, split), run.train.batch_size
 
     def doing(activity: str) -> None:
         run.phases.lap()
         run.watchdog.doing(activity)
 
+    def log_probs(examples: Examples) -> np.ndarray:
+        return predict(run.parallel, outcome.variables, examples, size, run.buckets, doing)
+
+    found = None
     with run.phases("evaluation"):
-        scored = evaluate(run.parallel, outcome.variables, rows, classes, size, run.buckets, doing)
+        scored = log_probs(rows)
+        if valid is not None:
+            found = calibration(scored if rows is valid else log_probs(valid), valid.y)
+            write_calibration(run.workdir, seed, outcome.step, run.train.select, found)
     return {
         "seed": seed,
         "step": outcome.step,
@@ -202,5 +213,6 @@ def _scores(run: Run, seed: int, outcome: Outcome) -> dict[str, Any]:
         "train_seconds": round(outcome.seconds, 3),
         "examples_per_second": outcome.examples_per_second,
         **outcome.counts,
-        **scored,
+        **score(scored, rows.y, run.dataset.classes),
+        "calibration": found,
     }

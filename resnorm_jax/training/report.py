@@ -12,6 +12,7 @@ from resnorm_jax.reporting.figures import draw_confusion, draw_curves
 from resnorm_jax.reporting.files import MetricsLog, write_json
 from resnorm_jax.reporting.metrics import summarize_seeds
 from resnorm_jax.reporting.tables import per_class_table, phases_table, result_table
+from resnorm_jax.training.calibration import calibration_line
 from resnorm_jax.training.identity import Identity
 from resnorm_jax.training.phases import PHASES, Phases
 from resnorm_jax.training.run_data import baselines, padding, scored_rows
@@ -80,4 +81,8 @@ def write_report(
     per_class_table(first, console)
     shown = {**report, "title": f"{title}: {report['rows']} {rows}", "files": files}
     result_table(shown, console)
+    for each in report["seeds"]:
+        if each["calibration"] is not None:
+            line = f"seed {each['seed']}: {calibration_line(each['calibration'])}"
+            console.print(line, highlight=False, soft_wrap=True)
     return report

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from resnorm_jax.data.fingerprint import fingerprint
 from resnorm_jax.data.inputs import given_inputs
 from resnorm_jax.errors import UserError
 from resnorm_jax.modules.positions import POSITIONS
+from resnorm_jax.reporting.calibration import calibrate
+from resnorm_jax.training.calibration import calibration_line, read_calibration
 from resnorm_jax.training.checkpoint import DamagedCheckpointError
 from resnorm_jax.training.determinism import determinism
 from resnorm_jax.training.devices import DataParallel, choose_devices
@@ -42,6 +45,7 @@ class Trained:
       variables: ``params``, and what the model keeps beside them.
       step: updates behind them.
       kind: ``"best"`` or ``"last"``.
+      seed: the run's seed that they are of.
     """
 
     workdir: Path
@@ -51,6 +55,7 @@ class Trained:
     step: int
     kind: str
     parallel: DataParallel
+    seed: int = 0
 
     @property
     def meta(self) -> dict[str, Any]:
@@ -89,7 +94,29 @@ class Trained:
         """Names of the classes, by index."""
         return tuple(self.meta["classes"])
 
-    def predict_proba(self, x: Any, lengths: Sequence[int] | None = None) -> np.ndarray:
+    @cached_property
+    def calibration(self) -> dict[str, Any] | None:
+        """What is known of this checkpoint's ``temperature`` (None where none is best), or None.
+
+        It was fitted, when the run was scored, on its validation rows.
+
+        Raises:
+          UserError: the file is damaged.
+        """
+        return read_calibration(self.workdir, self.seed, self.step, self.kind)
+
+    @property
+    def temperature(self) -> float | None:
+        """The temperature that calibrates this checkpoint's probabilities, or None."""
+        return self.calibration and self.calibration["temperature"]
+
+    def calibrated(self, log_probs: np.ndarray) -> np.ndarray:
+        """Return log-probabilities ``[N, K]`` at the run's temperature; as they are without one."""
+        return log_probs if self.temperature is None else calibrate(log_probs, self.temperature)
+
+    def predict_proba(
+        self, x: Any, lengths: Sequence[int] | None = None, *, calibrated: bool = False
+    ) -> np.ndarray:
         """Return probabilities ``[N, K]`` float32 of rows given as numbers or texts.
 
         Args:
@@ -97,15 +124,26 @@ class Trained:
             token ids, ``[N, H, W, C]``, or a list of rows, each of its own length; texts where the
             model learned from texts.
           lengths: ``[N]``, valid steps of each row of a padded array.
+          calibrated: at the temperature fitted on the run's validation rows, as ``resnorm predict``
+            gives them; without it, as the model itself says.
 
         Raises:
-          UserError: naming the row, counted from 1.
+          UserError: naming the row, counted from 1; or calibrated ones are asked for, and the run has
+            no temperature.
         """
-        return np.exp(self.log_probs(given_inputs(x, self.meta, lengths)))
+        if calibrated and self.temperature is None:
+            raise UserError(f"{self.workdir}: {calibration_line(self.calibration)}")
+        log_probs = self.log_probs(given_inputs(x, self.meta, lengths))
+        return np.exp(self.calibrated(log_probs) if calibrated else log_probs)
 
     def predict(self, x: Any, lengths: Sequence[int] | None = None) -> np.ndarray:
         """Return the most probable class' name of each row, ``[N]``; see `predict_proba`."""
         return np.array(self.classes)[self.predict_proba(x, lengths).argmax(-1)]
+
+    @property
+    def reads_texts(self) -> bool:
+        """Whether the model learned from texts: a text is then a row."""
+        return bool(self.meta["encoding"])
 
     def check_lengths(self, examples: Examples) -> None:
         """Raise UserError for a row that is longer than the model's learned positions."""
@@ -165,4 +203,4 @@ def load_trained(workdir: Path, seed: int | None = None, kind: str | None = None
     parallel = DataParallel(options, devices, same.options)
     variables = unpacked(found, wanted) if kind == "best" else scored_variables(found)
     variables = without_low_rank(config.optimizer, variables)
-    return Trained(workdir, config, identity, variables, step, kind, parallel)
+    return Trained(workdir, config, identity, variables, step, kind, parallel, seed)

@@ -1,0 +1,152 @@
+"""One run of texts, trained once for all, and everything that can be done with it."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+
+import resnorm_jax as rn
+from resnorm_jax.cli.main import main as resnorm
+from resnorm_jax.errors import UserError
+from resnorm_jax.training.calibration import calibration_file
+
+pytestmark = pytest.mark.table  # one run, trained once for all; in .ci/run by name
+TEXTS = ["the plot was good", "honestly , the film was not very dull"]
+
+
+def config():
+    from resnorm_jax.config import experiment
+
+    return experiment(
+        data={"source": "sample_text", "train": 60, "test": 20},
+        model={"width": 8, "depth": 1, "heads": 2},
+        train={"steps": 6, "batch_size": 16, "validation": 0.25, "buckets": 2},
+        devices=1,
+    )
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("use") / "run"
+    return folder, rn.train(config(), folder)
+
+
+def texts(*values):
+    return [f"--text={value}" for value in values]
+
+
+def softmax(z):
+    z = np.exp(z - z.max(1, keepdims=True))
+    return z / z.sum(1, keepdims=True)
+
+
+def test_the_report_has_the_temperature_of_the_validation_rows_alone(run):
+    from scipy.optimize import minimize_scalar
+
+    folder, report = run
+    trained = rn.load_run(folder)
+    valid = trained.dataset().valid
+    log_probs = trained.log_probs(valid).astype(np.float64)
+
+    def loss(t):
+        return -np.log(softmax(log_probs / t)[np.arange(len(valid)), valid.y]).mean()
+
+    best = minimize_scalar(loss, bounds=(0.01, 900), method="bounded", options={"xatol": 1e-9}).x
+    found = report["seeds"][0]["calibration"]
+    assert found["rows"] == len(valid) == 15
+    assert found["temperature"] == pytest.approx(best, rel=1e-3)
+    assert trained.temperature == found["temperature"]
+    assert found["after"]["log_loss"] == pytest.approx(loss(best), rel=1e-5)
+
+
+def test_probabilities_are_as_before_unless_calibrated_ones_are_asked_for(run):
+    trained = rn.load_run(run[0])
+    plain, warm = trained.predict_proba(TEXTS), trained.predict_proba(TEXTS, calibrated=True)
+    wanted = softmax(np.log(plain.astype(np.float64)) / trained.temperature)
+    np.testing.assert_allclose(warm, wanted, rtol=1e-5)
+    assert not np.allclose(plain, warm)
+    assert (plain.argmax(1) == warm.argmax(1)).all()
+
+
+def test_texts_and_the_top_classes_from_the_command(run, capsys):
+    folder, _ = run
+    trained = rn.load_run(folder)
+    wanted = trained.predict_proba(TEXTS, calibrated=True)
+    assert resnorm(["predict", str(folder), *texts(*TEXTS), "--top=2"]) == 0
+    out, err = capsys.readouterr()
+    assert "calibrated by temperature" in err
+    assert "15 validation rows" in err
+    rows = list(csv.reader(out.splitlines()))
+    assert rows[0] == ["row", "class", "probability", "class 2", "probability 2"]
+    for row, p in zip(rows[1:], wanted, strict=True):
+        order = np.argsort(-p)
+        assert row[1::2] == [trained.classes[i] for i in order]
+        np.testing.assert_allclose([float(v) for v in row[2::2]], p[order], atol=1e-6)
+
+
+def test_uncalibrated_from_the_command_and_as_json(run, tmp_path, capsys):
+    folder, _ = run
+    out = tmp_path / "out.jsonl"
+    asked = ["predict", str(folder), *texts(TEXTS[1]), f"--output={out}", "--calibrated=false"]
+    assert resnorm([*asked, "--top=1"]) == 0
+    assert capsys.readouterr().err == ""
+    (row,) = map(json.loads, out.open())
+    plain = rn.load_run(folder).predict_proba(TEXTS[1:])[0]
+    assert row["top"] == [{"class": row["class"], "probability": row["probability"]}]
+    assert row["probability"] == pytest.approx(plain.max(), abs=1e-6)
+
+
+def test_evaluate_tells_the_errors_before_and_after(run, tmp_path, capsys):
+    folder, _ = run
+    out = tmp_path / "scores.json"
+    assert resnorm(["evaluate", str(folder), f"--output={out}"]) == 0
+    found = json.loads(out.read_text())
+    told = capsys.readouterr().out
+    trained = rn.load_run(folder)
+    test = trained.dataset().test
+    p = softmax(trained.log_probs(test).astype(np.float64) / trained.temperature)
+    loss = -np.log(p[np.arange(len(test)), test.y]).mean()
+    assert found["calibrated"]["log_loss"] == pytest.approx(loss, rel=1e-5)
+    assert found["calibrated"]["temperature"] == trained.temperature
+    before, after = (v["expected_calibration_error"] for v in (found, found["calibrated"]))
+    assert f"expected calibration error {before:.4f} before, {after:.4f} after" in told
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ([], "give a file, or --text"),
+        (["--text=a", "x.csv"], "not both"),
+        (["--text=a", "--seed=0", "x.csv", "y.csv"], "unrecognized arguments: y.csv"),
+        (["--text= "], "--text: text 1: no visible character"),
+        (["--text=a", "--text=\udc80"], "text 2: character 1 is no Unicode character"),
+        (["--text=a", "--top=3"], "--top: 3; the model has 2 classes"),
+        (["--text=a", "--top=0"], "--top"),
+        (["--text=a", "--calibrated=no"], "--calibrated"),
+    ],
+)
+def test_mistakes_in_predict(run, arguments, says, capsys):
+    assert resnorm(["predict", str(run[0]), *arguments]) == 2
+    error = capsys.readouterr().err.strip()
+    assert says in error
+    assert "\n" not in error
+
+
+def test_a_run_without_a_temperature_says_so_and_a_damaged_one_is_refused(run, capsys):
+    folder, _ = run
+    path = calibration_file(folder, 0)
+    whole = path.read_bytes()
+    try:
+        path.write_bytes(whole.replace(b'"rows": 15', b'"rows": 16'))
+        assert resnorm(["predict", str(folder), "--text=a"]) == 2
+        assert "calibration.json: its digest" in capsys.readouterr().err
+        path.unlink()
+        assert resnorm(["predict", str(folder), "--text=a"]) == 0
+        assert "not calibrated" in capsys.readouterr().err
+        with pytest.raises(UserError, match="not calibrated"):
+            rn.load_run(folder).predict_proba(["a"], calibrated=True)
+        rn.train(config(), folder)  # trains nothing, and fits it again
+        assert path.read_bytes() == whole
+    finally:
+        path.write_bytes(whole)
