@@ -53,8 +53,8 @@ class TransformerEncoderLayer(TransformerLayer):
         layer, as ``window``.
       relative: how relative positions enter the scores: None, ``"disentangled"`` (DeBERTa's) or
         ``"bias"`` (T5's); see `resnorm_jax.ops.attention.relative`. All layers share the table.
-      relative_buckets: of that table: to either side, or with ``"bias"`` altogether.
-      relative_positions: the distance from which relative positions are alike.
+      relative_buckets: of that table: to either side (256), or with ``"bias"`` altogether (32).
+      relative_positions: the distance from which relative positions are alike (512; 128).
       place: which layer of how many this is, for constants that depend on depth.
       norms: slot (one of `resnorm_jax.arrangements.SLOTS`) to norm, in place of ``norm`` there.
       axis_name: mapped axis over which the batch is spread, for norms whose statistics run over rows.

@@ -292,8 +292,8 @@ class LayerFields(NormFields, kw_only=True):
     window: Any = None
     rotary_base: Any = None
     relative: str | None = None
-    relative_buckets: int = 256
-    relative_positions: int = 512
+    relative_buckets: int | None = None
+    relative_positions: int | None = None
 
     def form(self, heads: int) -> AttentionForm:
         """Return how the heads of attentions are made."""

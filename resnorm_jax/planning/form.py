@@ -28,8 +28,8 @@ class AttentionForm:
     head_width: int | None = None
     scale: float | None = None
     relative: Relative | None = None
-    buckets: int = 256
-    positions: int = 512
+    buckets: int = 0
+    positions: int = 0
 
     def shape(self, role: str, heads: int, width: int) -> tuple[int, int]:
         """Return heads and features of queries, keys, values or (``out``) of what they give."""
@@ -58,8 +58,8 @@ def attention_form(
     head_width: int | None = None,
     scale: float | None = None,
     relative: str | None = None,
-    relative_buckets: int = 256,
-    relative_positions: int = 512,
+    relative_buckets: int | None = None,
+    relative_positions: int | None = None,
 ) -> AttentionForm:
     """Return the form of the attentions of a model; fields as in `TransformerEncoderLayer`.
 
@@ -77,22 +77,26 @@ def attention_form(
         near = min((h for h in range(1, heads + 1) if heads % h == 0), key=lambda h: abs(h - kv_heads))
         raise ChoiceError(f"kv_heads: {kv_heads} does not divide heads={heads}; try kv_heads={near}")
     if relative in (None, NONE):
+        given = {"relative_buckets": relative_buckets, "relative_positions": relative_positions}
+        for field, value in given.items():
+            if value is not None:
+                raise ChoiceError(f"{field}: {value} is not read without relative; leave it out")
         return AttentionForm(kv_heads, head_width, scale)
     try:
         row = RELATIVE.get(relative)
     except UserError as error:
         raise ChoiceError(str(error)) from None
     if kv_heads not in (None, heads) and not row.by_head:
-        raise ChoiceError(f"relative: {row.name!r} needs as many heads of keys as of queries; "
-                          "leave kv_heads out")  # fmt: skip
-    if relative_buckets < 4 or relative_positions <= relative_buckets // 2 + 1:
         raise ChoiceError(
-            f"relative_positions: {relative_positions} with relative_buckets={relative_buckets}; give at "
-            "least 4 buckets, and positions past the first half of them"
+            f"relative: {row.name!r} needs as many heads of keys as of queries; leave kv_heads out"
         )
-    return AttentionForm(
-        kv_heads, head_width, scale, row, relative_buckets, relative_positions
-    )  # fmt: skip
+    buckets, positions = relative_buckets or row.buckets, relative_positions or row.positions
+    if buckets < 4 or positions <= buckets // 2 + 1:
+        raise ChoiceError(
+            f"relative_positions: {positions} with relative_buckets={buckets}; give 4 buckets at least, "
+            "and positions past half of them"
+        )
+    return AttentionForm(kv_heads, head_width, scale, row, buckets, positions)
 
 
 def biased_roles(use_bias: bool | str) -> frozenset[str]:

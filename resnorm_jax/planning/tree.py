@@ -245,6 +245,11 @@ class Plan:
         return tuple(layer for segment in self.segments for layer in segment.layers)
 
     @property
+    def windowed(self) -> bool:
+        """Whether a query sees only near keys, in any layer."""
+        return self.layers[0].numbers.window is not None
+
+    @property
     def sublayers(self) -> int:
         """How many sublayers the whole stack has."""
         return self.segments[-1].layers[-1].place.sublayers

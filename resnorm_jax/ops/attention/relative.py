@@ -30,6 +30,8 @@ class Relative:
       rows: ``buckets`` to the number of rows of the table.
       scores: ``(q, k, table, project) -> [1 or B, H, T, S]`` from queries and keys ``[B, L, H, K]``, the
         table as `at_distances` gives it, and the layer's own projections of ``[R, D]`` by role.
+      buckets: as many if the model gives none.
+      positions: distance from which all are alike, if the model gives none.
       by_head: whether the table has a number for each head, else a vector of the stream's width.
       terms: parts of which a logit is the sum; they are divided by ``sqrt(terms K)`` together. With 1
         the scores are added as they are.
@@ -42,6 +44,8 @@ class Relative:
     index: Callable[[np.ndarray, int, int], np.ndarray]
     rows: Callable[[int], int]
     scores: Callable[[jax.Array, jax.Array, jax.Array, Project], jax.Array]
+    buckets: int
+    positions: int
     by_head: bool = False
     terms: int = 1
     norm: str | None = None
@@ -149,6 +153,8 @@ RELATIVE: Registry[Relative] = Registry(
             log_buckets,
             lambda buckets: 2 * buckets,
             _disentangled,
+            buckets=256,
+            positions=512,
             terms=3,
             norm="layer",
         ),
@@ -160,6 +166,8 @@ RELATIVE: Registry[Relative] = Registry(
             two_sided_buckets,
             lambda buckets: buckets,
             _bias,
+            buckets=32,
+            positions=128,
             by_head=True,
         ),
     ),
