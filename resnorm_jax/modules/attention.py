@@ -160,7 +160,9 @@ class MultiHeadAttention(NumericFields):
         if row is None:
             return None
         if table is None:
-            raise ValueError(f"the form has relative positions, {row.name!r}; give relative=, their table")
+            raise ValueError(
+                f"the form has relative positions, {row.name!r}; give relative=, their table"
+            )
         scores = row.scores(q, k, table, lambda role, z: project[role](z))
         factor = self.form.factor(q.shape[-1]) if row.terms > 1 else None
         return scores if factor is None else scores * factor

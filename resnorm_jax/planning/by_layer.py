@@ -93,7 +93,9 @@ def _parts(field: str, text: str) -> list[tuple[str, int]]:
     found = []
     for part in text.split("+"):
         value, star, count = (piece.strip() for piece in part.partition("*"))
-        if star and not (count.isascii() and count.isdecimal() and 0 < len(count) < 6 and int(count)):
+        if star and not (
+            count.isascii() and count.isdecimal() and 0 < len(count) < 6 and int(count)
+        ):
             raise ChoiceError(f"{field}: {count!r} in {text!r} is not a number of layers")
         found.append((value, int(count) if star else 1))
     return found

@@ -74,8 +74,12 @@ def attention_form(
         relative_positions=relative_positions,
     )
     if kv_heads is not None and heads % kv_heads:
-        near = min((h for h in range(1, heads + 1) if heads % h == 0), key=lambda h: abs(h - kv_heads))
-        raise ChoiceError(f"kv_heads: {kv_heads} does not divide heads={heads}; try kv_heads={near}")
+        near = min(
+            (h for h in range(1, heads + 1) if heads % h == 0), key=lambda h: abs(h - kv_heads)
+        )
+        raise ChoiceError(
+            f"kv_heads: {kv_heads} does not divide heads={heads}; try kv_heads={near}"
+        )
     if relative in (None, NONE):
         given = {"relative_buckets": relative_buckets, "relative_positions": relative_positions}
         for field, value in given.items():

@@ -60,7 +60,9 @@ def _outside(plan: Plan) -> Iterator[Parameter]:
         yield from _of_norm(norm, plan.width, plan.width)
     yield from _of_stream(plan, plan.segments[0].layers[0].sublayers[0], "", "stack")
     if plan.form.relative is not None:
-        yield _parameter("relative/embedding", plan.form.table(plan.heads, plan.width), "N(0, 0.02^2)")
+        yield _parameter(
+            "relative/embedding", plan.form.table(plan.heads, plan.width), "N(0, 0.02^2)"
+        )
     if plan.stream.scheduled:
         yield Parameter("step", (), "state", "0, then the updates done", "schedule")
 

@@ -82,7 +82,9 @@ def _form(plan: Plan) -> Iterator[tuple[str, str]]:
     if form.scale is not None:
         yield "scale", f"scores {form.scale:g} q . k"
     if form.relative is not None:
-        norm = f"; the table goes through {plan.relative_norm.spec.name}" if plan.relative_norm else ""
+        norm = (
+            f"; the table goes through {plan.relative_norm.spec.name}" if plan.relative_norm else ""
+        )
         yield "relative", f"{form.relative.name}: {form.relative.equation}{norm}"
         yield "", f"{form.buckets} buckets, alike from distance {form.positions}"
     if len(plan.biases) < len(roles):

@@ -109,9 +109,7 @@ def for_each_head(x: jax.Array, query: jax.Array) -> jax.Array:
     return x if heads == own else jnp.repeat(x, heads // own, axis=2)
 
 
-def _check(
-    query: Any, key: Any, value: Any, mask: Any, lengths: Any, bias: Any = None
-) -> None:
+def _check(query: Any, key: Any, value: Any, mask: Any, lengths: Any, bias: Any = None) -> None:
     for name, array in (("query", query), ("key", key), ("value", value)):
         check_real(name, array)
     check_axes(query=(query, "B T H K"), key=(key, "B S G K"), value=(value, "B S G V"))
