@@ -25,7 +25,7 @@ from resnorm_jax.modules.pooling import POOLING
 from resnorm_jax.modules.positions import POSITIONS
 from resnorm_jax.norms.rows import NORMS
 from resnorm_jax.ops.attention import Implementation, choose_attention, why_not_cudnn
-from resnorm_jax.planning import FeedForwardPlan, Plan
+from resnorm_jax.planning import AttentionPlan, FeedForwardPlan, Plan
 
 PATCH = 2
 READERS = {
@@ -124,9 +124,19 @@ def cudnn_refused(config: Config, meta: dict[str, Any]) -> str | None:
         return "it takes lengths, and images have none"
     model, longest = config.model, _max_length(config.model, meta)
     longest += POOLING.get(pooling_of(model)).class_token
-    shape = (1, longest, model.heads, model.width // model.heads)
-    asked = jax.ShapeDtypeStruct(shape, jnp.dtype(config.train.precision))
-    return why_not_cudnn(asked, asked, dropout=model.attention_dropout)
+    planned, dtype = check_names(model), jnp.dtype(config.train.precision)
+    asked, keys = (
+        jax.ShapeDtypeStruct(
+            (1, longest, *planned.form.shape(role, model.heads, model.width)), dtype
+        )
+        for role in ("query", "key")
+    )
+    return why_not_cudnn(
+        asked, keys,
+        mask=model.causal or planned.windowed,
+        bias=planned.form.relative is not None,
+        dropout=model.attention_dropout,
+    )  # fmt: skip
 
 
 def check_attention(config: Config, meta: dict[str, Any]) -> None:
@@ -163,6 +173,7 @@ def kernel_and_stride(model: ModelConfig, meta: Mapping[str, Any]) -> tuple[int,
 def slot_norms(model: ModelConfig) -> dict[str, str]:
     """Return the norms that the config gives by slot."""
     given = {slot: getattr(model, slot) for slot in SLOTS}
+    given["attention/norm_before"] = model.attention_norm_before
     if model.embedding_width is not None:  # it stands before the projection to the stream
         given["embedding_norm"] = None
     return {slot: norm for slot, norm in given.items() if norm is not None}
@@ -185,10 +196,12 @@ def check_names(model: ModelConfig) -> Plan:
         planned = _encoder(model).plan(model.width)
     except ChoiceError as error:
         raise UserError(f"config.model.{error}") from None
-    if POSITIONS.get(model.positions).rotary and model.width // model.heads % 2:
+    _, features = planned.form.shape("query", model.heads, model.width)
+    if POSITIONS.get(model.positions).rotary and features % 2:
+        of = f"model.width {model.width} / model.heads {model.heads}"
         raise UserError(
             f"config.model.positions: {model.positions!r} turns pairs of features, and a head of "
-            f"model.width {model.width} / model.heads {model.heads} has {model.width // model.heads}; "
+            f"{'model.head_width' if model.head_width else of} has {features}; "
             "give heads of an even width"
         )
     kernel, stride = kernel_and_stride(model, {})
@@ -220,9 +233,11 @@ def _check_embeddings(model: ModelConfig) -> None:
 def _kernels(planned: Plan) -> int:
     """Return how many numbers the kernels of all layers hold, nearly all of a model's."""
     width, inner = planned.width, planned.mlp_width * (2 + planned.activation.gated)
+    shapes = [planned.form.shape(role, planned.heads, width) for role in AttentionPlan.roles]
+    across = sum(heads * features for heads, features in shapes)
     layers = (layer.sublayers for segment in planned.segments for layer in segment.layers)
     branches = (b for sublayers in layers for sublayer in sublayers for b in sublayer.branches)
-    return sum(width * (inner if isinstance(b, FeedForwardPlan) else 4 * width) for b in branches)
+    return sum(width * (inner if isinstance(b, FeedForwardPlan) else across) for b in branches)
 
 
 def _check_data(config: Config, meta: dict[str, Any]) -> None:
@@ -272,7 +287,17 @@ def _encoder(
         attention_dropout=model.attention_dropout,
         drop_path=model.drop_path,
         rotary=POSITIONS.get(model.positions).rotary,
+        use_bias=model.use_bias,
         attention=attention,
+        kv_heads=model.kv_heads,
+        head_width=model.head_width,
+        attention_scale=model.attention_scale,
+        causal=model.causal,
+        window=model.window,
+        rotary_base=model.rotary_base,
+        relative=model.relative,
+        relative_buckets=model.relative_buckets,
+        relative_positions=model.relative_positions,
         unroll=model.unroll,
         remat=model.remat,
         remat_every=model.remat_every,

@@ -264,7 +264,7 @@ def _parse(path: str, text: str, kind: type) -> Any:
 
 def _check_divisors(config: Config) -> None:
     width, heads = config.model.width, config.model.heads
-    if width % heads:
+    if width % heads and config.model.head_width is None:
         divisors = [h for h in range(1, width + 1) if width % h == 0]
         near = min(divisors, key=lambda h: abs(h - heads))
         raise UserError(

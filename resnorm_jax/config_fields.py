@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from resnorm_jax.arrangements import DEFAULT
 from resnorm_jax.ops.attention import IMPLEMENTATIONS
+from resnorm_jax.ops.attention.relative import RELATIVE
 from resnorm_jax.schema import (
     FRACTION,
     KEY_SEED,
@@ -38,6 +39,9 @@ class ModelConfig:
         None, "slot: the embedding; a slot's norm stands in place of norm"
     )
     norm_before: str | None = option(None, "slot: the input of a branch")
+    attention_norm_before: str | None = option(
+        None, "slot: the input of attention alone; none*1+layer leaves the first layer without one"
+    )
     norm_after: str | None = option(None, "slot: the output of a branch")
     norm_on_stream: str | None = option(None, "slot: the stream after the addition")
     final_norm: str | None = option(None, "slot: after the last layer")
@@ -63,6 +67,35 @@ class ModelConfig:
         choices=("auto", *IMPLEMENTATIONS),
     )
     attention_dropout: float = option(0.0, "of attention weights", SHARE)
+    kv_heads: int | None = option(
+        None, "of keys and values; as many as heads if not given", SIZES["kv_heads"]
+    )
+    head_width: int | None = option(
+        None, "features of a head; width / heads if not given", SIZES["head_width"]
+    )
+    attention_scale: float | None = option(
+        None, "factor on scores; 1 / sqrt(head_width) if not given", SIZES["attention_scale"]
+    )
+    causal: bool = option(False, "whether a position sees no later ones")
+    window: str = option(
+        "all", "positions seen to either side: all, a number, or by layer, repeated: all+64*2"
+    )
+    rotary_base: str | None = option(
+        None, "of rotary positions: a number, or by layer, repeated: 160000+10000*2; 10000"
+    )
+    relative: str = option(
+        "none", "relative positions in the scores", choices=("none", *RELATIVE.names())
+    )
+    relative_buckets: int | None = option(
+        None, "of relative positions; their own if not given", SIZES["relative_buckets"]
+    )
+    relative_positions: int | None = option(
+        None, "distance from which they are alike; their own if not given",
+        SIZES["relative_positions"],
+    )  # fmt: skip
+    use_bias: str = option(
+        "all", "projections with a bias: all, none, or some: query+key+value+out+fc1+fc2"
+    )
     drop_path: float = option(
         0.0, "of a branch, in the last layer; in layer l, l / depth of it", SIZES["drop_path"]
     )

@@ -12,10 +12,18 @@ SIZES: dict[str, Rule] = {
     "depth": over_zero(10_000),
     "heads": over_zero(2**16),
     "mlp_width": over_zero(4 * WIDEST),
+    "kv_heads": over_zero(2**16),
+    "head_width": over_zero(WIDEST),
+    "attention_scale": over_zero(1e6),
+    "window": over_zero(2**30 - 1),
+    "rotary_base": over_zero(1e30),
+    "relative_buckets": over_zero(2**16),
+    "relative_positions": over_zero(2**24),
     "norm_epsilon": from_zero(1e6),
     "drop_path": SHARE,
 }
-SHARES = ("norm_epsilon", "drop_path")  # all other sizes are counts
+# All other sizes are counts.
+SHARES = ("norm_epsilon", "drop_path", "attention_scale", "rotary_base")
 RATE = over_zero(1e30)
 STEPS = over_zero(10**9)  # steps are folded into keys of 32 bits, whose upper end is for other uses
 

@@ -6,7 +6,7 @@ from resnorm_jax.schema import from_zero, over_zero
 from resnorm_jax.sizes import SIZES
 
 BACKENDS, PRECISIONS = ("cpu", "gpu", "tpu"), ("float32", "bfloat16", "float16")
-KINDS = ("arrangement", "stream", "norm", "query_key", "activation")
+KINDS = ("arrangement", "stream", "norm", "query_key", "activation", "relative")
 
 
 def main(argv: list[str]) -> int:
@@ -29,7 +29,7 @@ def _parser() -> Parser:
         prog="resnorm show",
         description="What a scheme does in each layer: equation, norms, constants, parameters.",
     )
-    parser.add_argument("name", help="an arrangement; or a stream, norm, query_key or activation")
+    parser.add_argument("name", help=f"an arrangement; or a {', '.join(KINDS[1:])}")
     parser.add_argument("--table", choices=KINDS, help="where several have the name")
     depth, width, other = SIZES["depth"], SIZES["width"], from_zero(SIZES["depth"].high)
     parser.add_number("--depth", int, depth, default=12, help="layers (12)")
@@ -39,6 +39,10 @@ def _parser() -> Parser:
     parser.add_number(
         "--mlp-width", int, SIZES["mlp_width"], help="inside the feed-forward networks (4 width)"
     )
+    parser.add_number("--kv-heads", int, SIZES["kv_heads"], help="of keys and values (all)")
+    parser.add_number("--head-width", int, SIZES["head_width"], help="of a head (width / heads)")
+    parser.add_argument("--window", help='positions seen to either side, or by layer: "all+64*2"')
+    parser.add_argument("--relative", help="relative positions in the scores (none)")
     parser.add_argument("--norm", default="layer", help='a norm, or one by depth: "layer*2+rms"')
     parser.add_argument("--activation", default="gelu", help="of the feed-forward networks (gelu)")
     parser.add_argument("--decoder", action="store_true", help="a decoder, with cross-attention")

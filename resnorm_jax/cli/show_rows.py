@@ -14,6 +14,7 @@ from resnorm_jax.errors import UserError, nearest
 from resnorm_jax.norms.rows import NORMS
 from resnorm_jax.ops.activations import ACTIVATIONS
 from resnorm_jax.ops.attention import choose_attention, why_not_cudnn
+from resnorm_jax.ops.attention.relative import RELATIVE
 from resnorm_jax.planning import Plan, plan
 from resnorm_jax.planning.parameters import norm_arrays
 from resnorm_jax.planning.show import describe, table, to_json
@@ -30,12 +31,13 @@ TABLES: dict[str, Registry[Any]] = {
     "norm": NORMS,
     "query_key": QUERY_KEY,
     "activation": ACTIVATIONS,
+    "relative": RELATIVE,
 }
 
 
 OF_PLANS = (
-    "depth", "layer", "width", "heads", "mlp_width", "norm", "activation", "decoder", "other", "json",
-    "length", "backend", "precision",
+    "depth", "layer", "width", "heads", "mlp_width", "kv_heads", "head_width", "window", "relative",
+    "norm", "activation", "decoder", "other", "json", "length", "backend", "precision",
 )  # fmt: skip
 
 
@@ -90,17 +92,19 @@ def _attention(made: Plan, chosen: argparse.Namespace) -> dict[str, str]:
     import jax
 
     backend = chosen.backend or jax.default_backend()
-    shape = (1, chosen.length, made.heads, made.width // made.heads)
+    shape = (1, chosen.length, *made.form.shape("query", made.heads, made.width))
     asked = jax.ShapeDtypeStruct(shape, chosen.precision)
     masked = choose_attention(chosen.length, chosen.length, backend)
-    refused = why_not_cudnn(asked, asked, backend=backend)
+    refused = why_not_cudnn(
+        asked, asked, mask=made.windowed, bias=made.form.relative is not None, backend=backend
+    )
     served = "cudnn" if backend == jax.default_backend() else "cudnn, if the GPU has it"
     by_lengths = served if refused is None else f"{masked}; not cudnn: {refused}"
     return {"backend": backend, "by lengths": by_lengths, "under a mask": masked}
 
 
 def _plan(row: Any, chosen: argparse.Namespace) -> Plan:
-    if chosen.width % chosen.heads:
+    if chosen.width % chosen.heads and chosen.head_width is None:
         raise UserError(f"--heads: {chosen.heads} does not divide --width {chosen.width}")
     return plan(
         row,
@@ -110,6 +114,10 @@ def _plan(row: Any, chosen: argparse.Namespace) -> Plan:
         mlp_width=chosen.mlp_width,
         norm=chosen.norm,
         activation=chosen.activation,
+        kv_heads=chosen.kv_heads,
+        head_width=chosen.head_width,
+        window=chosen.window,
+        relative=chosen.relative,
         stack=Place(stack="decoder" if chosen.decoder else "encoder", other=chosen.other),
         cross_attention=chosen.decoder,
     )

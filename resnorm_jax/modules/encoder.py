@@ -18,7 +18,7 @@ from resnorm_jax.arguments import (
 from resnorm_jax.modules.layer import Given, TransformerLayer
 from resnorm_jax.modules.stack import TransformerStack
 from resnorm_jax.ops.masks import attention_mask as join_masks
-from resnorm_jax.ops.masks import masked_row_mean, valid_positions, zero_padding
+from resnorm_jax.ops.masks import causal_mask, masked_row_mean, valid_positions, zero_padding
 from resnorm_jax.schemes.place import Place
 
 
@@ -31,14 +31,30 @@ class TransformerEncoderLayer(TransformerLayer):
       arrangement: name or row of `resnorm_jax.arrangements`.
       norm: name or row of `resnorm_jax.norms`.
       norm_epsilon: None for the norm's own (torch's layers use 1e-5).
-      activation: ``"relu"``, ``"gelu"`` (exact) or ``"swiglu"``.
+      activation: ``"relu"``, ``"gelu"`` (exact), ``"gelu_tanh"``, ``"silu"``, or with a gate
+        ``"geglu"``, ``"geglu_tanh"`` or ``"swiglu"``.
       dropout: dropout of both branches' outputs and inside the feed-forward network.
       attention_dropout: dropout of the attention weights.
       drop_path: stochastic depth's drop rate at the last layer; ``l / N`` of it at layer l.
       rotary: whether positions enter by rotating queries and keys.
-      use_bias: whether projections have a bias.
+      use_bias: whether projections have a bias; or the roles whose projections do, as in
+        ``"query+key+value"``, of query, key, value, out, fc1 (the gate's too) and fc2.
       attention: how it is computed: ``"xla"``, ``"chunked"``, ``"cudnn"``, or None for what suits the
         lengths; see `resnorm_jax.masked_attention`.
+      kv_heads: heads of keys and values, each of which serves ``heads / kv_heads`` heads of queries;
+        None for as many as heads (Ainslie et al. 2023, arXiv 2305.13245).
+      head_width: features of a head; None for width / heads.
+      attention_scale: factor on the products of queries and keys; None for one over the root of the
+        width of a head (of three times it with ``relative="disentangled"``).
+      causal: whether a position sees no later ones. Adaptive norms adapt to the whole row still.
+      window: how many positions a query sees to either side; None or ``"all"`` for all; or by layer: a
+        sequence, or a text that is repeated over the layers: ``"all+64*2"`` is all, 64, 64, all, ...
+      rotary_base: the longest wave of rotary positions is ``2 pi`` times as long; None for 10,000; or by
+        layer, as ``window``.
+      relative: how relative positions enter the scores: None, ``"disentangled"`` (DeBERTa's) or
+        ``"bias"`` (T5's); see `resnorm_jax.ops.attention.relative`. All layers share the table.
+      relative_buckets: of that table: to either side (256), or with ``"bias"`` altogether (32).
+      relative_positions: the distance from which relative positions are alike (512; 128).
       place: which layer of how many this is, for constants that depend on depth.
       norms: slot (one of `resnorm_jax.arrangements.SLOTS`) to norm, in place of ``norm`` there.
       axis_name: mapped axis over which the batch is spread, for norms whose statistics run over rows.
@@ -67,7 +83,7 @@ class TransformerEncoderLayer(TransformerLayer):
         deterministic: bool = True,
     ) -> jax.Array:
         """Run the layer on ``x [B, L, D]``; arguments as in `TransformerEncoder`."""
-        x, given = _given(x, mask, lengths, attention_mask, condition, deterministic)
+        x, given = _given(x, mask, lengths, attention_mask, condition, deterministic, self.causal)
         return self.run(x, given)
 
 
@@ -81,7 +97,7 @@ class TransformerEncoder(TransformerStack, kw_only=True):
     Attributes:
       depth: N, number of layers.
       heads: attention heads; must divide the width of ``x``.
-      mlp_width: see `TransformerEncoderLayer`, as all fields down to ``use_bias``.
+      mlp_width: see `TransformerEncoderLayer`, as all fields down to ``relative_positions``.
       norm: as there; or one for each layer: a sequence, a text such as ``"layer*2+rms"`` (two layers,
         then the rest), or a function of the `Place`.
       unroll: layers in each step of the loop over them; ``depth`` unrolls it altogether, ``"auto"``
@@ -158,7 +174,7 @@ class TransformerEncoder(TransformerStack, kw_only=True):
           TypeError: if ``x`` is complex, or a mask one of numbers.
           ValueError: naming the argument whose shape does not fit.
         """
-        x, given = _given(x, mask, lengths, attention_mask, condition, deterministic)
+        x, given = _given(x, mask, lengths, attention_mask, condition, deterministic, self.causal)
         given = replace(
             given,
             keep=return_intermediates,
@@ -175,12 +191,16 @@ def _given(
     attention_mask: jax.Array | None,
     condition: jax.Array | None,
     deterministic: bool,
+    causal: bool,
 ) -> tuple[jax.Array, Given]:
     """Return ``x`` with padding at zero, and what layers are given beside it."""
     mask = as_mask("mask", mask)
     attention_mask = as_mask("attention_mask", attention_mask)
     check_sequence(x, mask, attention_mask, condition)
     check_lengths(lengths, x=(x, "B L D"))
+    if causal:
+        before = causal_mask(x.shape[1])
+        attention_mask = before if attention_mask is None else attention_mask & before
     valid = valid_positions(mask, lengths, x.shape[1])
     x = zero_padding(x, valid)
     context = {

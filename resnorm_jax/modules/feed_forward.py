@@ -1,5 +1,6 @@
 """The position-wise feed-forward network."""
 
+from collections.abc import Collection
 from functools import partial
 
 import flax.linen as nn
@@ -11,6 +12,7 @@ from resnorm_jax.modules.initializers import Initializers, branch_initializers
 from resnorm_jax.ops.activations import ACTIVATIONS, Activation
 from resnorm_jax.ops.projection import rows_dot_general
 from resnorm_jax.planning import FeedForwardPlan
+from resnorm_jax.planning.form import FEED_FORWARD_ROLES
 
 
 class FeedForward(NumericFields):
@@ -20,7 +22,7 @@ class FeedForward(NumericFields):
       mlp_width: width inside.
       activation: a row of `ACTIVATIONS`.
       dropout: dropout of the activations.
-      use_bias: whether projections have a bias.
+      use_bias: whether projections have a bias, or the roles whose projections do.
       kernel_inits: initializer of the roles fc1 (the gate's too) and fc2; None for Xavier uniform.
       plan: norm before the last projection, and nGPT's factors, where an arrangement has them.
       axis_name: mapped axis over which the batch is spread, for norms across rows.
@@ -33,7 +35,7 @@ class FeedForward(NumericFields):
     mlp_width: int
     activation: str | Activation = "gelu"
     dropout: float = 0.0
-    use_bias: bool = True
+    use_bias: bool | Collection[str] = True
     kernel_inits: Initializers | None = None
     plan: FeedForwardPlan = FeedForwardPlan()
 
@@ -47,7 +49,6 @@ class FeedForward(NumericFields):
         inits = self.kernel_inits or branch_initializers(self.plan.distribution, self.plan.roles)
         dense = partial(
             nn.Dense,
-            use_bias=self.use_bias,
             dtype=self.dtype,
             param_dtype=self.param_dtype,
             dot_general=rows_dot_general,
@@ -56,16 +57,19 @@ class FeedForward(NumericFields):
         # Only the pre-activation is kept for the backward pass: a scanned stack would write every
         # array of gelu's derivative to memory, at mlp_width, and be slower for it.
         function = jax.checkpoint(activation.function, prevent_cse=False)
-        h = dense(self.mlp_width, kernel_init=inits["fc1"], name="fc1")(x)
+        biased = FEED_FORWARD_ROLES if self.use_bias is True else self.use_bias or ()
+        first = {"use_bias": "fc1" in biased, "kernel_init": inits["fc1"]}
+        h = dense(self.mlp_width, name="fc1", **first)(x)
         if activation.gated:
-            gate = dense(self.mlp_width, kernel_init=inits["fc1"], name="gate")(x)
+            gate = dense(self.mlp_width, name="gate", **first)(x)
             h = function(self._scaled("fc1_scale", h, x.shape[-1] ** 0.5))
             h = h * self._scaled("gate_scale", gate, 1.0)
         else:
             h = function(self._scaled("fc1_scale", h, x.shape[-1] ** 0.5))
         h = apply_norm(self.plan.mlp_norm, h, self.numerics, context or {})
         h = nn.Dropout(self.dropout)(h, deterministic=deterministic)
-        return dense(x.shape[-1], kernel_init=inits["fc2"], name="fc2")(h)
+        last = {"use_bias": "fc2" in biased, "kernel_init": inits["fc2"]}
+        return dense(x.shape[-1], name="fc2", **last)(h)
 
     def _scaled(self, name: str, h: jax.Array, factor: float) -> jax.Array:
         """``h s factor`` with a learned s of the width inside (arXiv 2410.01131, eq. 20-21)."""

@@ -16,6 +16,7 @@ from resnorm_jax.modules.residual_block import Named, PlannedBlock
 from resnorm_jax.modules.streams import open_stream, own_parameters
 from resnorm_jax.ops.activations import ACTIVATIONS, Activation
 from resnorm_jax.ops.attention import IMPLEMENTATIONS, Implementation
+from resnorm_jax.ops.attention.relative import distances
 from resnorm_jax.planning import (
     AttentionPlan,
     FeedForwardPlan,
@@ -23,8 +24,10 @@ from resnorm_jax.planning import (
     LayerPlan,
     SublayerPlan,
 )
-from resnorm_jax.planning.resolve import plan_layer
-from resnorm_jax.planning.tree import BranchPlan, Gains
+from resnorm_jax.planning.by_layer import numbers_by_layer
+from resnorm_jax.planning.form import PLAIN_FORM, AttentionForm, attention_form, biased_roles
+from resnorm_jax.planning.resolve import plan_layer, relative_norm
+from resnorm_jax.planning.tree import BranchPlan, Gains, PlannedNorm
 from resnorm_jax.schemes import ARRANGEMENTS, DEFAULT
 from resnorm_jax.schemes.place import Place
 from resnorm_jax.schemes.spec import Arrangement
@@ -36,7 +39,10 @@ Flow = tuple[Carry, dict[str, jax.Array]]
 
 @dataclass(frozen=True)
 class LayerOptions:
-    """What all layers of a stack share, beside their plan; fields as in `TransformerEncoderLayer`."""
+    """What all layers of a stack share, beside their plan; fields as in `TransformerEncoderLayer`.
+
+    Attributes of its own: ``biases``, the roles whose projections have one, and ``form``.
+    """
 
     heads: int
     mlp_width: int
@@ -44,7 +50,8 @@ class LayerOptions:
     dropout: float = 0.0
     attention_dropout: float = 0.0
     rotary: bool = False
-    use_bias: bool = True
+    biases: frozenset[str] = biased_roles(True)
+    form: AttentionForm = PLAIN_FORM
     attention: Implementation | None = None
     numerics: Numerics = PLAIN
 
@@ -61,6 +68,7 @@ class Given:
       memory_mask: of cross-attention, broadcasts to ``[B, H, T, S]``.
       keep: whether every intermediate is kept.
       weights: whether attention weights are among them.
+      relative: of self-attention, ``[2 L - 1, ...]``, the table of relative positions by distance.
     """
 
     context: Context
@@ -70,14 +78,15 @@ class Given:
     keep: bool = False
     weights: bool = False
     lengths: jax.Array | None = None
+    relative: jax.Array | None = None
 
     @property
     def deterministic(self) -> bool:
         """Whether dropout is off."""
         return self.context["deterministic"]
 
-    def arguments(self, branch: BranchPlan) -> dict[str, Any]:
-        """Return what a branch is called with, beside its input."""
+    def arguments(self, branch: BranchPlan, numbers: LayerNumbers) -> dict[str, Any]:
+        """Return what a branch of a layer is called with, beside its input."""
         told = {"context": self.context, "deterministic": self.deterministic}
         if isinstance(branch, FeedForwardPlan):
             return told
@@ -85,7 +94,10 @@ class Given:
             told["return_weights"] = True
         if branch.cross:
             return {**told, "source": self.memory, "mask": self.memory_mask}
-        return {**told, "mask": self.attention_mask, "lengths": self.lengths}
+        told |= {"mask": self.attention_mask, "lengths": self.lengths, "relative": self.relative}
+        if numbers.rotary_base is not None:
+            told["rotary_base"] = numbers.rotary_base
+        return {**told, "window": numbers.window}
 
 
 class ParallelBranches(nn.Module):
@@ -102,12 +114,12 @@ class ParallelBranches(nn.Module):
     numerics: Numerics
 
     @nn.compact
-    def __call__(self, x: jax.Array, given: Given) -> Any:
+    def __call__(self, x: jax.Array, given: Given, numbers: LayerNumbers) -> Any:
         """Sum the branches of ``x [B, L, D]``; what else they return comes after the sum."""
         parts, extra = [], []
         for plan in self.plan.branches:
             h = apply_norm(plan.input_norm, x, self.numerics, given.context)
-            out = self.branches[plan.name](h, **given.arguments(plan))
+            out = self.branches[plan.name](h, **given.arguments(plan, numbers))
             part, *more = out if isinstance(out, tuple) else (out,)
             parts.append(part)
             extra += more
@@ -192,9 +204,9 @@ def _arguments(
     sublayer: SublayerPlan, given: Given, values: dict[str, jax.Array], numbers: LayerNumbers
 ) -> dict[str, Any]:
     if len(sublayer.branches) > 1:
-        return {"given": given}
+        return {"given": given, "numbers": numbers}
     (branch,) = sublayer.branches
-    arguments = given.arguments(branch)
+    arguments = given.arguments(branch, numbers)
     if branch.name in values:
         arguments |= {"first_values": values[branch.name], "first": numbers.layer == 1}
     return arguments
@@ -216,7 +228,7 @@ def _block(sublayer: SublayerPlan, gains: tuple[Gains, ...], options: LayerOptio
 def _branch(plan: BranchPlan, gains: Gains, options: LayerOptions) -> nn.Module:
     numerics = options.numerics
     shared: dict[str, Any] = {
-        "use_bias": options.use_bias,
+        "use_bias": options.biases,
         "plan": plan,
         "kernel_inits": branch_initializers(plan.distribution, plan.roles, gains),
         "dtype": numerics.dtype,
@@ -226,10 +238,41 @@ def _branch(plan: BranchPlan, gains: Gains, options: LayerOptions) -> nn.Module:
     }
     if isinstance(plan, FeedForwardPlan):
         return FeedForward(options.mlp_width, options.activation, options.dropout, **shared)
-    rotary, implementation = options.rotary and not plan.cross, options.attention
+    # Positions of another sequence are not its own.
+    rotary = options.rotary and not plan.cross
+    form = replace(options.form, relative=None) if plan.cross else options.form
     return MultiHeadAttention(
-        options.heads, options.attention_dropout, rotary, implementation=implementation, **shared
-    )
+        options.heads, options.attention_dropout, rotary, implementation=options.attention,
+        form=form, **shared,
+    )  # fmt: skip
+
+
+def with_relative(
+    module: nn.Module, x: jax.Array, options: LayerOptions, norm: PlannedNorm | None, given: Given
+) -> Given:
+    """Return what layers are given, with the table of relative positions, inside a compact call.
+
+    The table is read for each distance once, for all layers, and normalized where its row says so.
+
+    Args:
+      module: it keeps the table and its norm.
+      x: ``[B, L, D]``.
+      options: what all layers share.
+      norm: of the table, or None.
+      given: what else they are given.
+    """
+    form, numerics, length = options.form, options.numerics, x.shape[1]
+    if form.relative is None:
+        return given
+    rows, columns = form.table(options.heads, x.shape[-1])
+    init = nn.initializers.normal(0.02)
+    table = nn.Embed(
+        rows, columns, dtype=numerics.dtype or x.dtype, param_dtype=numerics.param_dtype,
+        embedding_init=init, name="relative",
+    )  # fmt: skip
+    rows = form.relative.index(distances(length, length), form.buckets, form.positions)
+    read = apply_norm(norm, table(rows), numerics, given.context)
+    return replace(given, relative=nn.Dropout(options.dropout)(read, given.deterministic))
 
 
 class LayerFields(NormFields, kw_only=True):
@@ -240,8 +283,29 @@ class LayerFields(NormFields, kw_only=True):
     attention_dropout: float = 0.0
     drop_path: float = 0.0
     rotary: bool = False
-    use_bias: bool = True
+    use_bias: bool | str = True
     attention: Implementation | None = None
+    kv_heads: int | None = None
+    head_width: int | None = None
+    attention_scale: float | None = None
+    causal: bool = False
+    window: Any = None
+    rotary_base: Any = None
+    relative: str | None = None
+    relative_buckets: int | None = None
+    relative_positions: int | None = None
+
+    def form(self, heads: int) -> AttentionForm:
+        """Return how the heads of attentions are made."""
+        return attention_form(
+            heads,
+            kv_heads=self.kv_heads,
+            head_width=self.head_width,
+            scale=self.attention_scale,
+            relative=self.relative,
+            relative_buckets=self.relative_buckets,
+            relative_positions=self.relative_positions,
+        )
 
     def options(self, heads: int, mlp_width: int) -> LayerOptions:
         """Return what all layers share, with names resolved."""
@@ -254,7 +318,8 @@ class LayerFields(NormFields, kw_only=True):
             dropout=self.dropout,
             attention_dropout=self.attention_dropout,
             rotary=self.rotary,
-            use_bias=self.use_bias,
+            biases=biased_roles(self.use_bias),
+            form=self.form(heads),
             attention=self.attention,
             numerics=self.numerics,
         )
@@ -277,7 +342,11 @@ class TransformerLayer(LayerFields):
     def run(self, x: jax.Array, given: Given) -> jax.Array:
         """Open a stream on ``x [B, L, D]``, run the layer, return what stands for the stream."""
         row, place, width = self.row, self.place, x.shape[-1]
-        plan = plan_layer(row, place, self.slot_norms, self.norm_epsilon, self.drop_path)
+        positional = numbers_by_layer(place.layers, self.window, self.rotary, self.rotary_base)
+        plan = plan_layer(
+            row, place, self.slot_norms, self.norm_epsilon, self.drop_path,
+            positional[place.layer - 1],
+        )  # fmt: skip
         site = Site(
             width=width,
             layers=place.layers,
@@ -289,5 +358,7 @@ class TransformerLayer(LayerFields):
         )
         carry, site = open_stream(self, row.stream, x, site, self.numerics, "stack")
         options = self.options(self.heads, self.mlp_width or 4 * width)
+        norm = relative_norm(options.form, self.norm_epsilon)
+        given = with_relative(self, x, options, norm, given)
         (carry, _), _ = run_layer(self, plan, options, (carry, {}), given, site)
         return row.stream.view(carry)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from resnorm_jax.modules.fields import make_norm
 from resnorm_jax.modules.hooks import COLLECTIONS, OPENED, START, hooked
-from resnorm_jax.modules.layer import Flow, Given, LayerFields, PlannedLayer
+from resnorm_jax.modules.layer import Flow, Given, LayerFields, PlannedLayer, with_relative
 from resnorm_jax.modules.residual_block import Named
 from resnorm_jax.modules.streams import open_stream, own_norms
 from resnorm_jax.planning import AttentionPlan, LayerNumbers, Plan, Segment, plan
@@ -69,6 +69,15 @@ class TransformerStack(LayerFields):
             query_key=self.query_key,
             activation=self.activation,
             use_bias=self.use_bias,
+            kv_heads=self.kv_heads,
+            head_width=self.head_width,
+            attention_scale=self.attention_scale,
+            window=self.window,
+            rotary=self.rotary,
+            rotary_base=self.rotary_base,
+            relative=self.relative,
+            relative_buckets=self.relative_buckets,
+            relative_positions=self.relative_positions,
             drop_path=self.drop_path,
             remat=self.remat,
             remat_every=self.remat_every,
@@ -101,6 +110,8 @@ class TransformerStack(LayerFields):
             mask=told.get("mask"),
             condition=told.get("condition"),
         )
+        options = self.options(plan.heads, plan.mlp_width)
+        given = with_relative(self, x, options, plan.relative_norm, given)
         x = hooked(self, OPENED, x)
         carry, site = open_stream(self, plan.stream, x, site, self.numerics, "stack")
         carry = hooked(self, START, carry)
@@ -116,7 +127,7 @@ class TransformerStack(LayerFields):
     def _first_values(self, plan: Plan, x: jax.Array) -> dict[str, jax.Array]:
         """Room for the first layer's values of each attention, where the arrangement mixes them in."""
         branches = [s.branches[0] for s in plan.segments[0].sublayers]
-        shape = (self.heads, x.shape[-1] // self.heads)
+        shape = plan.form.shape("value", self.heads, x.shape[-1])
         dtype = jnp.promote_types(x.dtype, self.param_dtype) if self.dtype is None else self.dtype
         mixing = [
             b for b in branches if isinstance(b, AttentionPlan) and b.value_residual is not None

@@ -135,3 +135,23 @@ def causal_mask(length: int) -> jax.Array:
     [[True, False], [True, True]]
     """
     return jnp.tril(jnp.ones((length, length), bool))
+
+
+def within_window(
+    mask: jax.Array | None, queries: int, keys: int, window: int | jax.Array | None
+) -> jax.Array | None:
+    """Return an attention mask, and of the keys only those near the query.
+
+    Args:
+      mask: broadcastable to ``[B, H, T, S]``, or None.
+      queries: ``T``.
+      keys: ``S``.
+      window: how many positions a query sees to either side; None for all.
+
+    >>> within_window(None, 3, 3, 1).tolist()
+    [[True, True, False], [True, True, True], [False, True, True]]
+    """
+    if window is None or (isinstance(window, int) and window >= max(queries, keys) - 1):
+        return mask
+    near = jnp.abs(jnp.arange(queries)[:, None] - jnp.arange(keys)) <= window
+    return near if mask is None else jnp.logical_and(mask, near)

@@ -10,6 +10,8 @@ from resnorm_jax.planning.tree import PlannedNorm
 from resnorm_jax.schemes.place import Place
 from resnorm_jax.schemes.slots import SLOTS, NormSlot
 
+# In the place of a norm: none stands there.
+NO_NORM = "none"
 # A norm by name or row; one for each layer; or a function of the place.
 Norm = Any
 Norms = Mapping[str, Norm]
@@ -38,13 +40,18 @@ class SlotNorms:
         return replace(self, block=block)
 
     def at(self, key: str, slot: NormSlot | None, name: str = "") -> PlannedNorm | None:
-        """Return the norm of a slot as the module ``name``, or None where no norm stands."""
+        """Return the norm of a slot as the module ``name``, or None where no norm stands.
+
+        None stands where the slot is not there, and where the model's choice is ``"none"``.
+        """
         if slot is None:
             return None
         keys = (f"{self.block}/{key}", key, DEFAULT)
         own = next(k for k in keys if k in self.norms)
         if slot.norm is None:
             self.read.add(own)
+        if slot.norm is None and self.norms[own] == NO_NORM:
+            return None
         spec = find(_field(own), slot.norm or self.norms[own])
         epsilon = None if slot.norm else self.epsilon
         spec.check(epsilon, slot.scale_init)
@@ -53,7 +60,8 @@ class SlotNorms:
     def own(self, name: str, slot: NormSlot) -> PlannedNorm:
         """Return a norm that a stream asks for, by the stream's own name for it."""
         planned = self.at(name, slot)
-        assert planned is not None
+        if planned is None:
+            raise ChoiceError(f"{name}: {NO_NORM!r}: the stream needs a norm there; name one")
         return planned
 
 
@@ -74,7 +82,7 @@ def by_depth(norms: Norms, places: Sequence[Place]) -> list[dict[str, Any]]:
     check_slots(norms)
     spread = {slot: _spread(norm, places, _field(slot)) for slot, norm in norms.items()}
     for slot, each in spread.items():
-        for name in dict.fromkeys(n for n in each if isinstance(n, str)):
+        for name in dict.fromkeys(n for n in each if isinstance(n, str) and n != NO_NORM):
             find(_field(slot), name)
     return [{slot: each[n] for slot, each in spread.items()} for n in range(len(places))]
 

@@ -55,10 +55,14 @@ def parameters(plan: Plan) -> tuple[Parameter, ...]:
 
 
 def _outside(plan: Plan) -> Iterator[Parameter]:
-    norms = (plan.embedding_norm, *plan.closing_norms, plan.final_norm)
+    norms = (plan.embedding_norm, *plan.closing_norms, plan.final_norm, plan.relative_norm)
     for norm in norms:
         yield from _of_norm(norm, plan.width, plan.width)
     yield from _of_stream(plan, plan.segments[0].layers[0].sublayers[0], "", "stack")
+    if plan.form.relative is not None:
+        yield _parameter(
+            "relative/embedding", plan.form.table(plan.heads, plan.width), "N(0, 0.02^2)"
+        )
     if plan.stream.scheduled:
         yield Parameter("step", (), "state", "0, then the updates done", "schedule")
 
@@ -152,13 +156,13 @@ def norm_arrays(
 
 
 def _of_branch(plan: Plan, branch: BranchPlan, gains: list[Any], start: str) -> Iterator[Parameter]:
-    width, heads, inner = plan.width, plan.heads, plan.mlp_width
-    head = width // heads
+    width, inner = plan.width, plan.mlp_width
     if isinstance(branch, AttentionPlan):
-        shapes: dict[str, tuple[Shape, Shape]] = dict.fromkeys(
-            ("query", "key", "value"), ((width, heads, head), (heads, head))
-        )
-        shapes["out"] = ((heads, head, width), (width,))
+        heads = {role: plan.form.shape(role, plan.heads, width) for role in branch.roles}
+        shapes: dict[str, tuple[Shape, Shape]] = {
+            role: ((width, *heads[role]), heads[role]) for role in ("query", "key", "value")
+        }
+        shapes["out"] = ((*heads["out"], width), (width,))
     else:
         shapes = {"fc1": ((width, inner), (inner,))}
         if plan.activation.gated:
@@ -168,14 +172,13 @@ def _of_branch(plan: Plan, branch: BranchPlan, gains: list[Any], start: str) -> 
         role = "fc1" if name == "gate" else name
         first = f"Xavier {branch.distribution}{_times([own.get(role, 1.0) for own in gains])}"
         yield _parameter(f"{start}{name}/kernel", kernel, first)
-        if plan.use_bias:
+        if role in plan.biases:
             yield _parameter(f"{start}{name}/bias", bias, "0")
     yield from _inside(plan, branch, start)
 
 
 def _inside(plan: Plan, branch: BranchPlan, start: str) -> Iterator[Parameter]:
-    width, heads, inner = plan.width, plan.heads, plan.mlp_width
-    head = width // heads
+    width, inner = plan.width, plan.mlp_width
     if not isinstance(branch, AttentionPlan):
         if branch.mlp_scale:
             yield _parameter(f"{start}fc1_scale", (inner,), "1")
@@ -183,11 +186,18 @@ def _inside(plan: Plan, branch: BranchPlan, start: str) -> Iterator[Parameter]:
                 yield _parameter(f"{start}gate_scale", (inner,), "1")
         yield from _of_norm(branch.mlp_norm, inner, width, start)
         return
+    heads, head = plan.form.shape("query", plan.heads, width)
+    kv_heads, _ = plan.form.shape("key", plan.heads, width)
     for p in branch.query_key.parameters:
         yield _parameter(f"{start}query_key_{p.name}", p.shape(heads, head), query_key_first(p))
-    over = width if branch.query_key.over_heads else head
-    sizes = ((branch.query_norm, over), (branch.key_norm, over), (branch.value_norm, head))
-    for norm, size in (*sizes, (branch.heads_norm, width)):
+    together = branch.query_key.over_heads
+    sizes = (
+        (branch.query_norm, heads * head if together else head),
+        (branch.key_norm, kv_heads * head if together else head),
+        (branch.value_norm, head),
+        (branch.heads_norm, heads * head),
+    )
+    for norm, size in sizes:
         yield from _of_norm(norm, size, width, start)
     if branch.head_scale:
         yield _parameter(f"{start}head_scale", (heads, 1), "1")

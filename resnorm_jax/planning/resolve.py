@@ -7,7 +7,9 @@ from typing import Any
 
 from resnorm_jax.errors import ChoiceError, nearest
 from resnorm_jax.ops.activations import ACTIVATIONS
-from resnorm_jax.planning.norms import SlotNorms, by_depth, check_slots
+from resnorm_jax.planning.by_layer import numbers_by_layer
+from resnorm_jax.planning.form import AttentionForm, attention_form, biased_roles
+from resnorm_jax.planning.norms import SlotNorms, by_depth, check_slots, find
 from resnorm_jax.planning.remat import check_blocks, check_remat
 from resnorm_jax.planning.tree import (
     AttentionPlan,
@@ -16,6 +18,7 @@ from resnorm_jax.planning.tree import (
     LayerNumbers,
     LayerPlan,
     Plan,
+    PlannedNorm,
     Segment,
     SublayerNumbers,
     SublayerPlan,
@@ -45,7 +48,16 @@ def plan(
     stream: str | None = None,
     query_key: str | None = None,
     activation: str = "gelu",
-    use_bias: bool = True,
+    use_bias: bool | str = True,
+    kv_heads: int | None = None,
+    head_width: int | None = None,
+    attention_scale: float | None = None,
+    window: Any = None,
+    rotary: bool = False,
+    rotary_base: Any = None,
+    relative: str | None = None,
+    relative_buckets: int | None = None,
+    relative_positions: int | None = None,
     drop_path: float = 0.0,
     remat: str = "none",
     remat_every: int = 1,
@@ -68,7 +80,17 @@ def plan(
       stream: name of a residual scheme, in place of the arrangement's.
       query_key: what is done to queries and keys, in place of the arrangement's.
       activation: of the feed-forward networks.
-      use_bias: whether projections have a bias.
+      use_bias: which projections have a bias, as in `TransformerEncoder`; so are all down to
+        ``relative_positions``.
+      kv_heads: heads of keys and values.
+      head_width: features of a head.
+      attention_scale: factor on the products of queries and keys.
+      window: how far a query sees to either side, by layer.
+      rotary: whether positions enter by rotation.
+      rotary_base: of it, by layer.
+      relative: how relative positions enter.
+      relative_buckets: of their table.
+      relative_positions: distance from which they are alike.
       drop_path: drop rate at the last layer; ``l / N`` of it at layer l (Huang et al. 2016, eq. 4).
       remat: what the backward pass computes again.
       remat_every: layers between two carries that are kept, with ``remat``.
@@ -93,6 +115,12 @@ def plan(
     row, read = choose(arrangement, given, stream, query_key), {"default"}
     check_remat(remat, remat_every)
     function = _named(ACTIVATIONS, "activation", activation)
+    form = attention_form(
+        heads, kv_heads=kv_heads, head_width=head_width, scale=attention_scale, relative=relative,
+        relative_buckets=relative_buckets, relative_positions=relative_positions,
+    )  # fmt: skip
+    _check_query_key(row, form, heads)
+    positional = numbers_by_layer(depth, window, rotary, rotary_base)
     layers = _rows_by_layer(row, depth, stack or Place(), cross_attention)
     chosen = by_depth(given, [place for place, _ in layers])
     segments: list[Segment] = []
@@ -108,7 +136,11 @@ def plan(
         table = SlotNorms(slots, norm_epsilon, read)
         sublayers = plan_sublayers(like, table)
         like_ones = tuple(
-            LayerPlan(place, sublayers, layer_numbers(like, place, drop_path))
+            LayerPlan(
+                place,
+                sublayers,
+                replace(layer_numbers(like, place, drop_path), **positional[place.layer - 1]),
+            )
             for (place, _), _ in run
         )
         check_blocks(len(like_ones), remat_every)
@@ -125,7 +157,9 @@ def plan(
         heads=heads,
         mlp_width=mlp_width or 4 * width,
         activation=function,
-        use_bias=use_bias,
+        biases=biased_roles(use_bias),
+        form=form,
+        relative_norm=relative_norm(form, norm_epsilon),
     )
     _check_read(row, [like for _, like in layers], given, read)
     return planned
@@ -234,18 +268,37 @@ def plan_block(
     return plan_sublayer(row, table, position=position, last=position == per_layer)
 
 
+def relative_norm(form: AttentionForm, epsilon: float | None) -> PlannedNorm | None:
+    """Return the norm of the table of relative positions, or None where there is none."""
+    if form.relative is None or form.relative.norm is None:
+        return None
+    return PlannedNorm("relative_norm", find("relative", form.relative.norm), epsilon)
+
+
+def _check_query_key(row: Arrangement, form: AttentionForm, heads: int) -> None:
+    """Raise ChoiceError where what is done to queries and keys does not fit the form of heads."""
+    query_key = _named(QUERY_KEY, "query_key", row.inside.query_key)
+    if query_key.alike and form.kv_heads not in (None, heads):
+        raise ChoiceError(
+            f"query_key: {query_key.name!r} has one parameter for a head of queries and its keys; "
+            "leave kv_heads out"
+        )
+
+
 def plan_layer(
     row: Arrangement,
     place: Place,
     norms: Mapping[str, Any],
     epsilon: float | None,
     drop_path: float,
+    positional: Mapping[str, Any] | None = None,
 ) -> LayerPlan:
-    """Return a layer that stands alone."""
+    """Return a layer that stands alone; ``positional`` as of `numbers_by_layer`, of this layer."""
     check_slots(norms)
     check_sizes(norm_epsilon=epsilon, drop_path=drop_path)
     sublayers = plan_sublayers(row, SlotNorms(norms, epsilon))
-    return LayerPlan(place, sublayers, layer_numbers(row, place, drop_path))
+    numbers = replace(layer_numbers(row, place, drop_path), **(positional or {}))
+    return LayerPlan(place, sublayers, numbers)
 
 
 def _plan_branch(row: Arrangement, branch: Branch, norms: SlotNorms, several: bool) -> BranchPlan:

@@ -4,6 +4,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import Any
 
+from resnorm_jax.planning.by_layer import BASE, FAR, pattern_text
+from resnorm_jax.planning.form import ALL, ATTENTION_ROLES, FEED_FORWARD_ROLES
 from resnorm_jax.planning.parameters import Parameter, of_layer, parameters, spread
 from resnorm_jax.planning.tree import (
     AttentionPlan,
@@ -59,12 +61,45 @@ def _head(plan: Plan) -> str:
         (
             "stack",
             f"{plan.depth} layers, {plan.sublayers} sublayers, width {plan.width}, {plan.heads} "
-            f"heads, feed-forward width {plan.mlp_width}{stands}",
+            f"heads{_heads(plan)}, feed-forward width {plan.mlp_width}{stands}",
         ),
+        *_form(plan),
         ("activation", f"{plan.activation.name}: {plan.activation.equation}"),
     ]
     name = ", ".join((row.name, *row.aliases))
     return f"{name}\n" + table([(f"  {a}", b) for a, b in rows if b])
+
+
+def _heads(plan: Plan) -> str:
+    """What differs of the heads from width / heads features each, with keys of their own."""
+    form = plan.form
+    wide = f" of {form.head_width} features" if form.head_width else ""
+    return wide + (f" ({form.kv_heads} of keys and values)" if form.kv_heads else "")
+
+
+def _form(plan: Plan) -> Iterator[tuple[str, str]]:
+    form, roles = plan.form, (*ATTENTION_ROLES, *FEED_FORWARD_ROLES)
+    if form.scale is not None:
+        yield "scale", f"scores {form.scale:g} q . k"
+    if form.relative is not None:
+        norm = (
+            f"; the table goes through {plan.relative_norm.spec.name}" if plan.relative_norm else ""
+        )
+        yield "relative", f"{form.relative.name}: {form.relative.equation}{norm}"
+        yield "", f"{form.buckets} buckets, alike from distance {form.positions}"
+    if len(plan.biases) < len(roles):
+        yield "biases", ", ".join(role for role in roles if role in plan.biases) or "none"
+
+
+def _positions(layers: Sequence[LayerPlan]) -> Iterator[str]:
+    """How far the layers see, and their rotary bases, each as the shortest pattern by layer."""
+    windows = [layer.numbers.window for layer in layers]
+    if windows[0] is not None:
+        seen = pattern_text([ALL if w == FAR else w for w in windows])
+        yield f"\n  window  {seen} positions to either side"
+    bases = [layer.numbers.rotary_base for layer in layers]
+    if bases[0] not in (None, BASE) or len(set(bases)) > 1:
+        yield f"\n  rotary base  {pattern_text([f'{base:g}' for base in bases])}"
 
 
 def _layers(plan: Plan, layers: Sequence[LayerPlan]) -> str:
@@ -76,7 +111,8 @@ def _layers(plan: Plan, layers: Sequence[LayerPlan]) -> str:
         rows = [*_steps(sublayer), *_numbers(layers, index)]
         lines.append(table([(f"    {a}", b) for a, b in rows]))
     drops = spread(layer.numbers.drop_path for layer in layers)  # type: ignore[misc]
-    return "\n".join(lines) + ("" if drops == "0" else f"\n  drop path  {drops}")
+    drop = "" if drops == "0" else f"\n  drop path  {drops}"
+    return "\n".join(lines) + drop + "".join(_positions(layers))
 
 
 def _steps(sublayer: SublayerPlan) -> Iterator[tuple[str, str]]:
@@ -252,6 +288,11 @@ def to_json(plan: Plan) -> dict[str, Any]:
         "width": plan.width,
         "heads": plan.heads,
         "mlp_width": plan.mlp_width,
+        "kv_heads": plan.form.shape("key", plan.heads, plan.width)[0],
+        "head_width": plan.form.shape("query", plan.heads, plan.width)[1],
+        "attention_scale": plan.form.scale,
+        "relative": plan.form.relative and plan.form.relative.name,
+        "biases": sorted(plan.biases),
         "activation": plan.activation.name,
         "embedding_norm": norm(plan.embedding_norm),
         "final_norm": norm(plan.final_norm),
@@ -261,6 +302,8 @@ def to_json(plan: Plan) -> dict[str, Any]:
                 "layer": layer.place.layer,
                 "parameters_under": part.name,
                 "drop_path": layer.numbers.drop_path,
+                "window": None if layer.numbers.window == FAR else layer.numbers.window,
+                "rotary_base": layer.numbers.rotary_base,
                 "sublayers": [sublayer(layer, n) for n in range(len(layer.sublayers))],
             }
             for part in plan.segments

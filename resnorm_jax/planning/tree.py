@@ -14,6 +14,13 @@ import jax
 
 from resnorm_jax.norms.table import NormSpec
 from resnorm_jax.ops.activations import GELU, Activation
+from resnorm_jax.planning.form import (
+    ATTENTION_ROLES,
+    FEED_FORWARD_ROLES,
+    PLAIN_FORM,
+    AttentionForm,
+    biased_roles,
+)
 from resnorm_jax.schemes.place import Place
 from resnorm_jax.schemes.query_key import NONE, QueryKey
 from resnorm_jax.schemes.spec import Arrangement, Distribution
@@ -59,7 +66,7 @@ class AttentionPlan:
       shaped: whether it is ``a I + b softmax - g C``.
     """
 
-    roles: ClassVar[tuple[str, ...]] = ("query", "key", "value", "out")
+    roles: ClassVar[tuple[str, ...]] = ATTENTION_ROLES
 
     name: str = "attention"
     cross: bool = False
@@ -87,7 +94,7 @@ class FeedForwardPlan:
       mlp_scale: whether the first projections have learned factors of nGPT's kind.
     """
 
-    roles: ClassVar[tuple[str, ...]] = ("fc1", "fc2")
+    roles: ClassVar[tuple[str, ...]] = FEED_FORWARD_ROLES
 
     name: str = "feed_forward"
     distribution: Distribution = "uniform"
@@ -155,11 +162,15 @@ class LayerNumbers:
       layer: l.
       drop_path: probability of dropping a branch of a sample.
       sublayers: numbers of each sublayer.
+      window: how many positions a query of self-attention sees to either side; None for all.
+      rotary_base: of rotary positions; None without them.
     """
 
     layer: Count
     drop_path: Scale
     sublayers: tuple[SublayerNumbers, ...]
+    window: Count | None = None
+    rotary_base: Scale | None = None
 
 
 @dataclass(frozen=True)
@@ -204,7 +215,9 @@ class Plan:
       heads: H.
       mlp_width: width inside the feed-forward networks.
       activation: of the feed-forward networks.
-      use_bias: whether projections have a bias.
+      biases: the roles whose projections have a bias.
+      form: how the heads of self-attentions are made.
+      relative_norm: norm of the table of relative positions, or None.
     """
 
     row: Arrangement
@@ -217,7 +230,9 @@ class Plan:
     heads: int = 4
     mlp_width: int = 256
     activation: Activation = GELU
-    use_bias: bool = True
+    biases: frozenset[str] = biased_roles(True)
+    form: AttentionForm = PLAIN_FORM
+    relative_norm: PlannedNorm | None = None
 
     @property
     def stream(self) -> Stream:
@@ -228,6 +243,11 @@ class Plan:
     def layers(self) -> tuple[LayerPlan, ...]:
         """All layers, from the first to the last."""
         return tuple(layer for segment in self.segments for layer in segment.layers)
+
+    @property
+    def windowed(self) -> bool:
+        """Whether a query sees only near keys, in any layer."""
+        return self.layers[0].numbers.window is not None
 
     @property
     def sublayers(self) -> int:

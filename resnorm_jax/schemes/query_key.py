@@ -43,6 +43,7 @@ class QueryKey:
       parameters: learned parameters.
       norms: whether it has norms of the queries and of the keys.
       over_heads: whether those run over all heads at once, not over each.
+      alike: whether queries and keys share a parameter by head, so that there are as many of each.
       used_by: models that use it.
     """
 
@@ -53,6 +54,7 @@ class QueryKey:
     parameters: tuple[QueryKeyParameter, ...] = ()
     norms: bool = False
     over_heads: bool = False
+    alike: bool = False
     used_by: str = ""
 
 
@@ -155,6 +157,7 @@ QUERY_KEY: Registry[QueryKey] = Registry(
             "fast",
             _unit_scaled,
             (QueryKeyParameter("scale", lambda h, k: (h, k), _one),),
+            alike=True,
             used_by="nGPT",
         ),
     ),

@@ -29,7 +29,13 @@ def choose_attention(queries: int, keys: int, backend: str | None = None) -> Imp
 
 
 def why_not_cudnn(
-    query: Any, key: Any, *, mask: bool = False, dropout: float = 0.0, backend: str | None = None
+    query: Any,
+    key: Any,
+    *,
+    mask: bool = False,
+    bias: bool = False,
+    dropout: float = 0.0,
+    backend: str | None = None,
 ) -> str | None:
     """Return why NVIDIA's flash attention cannot serve, in one line, or None where it can.
 
@@ -40,18 +46,21 @@ def why_not_cudnn(
       query: ``[B, T, H, Dh]``, or a `jax.ShapeDtypeStruct` of it.
       key: ``[B, S, H, Dh]``, likewise.
       mask: whether there is a boolean mask, which may have holes.
+      bias: whether something is added to the scores, as relative positions are.
       dropout: rate of the dropout of attention weights.
       backend: as in `choose_attention`. For another than JAX's own, JAX cannot be asked whether that
         machine's cuDNN takes the shapes.
     """
     own = jax.default_backend()
     backend = backend or own
-    for reason in _reasons(query, key, mask, dropout, backend):
+    for reason in _reasons(query, key, mask, bias, dropout, backend):
         return reason
     return _refusal(query, key) if backend == own else None
 
 
-def _reasons(query: Any, key: Any, mask: bool, dropout: float, backend: str) -> Iterator[str]:
+def _reasons(
+    query: Any, key: Any, mask: bool, bias: bool, dropout: float, backend: str
+) -> Iterator[str]:
     dtype, width = jnp.dtype(query.dtype).name, query.shape[-1]
     if backend != "gpu":
         yield f"it needs a GPU, and JAX runs on {backend}"
@@ -61,6 +70,8 @@ def _reasons(query: Any, key: Any, mask: bool, dropout: float, backend: str) -> 
         yield f"it needs attention_dropout=0, and it is {dropout}"
     if mask:
         yield "it takes lengths, not a boolean mask, which may have holes"
+    if bias:
+        yield "nothing can be added to its scores, as relative positions are"
     if width % 8 or not 0 < width <= WIDEST:
         yield f"its heads have a multiple of 8 features, at most {WIDEST}, and these have {width}"
     if 0 in (*query.shape, *key.shape):

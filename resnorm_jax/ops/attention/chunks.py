@@ -35,6 +35,9 @@ def attend_in_chunks(
     mask: jax.Array | None,
     dropout_rate: float = 0.0,
     dropout_key: jax.Array | None = None,
+    *,
+    bias: jax.Array | None = None,
+    scale: float | None = None,
 ) -> jax.Array:
     """Return `resnorm_jax.masked_attention`'s values, for some rows, heads and queries at a time.
 
@@ -47,6 +50,8 @@ def attend_in_chunks(
       mask: boolean, broadcastable to ``[B, H, T, S]``, or None.
       dropout_rate: dropout of the attention weights; over 0 it needs ``dropout_key``.
       dropout_key: random key; each part draws with a key of its own.
+      bias: added to the scores, broadcastable to ``[B, H, T, S]``, or None.
+      scale: factor on the products of queries and keys; None for ``1 / sqrt(Dh)``.
 
     Returns:
       ``[B, T, H, Dh]`` in the dtype of ``query``.
@@ -54,19 +59,21 @@ def attend_in_chunks(
     # Heads stand before positions, so that no part has to turn the keys and values around.
     q, k, v = (jnp.swapaxes(a, 1, 2) for a in (query, key, value))
     batch, heads = q.shape[:2]
-    if mask is not None:
-        mask = mask.reshape((1,) * (4 - mask.ndim) + mask.shape)
+    scores = tuple(
+        None if a is None else a.reshape((1,) * (4 - a.ndim) + a.shape) for a in (mask, bias)
+    )
     drop = dropout_key if dropout_rate > 0 else None
+    factor = q.shape[-1] ** -0.5 if scale is None else scale
 
     def attend(parts: Any) -> jax.Array:
-        q, (k, v), mask, drop = parts
-        return _attend(q, k, v, mask, dropout_rate, drop)
+        q, (k, v), scores, drop = parts
+        return _attend(q, k, v, scores, factor, dropout_rate, drop)
 
     queries = max(CHUNK, WIDTHS * q.shape[-1])
     rows, some = parts_at_once(batch, heads, queries * k.shape[2])
     by_queries = _in_turns(jax.checkpoint(attend, **REMAT), 2, queries)
     by_heads = _in_turns(by_queries, 1, some)
-    out = _in_turns(by_heads, 0, rows)((q, (k, v), mask, drop))
+    out = _in_turns(by_heads, 0, rows)((q, (k, v), scores, drop))
     return jnp.swapaxes(out, 1, 2)
 
 
@@ -89,11 +96,11 @@ def _largest_divisor(count: int, most: int) -> int:
 def _in_turns(attend: Callable[[Any], jax.Array], axis: int, size: int) -> Callable[[Any], Any]:
     """Return ``attend`` for ``size`` at a time along an axis of ``[B, H, T, ...]``.
 
-    Keys and values have no axis of queries; a mask of extent 1 along the axis serves all.
+    Keys and values have no axis of queries; a mask or a bias of extent 1 along the axis serves all.
     """
 
     def run(parts: Any) -> jax.Array:
-        q, kv, mask, drop = parts
+        q, kv, scores, drop = parts
         length = q.shape[axis]
         count = math.ceil(length / size)
         if count <= 1:
@@ -104,17 +111,20 @@ def _in_turns(attend: Callable[[Any], jax.Array], axis: int, size: int) -> Calla
             shape = (*a.shape[:axis], count, size, *a.shape[axis + 1 :])
             return jnp.moveaxis(jnp.pad(a, missing).reshape(shape), axis, 0)
 
-        own_kv, own_mask = axis < 2, mask is not None and mask.shape[axis] > 1
+        own_kv, own = axis < 2, [a is not None and a.shape[axis] > 1 for a in scores]
         each = (
             split(q),
             jax.tree.map(split, kv) if own_kv else None,
-            split(mask) if own_mask else None,
+            tuple(split(a) if cut else None for a, cut in zip(scores, own, strict=True)),
             None if drop is None else jax.random.split(drop, count),
         )
 
-        def turn(own: Any) -> jax.Array:
-            q, own_part, own_rows, key = own
-            return attend((q, own_part if own_kv else kv, own_rows if own_mask else mask, key))
+        def turn(each: Any) -> jax.Array:
+            q, kv_part, cut, key = each
+            told = tuple(
+                part if mine else a for part, a, mine in zip(cut, scores, own, strict=True)
+            )
+            return attend((q, kv_part if own_kv else kv, told, key))
 
         out = jnp.moveaxis(lax.map(turn, each), 0, axis)
         joined = out.reshape(*out.shape[:axis], count * size, *out.shape[axis + 2 :])
@@ -123,16 +133,19 @@ def _in_turns(attend: Callable[[Any], jax.Array], axis: int, size: int) -> Calla
     return run
 
 
-def _attend(q: Any, k: Any, v: Any, mask: Any, rate: float, key: jax.Array | None) -> jax.Array:
+def _attend(
+    q: Any, k: Any, v: Any, masks: Any, factor: float, rate: float, key: jax.Array | None
+) -> jax.Array:
     """Attend, and divide by the sum of the weights at the end, where there is less to divide."""
     wide = jnp.promote_types(q.dtype, jnp.float32)
-    scaled, bias = q.astype(wide) * q.shape[-1] ** -0.5, None
+    (mask, bias), scaled, low = masks, q.astype(wide) * factor, None
     if mask is not None:
         # So low a number, where a query may not look, that it swallows the score. It is finite: so is
         # the mean that a query gets which may look at nothing, and which the caller drops.
-        bias = jnp.where(mask, 0, 0.7 * jnp.finfo(wide).min).astype(wide)
+        low = jnp.where(mask, 0, 0.7 * jnp.finfo(wide).min).astype(wide)
     scores = jnp.einsum("bhtk,bhsk->bhts", scaled, k, preferred_element_type=wide)
     scores = scores if bias is None else scores + bias
+    scores = scores if low is None else scores + low
     peak = lax.stop_gradient(scores.max(-1, keepdims=True))
     weights = jnp.exp(scores - checkpoint_name(peak, KEPT[0]))
     total = checkpoint_name(weights.sum(-1, keepdims=True), KEPT[1])

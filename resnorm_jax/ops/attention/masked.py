@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from resnorm_jax.arguments import as_mask, check_axes, check_fits, check_lengths, check_real
-from resnorm_jax.errors import nearest
+from resnorm_jax.errors import ShapeError, nearest
 from resnorm_jax.ops.attention.choice import (
     IMPLEMENTATIONS,
     Implementation,
@@ -28,16 +28,19 @@ def masked_attention(
     dropout_rate: float = 0.0,
     dropout_key: jax.Array | None = None,
     implementation: Implementation | None = None,
+    bias: jax.Array | None = None,
+    scale: float | None = None,
 ) -> jax.Array:
-    r"""Scaled dot-product attention ``softmax(q k^T / sqrt(Dh)) v`` over the allowed keys.
+    r"""Scaled dot-product attention ``softmax(scale q k^T + bias) v`` over the allowed keys.
 
-    $$ \mathrm{softmax}\left(\frac{q k^\top}{\sqrt{D_h}} + m\right) v, \quad m = 0 \;
+    $$ \mathrm{softmax}\left(\frac{q k^\top}{\sqrt{D_h}} + b + m\right) v, \quad m = 0 \;
     \mathrm{where\ allowed}, \; -\infty \; \mathrm{elsewhere} $$
 
     Args:
       query: ``[B, T, H, Dh]``.
-      key: ``[B, S, H, Dh]``.
-      value: ``[B, S, H, Dh]``.
+      key: ``[B, S, G, Dh]``; where G is under H and divides it, each head of keys and values serves
+        ``H / G`` heads of queries, one after the other (Ainslie et al. 2023, arXiv 2305.13245).
+      value: ``[B, S, G, Dh]``.
       mask: boolean, broadcastable to ``[B, H, T, S]``; True where a query may look at a key. A query
         that may look at nothing gets 0, and has no gradient.
       lengths: ``[B]`` integers: queries of row b may look at its first ``lengths[b]`` keys only. With a
@@ -51,6 +54,8 @@ def masked_attention(
         without a mask, forward mode and dropout; None for cuDNN's where ``lengths`` are given and
         `why_not_cudnn` has nothing against it, else for what `choose_attention` says. With dropout
         the first two drop different weights.
+      bias: added to the scores, floating point, broadcastable to ``[B, H, T, S]``; cuDNN's takes none.
+      scale: factor on the products of queries and keys; None for ``1 / sqrt(Dh)``.
 
     Returns:
       ``[B, T, H, Dh]`` in the dtype of ``query``.
@@ -66,36 +71,56 @@ def masked_attention(
         hint = nearest(str(implementation), IMPLEMENTATIONS)
         raise ValueError(f"implementation {implementation!r}: unknown; {hint}")
     mask = as_mask("mask", mask)
-    _check(query, key, value, mask, lengths)
+    _check(query, key, value, mask, lengths, bias)
     rate = dropout_rate if dropout_key is not None else 0.0
     chosen = implementation or choose_attention(query.shape[1], key.shape[1])
     if implementation == "cudnn" or (implementation is None and lengths is not None):
-        reason = why_not_cudnn(query, key, mask=mask is not None, dropout=rate)
+        reason = why_not_cudnn(
+            query, key, mask=mask is not None, bias=bias is not None, dropout=rate
+        )
         if reason is None:
-            return _by_cudnn(query, key, value, lengths)
+            return _by_cudnn(query, key, value, lengths, scale)
         if implementation == "cudnn":
             raise ValueError(f"implementation 'cudnn': {reason}")
     mask = join_lengths(mask, lengths, key.shape[1])
     if chosen == "chunked":
-        out = attend_in_chunks(query, key, value, mask, rate, dropout_key)
+        key, value = (for_each_head(a, query) for a in (key, value))
+        out = attend_in_chunks(
+            query, key, value, mask, rate, dropout_key, bias=bias, scale=scale
+        )  # fmt: skip
     elif rate > 0:
-        # jax.nn.dot_product_attention has no dropout; flax's has.
+        # jax.nn.dot_product_attention has no dropout; flax's has, but always divides by sqrt(Dh).
+        asked = query if scale is None else query * (scale * query.shape[-1] ** 0.5)
+        key, value = (for_each_head(a, query) for a in (key, value))
         out = nn.dot_product_attention(
-            query, key, value, mask=mask, dropout_rng=dropout_key, dropout_rate=rate,
+            asked, key, value, bias, mask=mask, dropout_rng=dropout_key, dropout_rate=rate,
             broadcast_dropout=False, force_fp32_for_softmax=True,
         ).astype(query.dtype)  # fmt: skip
     else:
-        out = jax.nn.dot_product_attention(query, key, value, mask=mask, implementation="xla")
+        out = jax.nn.dot_product_attention(
+            query, key, value, bias, mask, scale=scale, implementation="xla"
+        )
     return _silent(out, attending(mask))
 
 
-def _check(query: Any, key: Any, value: Any, mask: Any, lengths: Any) -> None:
+def for_each_head(x: jax.Array, query: jax.Array) -> jax.Array:
+    """Return keys or values ``[B, S, G, Dh]`` repeated to as many heads as the queries have."""
+    heads, own = query.shape[2], x.shape[2]
+    return x if heads == own else jnp.repeat(x, heads // own, axis=2)
+
+
+def _check(query: Any, key: Any, value: Any, mask: Any, lengths: Any, bias: Any = None) -> None:
     for name, array in (("query", query), ("key", key), ("value", value)):
         check_real(name, array)
-    # Fewer heads of keys than of queries are XLA's own affair.
     check_axes(query=(query, "B T H K"), key=(key, "B S G K"), value=(value, "B S G V"))
+    if query.shape[2] % key.shape[2]:
+        raise ShapeError(
+            f"key has {key.shape[2]} heads, which do not divide the {query.shape[2]} of query"
+        )
     scores = (*query.shape[:3:2], query.shape[1], key.shape[1])
     check_fits("mask", mask, scores, "[B, H, T, S]", "a padding mask [B, S] is mask[:, None, None]")
+    check_fits("bias", bias, scores, "[B, H, T, S]", "a bias by head [H, T, S] is bias[None]")
+    check_real("bias", bias)
     check_lengths(lengths, query=(query, "B T H K"))
 
 
@@ -105,14 +130,18 @@ def _silent(out: jax.Array, heard: jax.Array | None) -> jax.Array:
 
 
 def _by_cudnn(
-    query: jax.Array, key: jax.Array, value: jax.Array, lengths: jax.Array | None
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    lengths: jax.Array | None,
+    scale: float | None,
 ) -> jax.Array:
     """NVIDIA's flash attention. All queries ask, those of padding too, as under a mask."""
-    kept: dict[str, Any] = {}
+    kept: dict[str, Any] = {} if scale is None else {"scale": scale}
     if lengths is not None:
         # The kernel defines nothing for a row without keys: it sees all keys, and gets 0 afterwards.
         some, every = lengths > 0, key.shape[1]
-        kept = {
+        kept |= {
             "query_seq_lengths": jnp.full(lengths.shape, query.shape[1], jnp.int32),
             "key_value_seq_lengths": jnp.where(
                 some, jnp.minimum(lengths, every), every
@@ -122,22 +151,33 @@ def _by_cudnn(
     return _silent(out, None if lengths is None else (lengths > 0)[:, None, None, None])
 
 
-def attention_weights(query: jax.Array, key: jax.Array, mask: jax.Array | None = None) -> jax.Array:
-    """The weights ``softmax(q k^T / sqrt(Dh))`` that `masked_attention` gives the values.
+def attention_weights(
+    query: jax.Array,
+    key: jax.Array,
+    mask: jax.Array | None = None,
+    *,
+    bias: jax.Array | None = None,
+    scale: float | None = None,
+) -> jax.Array:
+    """The weights ``softmax(scale q k^T + bias)`` that `masked_attention` gives the values.
 
     Args:
       query: ``[B, T, H, Dh]``.
-      key: ``[B, S, H, Dh]``.
-      mask: as there.
+      key: ``[B, S, G, Dh]``.
+      mask: as there, and so are the others.
+      bias: added to the scores, or None.
+      scale: None for ``1 / sqrt(Dh)``.
 
     Returns:
       ``[B, H, T, S]`` in float32 at least; rows sum to 1, or are 0 where a query may look at nothing.
     """
     mask = as_mask("mask", mask)
-    _check(query, key, key, mask, None)
+    _check(query, key, key, mask, None, bias)
+    key = for_each_head(key, query)
     wide = jnp.promote_types(query.dtype, jnp.float32)
     q, k = query.astype(wide), key.astype(wide)
-    scores = jnp.einsum("bthk,bshk->bhts", q, k) * q.shape[-1] ** -0.5
+    scores = jnp.einsum("bthk,bshk->bhts", q, k) * (q.shape[-1] ** -0.5 if scale is None else scale)
+    scores = scores if bias is None else scores + bias
     if mask is not None:
         scores = jnp.where(mask, scores, 0.7 * jnp.finfo(wide).min)  # finite: as masked_attention's
     weights = jax.nn.softmax(scores, axis=-1)

@@ -4,13 +4,13 @@ import jax
 import jax.numpy as jnp
 
 
-def rotate(x: jax.Array, positions: jax.Array, base: float = 10_000.0) -> jax.Array:
+def rotate(x: jax.Array, positions: jax.Array, base: float | jax.Array = 10_000.0) -> jax.Array:
     """Rotary position embedding of queries or keys, in the half-split layout.
 
     Args:
       x: ``[B, L, H, Dh]`` with even ``Dh``.
       positions: ``[L]`` or ``[B, L]`` integers.
-      base: the longest wave is ``2 pi base`` positions.
+      base: the longest wave is ``2 pi base`` positions; a number or a scalar.
 
     Returns:
       Array of ``x``'s shape and dtype; feature pairs ``(i, i + Dh/2)`` are rotated by
