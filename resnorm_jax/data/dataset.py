@@ -1,4 +1,4 @@
-"""What a data source gives: arrays in memory, one row an example, padded at the end.
+"""What a data source gives: arrays, one row an example, padded at the end.
 
 Nothing here imports jax: the data layer is NumPy, so that it can be read and tested on its own.
 """
@@ -9,6 +9,8 @@ from typing import Literal
 
 import numpy as np
 
+from resnorm_jax.data.ragged import Ragged
+
 Kind = Literal["features", "tokens", "images"]
 
 
@@ -18,7 +20,8 @@ class Examples:
 
     Attributes:
       x: ``[N, L, C]`` float32 for features, ``[N, L]`` integers for tokens, ``[N, H, W, C]``
-        float32 for images. Positions at and after a row's length are padding and hold zeros.
+        float32 for images. Positions at and after a row's length are padding and hold zeros. Tokens
+        that would take much memory are a `Ragged`, which reads as such an array.
       lengths: ``[N]`` int32, valid positions of each row (for images: H, not used).
       y: ``[N]`` int32 class indices; -1 where the label is not known (rows to predict).
     """
@@ -38,12 +41,13 @@ class Examples:
 
     def take(self, rows: np.ndarray) -> "Examples":
         """Return the rows at these indices."""
-        return Examples(self.x[rows], self.lengths[rows], self.y[rows])
+        x = self.x.take(rows) if isinstance(self.x, Ragged) else self.x[rows]
+        return Examples(x, self.lengths[rows], self.y[rows])
 
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """A classification problem in memory.
+    """A classification problem.
 
     Attributes:
       name: for titles, e.g. ``"JapaneseVowels"``.
@@ -59,6 +63,9 @@ class Dataset:
       encoding: how text became tokens (``tokenizer``, ``max_length``, column names); empty where
         the source holds no text. JSON-able: new inputs are encoded by it.
       source: ``{"name": ..., "options": {...}}``, set by ``load_dataset``. JSON-able.
+      files: what a run must keep to prepare new inputs, by name: ``tokenizer.json``.
+      told: what the source says of its rows in ``report.json``, e.g. how many were cut. JSON-able.
+      lines: what it says in the first lines of a run.
     """
 
     name: str
@@ -72,6 +79,9 @@ class Dataset:
     scaling: tuple[np.ndarray, np.ndarray] | None = None
     encoding: Mapping[str, object] = field(default_factory=dict)
     source: Mapping[str, object] = field(default_factory=dict)
+    files: Mapping[str, bytes] = field(default_factory=dict)
+    told: Mapping[str, object] = field(default_factory=dict)
+    lines: tuple[str, ...] = ()
 
     @property
     def max_length(self) -> int:

@@ -55,15 +55,20 @@ def read_bytes(path: str | Path, largest: int = LARGEST_TEXT) -> bytes:
     if fault:
         raise UserError(f"{path}: {fault}")
     try:
-        size = os.stat(path).st_size
-        if size > largest:
-            raise UserError(f"{path}: {size} bytes, over the limit of {largest}; split the file")
+        check_size(path, largest)
         with open(path, "rb") as file:
             data = file.read(HEAD)
             _check_head(path, data)
             return data + file.read() if len(data) == HEAD else data
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); check the path") from error
+
+
+def check_size(path: str | Path, largest: int = LARGEST_TEXT) -> None:
+    """Raise a UserError for a file of more than ``largest`` bytes."""
+    size = os.stat(path).st_size
+    if size > largest:
+        raise UserError(f"{path}: {size} bytes, over the limit of {largest}; split the file")
 
 
 def _check_head(path: str | Path, head: bytes) -> None:

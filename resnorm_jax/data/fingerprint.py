@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 
 from resnorm_jax.data.dataset import Dataset, Examples
+from resnorm_jax.data.ragged import Ragged
 
 ARRAYS = ("x", "lengths", "y")
+ROWS = 4096  # read at once where an array is not in memory
 
 
 def _little_endian(array: np.ndarray) -> np.ndarray:
@@ -21,9 +23,13 @@ def _split(examples: Examples | None) -> dict[str, Any] | None:
         return None
     digest = hashlib.sha256()
     for name in ARRAYS:
-        array = _little_endian(getattr(examples, name))
-        digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
-        digest.update(array.reshape(-1).view(np.uint8).data)
+        array = getattr(examples, name)
+        step = ROWS if isinstance(array, Ragged) else max(len(array), 1)
+        kind = array.dtype.newbyteorder("<").str
+        digest.update(f"{name} {kind} {array.shape}\n".encode())
+        for start in range(0, len(array), step):
+            part = _little_endian(array[start : start + step])
+            digest.update(part.reshape(-1).view(np.uint8).data)
     x = examples.x
     return {"shape": list(x.shape), "dtype": x.dtype.name, "sha256": digest.hexdigest()}
 
@@ -39,9 +45,11 @@ def fingerprint(dataset: Dataset) -> dict[str, Any]:
       ``splits``, for each of ``train``, ``valid`` (None where there is none) and ``test`` the
       ``shape`` and ``dtype`` of ``x`` and the ``sha256`` of ``x``, ``lengths`` and ``y`` (their
       types, shapes and bytes in C order, little endian); ``vocabulary``, its ``size`` and
-      ``sha256``; ``scaling``, the ``mean`` and ``scale`` of each channel, or None.
+      ``sha256``; ``scaling``, the ``mean`` and ``scale`` of each channel, or None; and where a
+      tokenizer has a file, ``tokenizer``, its ``sha256``.
     """
     words, scaling = list(dataset.vocabulary), dataset.scaling
+    digest = dataset.encoding.get("sha256")
     return {
         "kind": dataset.kind,
         "classes": list(dataset.classes),
@@ -51,4 +59,5 @@ def fingerprint(dataset: Dataset) -> dict[str, Any]:
             "sha256": hashlib.sha256(json.dumps(words).encode()).hexdigest(),
         },
         "scaling": scaling and {"mean": scaling[0].tolist(), "scale": scaling[1].tolist()},
+        **({"tokenizer": digest} if digest else {}),
     }

@@ -1,5 +1,6 @@
 """New inputs for a trained model, prepared as its training data was."""
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,8 +14,8 @@ from resnorm_jax.data.names import shown
 from resnorm_jax.data.npz_format import read_npz
 from resnorm_jax.data.preprocess import apply_scaling, check_range, saved_scaling
 from resnorm_jax.data.rows import Rows
-from resnorm_jax.data.text_files import Columns, read_csv, read_json
-from resnorm_jax.data.tokenization import encode
+from resnorm_jax.data.text_files import TABLES, Columns, read_rows, saved_columns
+from resnorm_jax.data.tokenization import encode, tokenizer_of
 from resnorm_jax.data.ts_format import read_ts
 from resnorm_jax.errors import UserError, check_choice
 
@@ -22,15 +23,8 @@ Meta = Mapping[str, Any]
 READERS: dict[str, Callable[[Path, Columns], Rows]] = {
     ".ts": lambda path, columns: read_ts(path),
     ".npz": lambda path, columns: read_npz(path),
-    ".jsonl": read_json,
-    ".csv": read_csv,
+    **dict.fromkeys(TABLES, read_rows),
 }
-
-
-def _columns(encoding: Mapping[str, Any]) -> Columns:
-    if not encoding:
-        return Columns()
-    return Columns(encoding.get("text_column", "text"), encoding.get("label_column", "label"))
 
 
 def _array(where: str, value: Any, kinds: str, what: str) -> np.ndarray:
@@ -106,8 +100,11 @@ def read_inputs(path: str | Path, meta: Meta) -> Examples:
     """
     check_meta(meta)
     suffix, kind, encoding = Path(path).suffix.lower(), meta["kind"], meta["encoding"]
-    check_choice(f"{path}: file suffix", suffix, READERS)
-    rows = READERS[suffix](Path(path), _columns(encoding))
+    folder = bool(encoding) and os.path.isdir(path)
+    if not folder:
+        check_choice(f"{path}: file suffix", suffix, READERS)
+    reader = read_rows if folder else READERS[suffix]
+    rows = reader(Path(path), saved_columns(encoding))
     if rows.kind not in (None, kind):
         raise UserError(
             f"{Path(path)}: 'x' holds {rows.kind}, the model was trained on {kind}; "
@@ -157,7 +154,7 @@ def prepared(rows: Rows, meta: Meta) -> Examples:
     """
     kind, encoding = meta["kind"], meta["encoding"]
     if encoding:
-        rows = encode(rows, encoding, meta["vocabulary"])
+        rows = encode(rows, tokenizer_of(encoding, meta["vocabulary"], meta.get("directory")))
     pairs = zip(rows.where, rows.values, strict=True)
     rows = replace(rows, values=[CHECKS[kind](*pair, meta) for pair in pairs])
     examples = rows.examples(kind, meta["classes"], "the model's classes")

@@ -1,12 +1,14 @@
 """JSON lines with line numbers, strictly: what JSON does not have, or has two readings, is refused."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
 from resnorm_jax.data.csv_format import Row
-from resnorm_jax.data.files import check_line, read_text
+from resnorm_jax.data.files import check_line
 from resnorm_jax.data.names import shown
+from resnorm_jax.data.text_lines import text_lines
 from resnorm_jax.errors import UserError
 
 LONGEST_LINE = 2**24  # characters; a line of JSON takes up to 40 times as many bytes in memory
@@ -45,18 +47,15 @@ def _value(place: str, line: str) -> Any:
     raise UserError(f"{place}: {fault}")
 
 
-def read_json_lines(path: str | Path) -> list[Row]:
-    """Read a file with one JSON object a line.
-
-    Returns:
-      ``(file:line, object)`` of each line that is not blank.
+def json_table(path: str | Path, encoding: str = "utf-8") -> Iterator[Row]:
+    """Yield ``(file:line, object)`` of each line that is not blank: one JSON object a line.
 
     Raises:
-      UserError: the file is missing, empty, not UTF-8, or a line is no JSON object, is too long or
-        too deep, or has a key twice, NaN or Infinity.
+      UserError: see `resnorm_jax.data.text_lines.text_lines`; also where a line is no JSON object, is
+        too long or too deep, or has a key twice, NaN or Infinity.
     """
-    rows: list[Row] = []
-    for number, line in enumerate(read_text(path).split("\n"), start=1):
+    for number, line in enumerate(text_lines(path, encoding), start=1):
+        line = line.rstrip("\n")
         if not line.strip():
             continue
         place = f"{path}:{number}"
@@ -67,5 +66,4 @@ def read_json_lines(path: str | Path) -> list[Row]:
                 f"{place}: a JSON {type(value).__name__}, not an object; "
                 'write one object a line, e.g. {"text": "...", "label": "..."}'
             )
-        rows.append((place, value))
-    return rows
+        yield place, value

@@ -7,13 +7,11 @@ order of generation, and is the same on every machine for the same options.
 
 import itertools
 import random
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from time import monotonic
 
 import numpy as np
 
+from resnorm_jax.data.bar import progress
 from resnorm_jax.data.dataset import Dataset, Examples
 from resnorm_jax.data.listops_cache import cached
 from resnorm_jax.data.listops_grammar import FIRST_OPERATOR, ROOT_GUESS, VOCABULARY, draw
@@ -22,7 +20,6 @@ from resnorm_jax.errors import UserError
 from resnorm_jax.schema import SEED, between, option
 
 PATIENCE = 300_000
-BAR_AFTER_SECONDS = 2.0
 Arrays = dict[str, np.ndarray]
 
 
@@ -41,41 +38,10 @@ class ListOpsOptions:
     cache: str = option("", "folder for the generated file; the user's cache folder if empty")
 
 
-@contextmanager
-def _progress(total: int) -> Iterator["_Bar"]:
-    bar = _Bar(total)
-    try:
-        yield bar
-    finally:
-        bar.close()
-
-
-class _Bar:
-    """A rich progress bar that appears only once the work has lasted a while."""
-
-    def __init__(self, total: int) -> None:
-        from rich.progress import Progress
-
-        self.bar = Progress(transient=True)
-        self.total, self.begin, self.shown = total, monotonic(), False
-
-    def update(self, done: int) -> None:
-        if not self.shown and monotonic() - self.begin > BAR_AFTER_SECONDS:
-            self.shown = True
-            self.bar.start()
-            self.task = self.bar.add_task("generating ListOps", total=self.total)
-        if self.shown:
-            self.bar.update(self.task, completed=done)
-
-    def close(self) -> None:
-        if self.shown:
-            self.bar.stop()
-
-
 def _draw_distinct(options: ListOpsOptions, total: int) -> dict[bytes, int]:
     limits = (options.min_length, options.max_length, options.max_depth, options.max_args)
     rand, rows, idle = random.Random(options.seed).random, dict[bytes, int](), 0
-    with _progress(total) as bar:
+    with progress("generating ListOps", total) as bar:
         while len(rows) < total and idle < PATIENCE:
             tree, before = draw(rand, *limits), len(rows)
             if tree is not None:

@@ -1,12 +1,15 @@
 """What a run keeps of its data, checked before new inputs are prepared by it."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
 
+from resnorm_jax.data.csv_format import Form
 from resnorm_jax.data.names import shown
 from resnorm_jax.data.tokenization import TOKENIZERS
+from resnorm_jax.data.tokenizer_files import FILE
 from resnorm_jax.errors import UserError
 
 KINDS = ("features", "tokens", "images")
@@ -43,11 +46,22 @@ def _is_scaling(value: Any) -> bool:
 def _is_encoding(value: Any) -> bool:
     if not isinstance(value, Mapping) or not value:
         return isinstance(value, Mapping)
-    columns = [value.get(key, key) for key in ("text_column", "label_column")]
+    columns = [value.get(key, key) for key in ("text_column", "label_column", "pair_column")]
+    known = value.get("tokenizer") in TOKENIZERS
+    kept = value.get("tokenizer") == FILE and isinstance(value.get("sha256"), str)
     return (
-        value.get("tokenizer") in TOKENIZERS
+        (known or kept)
         and _is_count(value.get("max_length"))
         and all(isinstance(column, str) for column in columns)
+        and _is_form(value.get("form", {}))
+    )
+
+
+def _is_form(value: Any) -> bool:
+    """Return whether a value says how text files are written: see `Form`."""
+    types = {field.name: type(field.default) for field in fields(Form)}
+    return isinstance(value, Mapping) and all(
+        type(item) is types.get(name) for name, item in value.items()
     )
 
 

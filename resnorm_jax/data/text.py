@@ -1,55 +1,70 @@
-"""Labelled texts from a CSV or JSON-lines file."""
+"""Labelled texts, or pairs of texts, from files and folders."""
 
+import os
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain, compress
 from pathlib import Path
+from time import perf_counter
+from typing import Any
 
-from resnorm_jax.data.checks import check_file
-from resnorm_jax.data.dataset import Dataset, Examples
+import numpy as np
+
+from resnorm_jax.data.arrow_format import SPLITS, split_names
+from resnorm_jax.data.dataset import Dataset
+from resnorm_jax.data.encoded import Encoded, encode_in_memory, read_labels
+from resnorm_jax.data.files import file_fault
 from resnorm_jax.data.rows import Rows
 from resnorm_jax.data.source import Source
 from resnorm_jax.data.splits import stratified_split
-from resnorm_jax.data.text_files import Columns, read_csv, read_json
-from resnorm_jax.data.tokenization import TOKENIZERS, build_vocabulary, encode
+from resnorm_jax.data.text_cache import encoded_file
+from resnorm_jax.data.text_files import Columns, columns_of, kept_columns, read_chunks
+from resnorm_jax.data.text_lines import check_encoding
+from resnorm_jax.data.tokenization import Tokenizer, Words, build_vocabulary
+from resnorm_jax.data.tokenizers_by_name import KINDS, check_tokenizer, make_tokenizer, needs_texts
 from resnorm_jax.errors import UserError
 from resnorm_jax.schema import FRACTION, SEED, between, option
+
+VALID_NAMES = ("validation", "valid", "val", "dev")
 
 
 @dataclass(frozen=True)
 class TextOptions:
     """Options of the ``text`` source."""
 
-    train: str = option("", ".csv (with header) or .jsonl file")
+    train: str = option("", ".csv, .tsv, .jsonl, .parquet, a folder a class, a saved data set")
     test: str = option("", "the same, to score on; empty splits the training file")
-    text_column: str = option("text", "column of the text")
-    label_column: str = option("label", "column of the label")
+    valid: str = option("", "the same, to choose a model by; empty leaves it to train.validation")
+    text_column: str = option("text", "column of the text, by name or by place from 1")
+    pair_column: str = option(
+        "", "column of a second text, likewise; empty where there is one text"
+    )
+    label_column: str = option("label", "column of the label, likewise")
     tokenizer: str = option(
         "words",
-        "bytes, words (lower case, split at blanks and punctuation) or spaces (at blanks only)",
-        choices=TOKENIZERS,
+        "bytes; words (lower case, split at blanks and punctuation); spaces (at blanks only); bpe, "
+        "wordpiece or unigram, trained on the training rows; or the path of a tokenizer.json, or of "
+        "the folder of a checkpoint that holds one",
     )
-    max_length: int = option(256, "tokens kept of each text", between(1, 10**6))
+    max_length: int = option(256, "tokens kept of each row", between(1, 10**6))
     vocabulary: int = option(
         20_000,
-        "most token ids, padding and unknown included (not used by bytes)",
+        "most token ids, special ones included (not used by bytes, or where a file is given)",
         between(3, 10**7),
+    )
+    encoding: str = option("utf-8", "of text files")
+    header: bool = option(
+        True, "whether .csv and .tsv begin with the columns' names; else 1, 2, ..."
+    )
+    quotes: bool = option(
+        True, 'whether " encloses a field in .csv and .tsv; else it is a character'
     )
     test_fraction: float = option(0.2, "of the rows, stratified, without a test file", FRACTION)
     seed: int = option(0, "of that split", SEED)
+    cache: str = option("", "folder for token ids of large files; the user's cache folder if empty")
 
 
-TABLES = {".csv": read_csv, ".jsonl": read_json, ".json": read_json}
-
-
-def read_texts(path: str, columns: Columns) -> Rows:
-    """Read a table of texts by its suffix (``.csv`` with a header, ``.jsonl``).
-
-    Raises:
-      UserError: unknown suffix, or see the readers.
-    """
-    suffix = Path(path).suffix.lower()
-    if suffix not in TABLES:
-        raise UserError(f"{path}: suffix {suffix!r} is not read; give .csv (with header) or .jsonl")
-    return TABLES[suffix](path, columns)
+Split = tuple[Encoded, np.ndarray]  # the rows of a file, and which of them
 
 
 def text_dataset(
@@ -60,64 +75,162 @@ def text_dataset(
     Raises:
       UserError: a test label does not occur in training.
     """
-    vocabulary = build_vocabulary(train.values, str(encoding["tokenizer"]), vocabulary_size)
-    classes = train.class_names()
+    kind, longest = str(encoding["tokenizer"]), int(str(encoding["max_length"]))
+    names = build_vocabulary(train.values, kind, vocabulary_size)
+    tokenizer, splits = Words(kind, names, longest), dict[str, Split]()
+    for split, rows in (("train", train), ("test", test)):
+        made = encode_in_memory([rows], tokenizer, lambda done: None)
+        splits[split] = made, np.arange(len(made))
+    return _assembled(name, splits, tokenizer, encoding)
 
-    def examples(rows: Rows) -> Examples:
-        encoded = encode(rows, encoding, vocabulary)
-        return encoded.examples("tokens", classes, "the training rows")
 
+def _assembled(
+    name: str,
+    splits: Mapping[str, Split],
+    tokenizer: Tokenizer,
+    encoding: Mapping[str, object],
+    lines: tuple[str, ...] = (),
+) -> Dataset:
+    made, rows = splits["train"]
+    chosen = Rows([None] * len(made.names), made.names, made.places)
+    classes = chosen.take(np.unique(made.labels[rows])).class_names()
     return Dataset(
         name=name,
         kind="tokens",
-        train=examples(train),
-        test=examples(test),
         classes=classes,
-        vocabulary=vocabulary,
-        encoding=encoding,
+        vocabulary=tokenizer.names,
+        encoding={**tokenizer.encoding, **encoding},
+        files=tokenizer.files,
+        told={"truncation": _truncation(splits, tokenizer)},
+        lines=lines,
+        **{name: made.examples(rows, classes) for name, (made, rows) in splits.items()},  # type: ignore[arg-type]
     )
+
+
+def _truncation(splits: Mapping[str, Split], tokenizer: Tokenizer) -> dict[str, object]:
+    """Return the shares of rows and of tokens that were cut, over all splits."""
+    cut = np.concatenate([made.cut[rows] for made, rows in splits.values()])
+    kept = sum(int(np.diff(made.offsets)[rows].sum()) for made, rows in splits.values())
+    lost = int(cut.sum(dtype=np.int64))
+    return {
+        "max_length": tokenizer.encoding["max_length"],
+        "rows": round(float(np.mean(cut > 0)), 6),
+        "tokens": round(lost / (kept + lost), 6),
+    }
 
 
 def _check(options: TextOptions) -> None:
     if not options.train:
-        raise UserError("data.train: not given; give a .csv or .jsonl file with texts and labels")
-    if options.text_column == options.label_column:
         raise UserError(
-            f"data.label_column: {options.label_column!r} is data.text_column too; name two columns"
+            "data.train: not given; give a .csv, .tsv, .jsonl or .parquet file with texts and labels, "
+            "a folder with a folder a class, or a saved data set"
         )
-    for field in ("train", "test"):
-        if getattr(options, field):
-            check_file(f"data.{field}", getattr(options, field))
+    named = dict[str, str]()
+    for field in ("text_column", "pair_column", "label_column"):
+        column = getattr(options, field)
+        if column and column in named:
+            raise UserError(
+                f"data.{field}: {column!r} is data.{named[column]} too; name two columns"
+            )
+        named[column] = field
+    for field in ("train", "test", "valid"):
+        _check_path(f"data.{field}", getattr(options, field))
+    check_encoding("data.encoding", options.encoding)
+    check_tokenizer(options)
 
 
-def _splits(options: TextOptions) -> tuple[Rows, Rows]:
-    columns = Columns(options.text_column, options.label_column, labelled=True)
-    train = read_texts(options.train, columns)
-    if options.test:
-        return train, read_texts(options.test, columns)
-    y = train.indices(train.class_names(), "the training rows")
-    kept, held = stratified_split(y, options.test_fraction, options.seed, "data.test_fraction")
-    return train.take(kept), train.take(held)
+def _check_path(field: str, path: str) -> None:
+    if not path or os.path.isdir(path):
+        return
+    fault = file_fault(path)
+    if fault and fault.startswith("no such file"):
+        raise UserError(f"{field}: no file at {path!r}; check the path")
+    if fault:
+        raise UserError(f"{field}: {path!r}: {fault}")
+
+
+def _paths(options: TextOptions) -> dict[str, str]:
+    """Return the splits that have a file or folder; those of a saved dictionary are found in it."""
+    given = {name: getattr(options, name) for name in ("train", "valid", "test")}
+    folder = Path(options.train)
+    if os.path.isfile(folder / SPLITS):
+        inside = split_names(folder)
+        if "train" not in inside:
+            raise UserError(
+                f"{folder}: no split 'train'; give data.train the folder of one of its own"
+            )
+        valid = next((name for name in VALID_NAMES if name in inside), "")
+        found = {"train": "train", "valid": valid, "test": "test" if "test" in inside else ""}
+        inner = {name: str(folder / split) for name, split in found.items() if split}
+        given = {name: path for name, path in given.items() if path} | inner
+        given |= {
+            name: getattr(options, name) for name in ("valid", "test") if getattr(options, name)
+        }
+    return {name: path for name, path in given.items() if path}
+
+
+def _cut_off(made: Encoded, options: TextOptions) -> tuple[np.ndarray, np.ndarray]:
+    """Return which rows of the training file are to learn from, and which to score on."""
+    y = made.indices(made.distinct.class_names())
+    return stratified_split(y, options.test_fraction, options.seed, "data.test_fraction")
+
+
+def _texts(path: str, columns: Columns, kept: np.ndarray | None) -> Iterator[str]:
+    """Yield the texts of the training rows, one after another; ``kept`` are these, if not all."""
+    every: Iterable[Any] = chain.from_iterable(rows.values for rows in read_chunks(path, columns))
+    if kept is not None:
+        chosen = np.zeros(int(kept[-1]) + 1, bool)
+        chosen[kept] = True
+        every = compress(every, chosen)
+    for value in every:
+        yield from value if isinstance(value, tuple) else (value,)
 
 
 def load_text(options: TextOptions) -> Dataset:
     """Load labelled texts.
 
     Raises:
-      UserError: see `read_texts`; also for a missing file, a library that is not installed, and a
-        test label that does not occur in training.
+      UserError: see `read_chunks` and `make_tokenizer`; also for a missing file, a library that is not
+        installed, and a test label that does not occur in training.
     """
     _check(options)
-    names = ("tokenizer", "max_length", "text_column", "label_column")
-    encoding: dict[str, object] = {name: getattr(options, name) for name in names}
-    train, test = _splits(options)
-    stem = options.train.replace("\\", "/").rsplit("/", 1)[-1].rsplit(".", 1)[0]
-    return text_dataset(stem, train, test, encoding, options.vocabulary)
+    paths, columns, kept = _paths(options), columns_of(options, labelled=True), None
+    if needs_texts(options.tokenizer) and "test" not in paths:
+        kept, _ = _cut_off(read_labels(read_chunks(paths["train"], columns)), options)
+    tokenizer = make_tokenizer(options, lambda: _texts(paths["train"], columns, kept))
+    begin, splits, cached = perf_counter(), dict[str, Split](), []
+    for split, path in paths.items():
+        made, was_kept = encoded_file(path, columns, tokenizer, options.cache)
+        splits[split] = made, np.arange(len(made))
+        cached.append(was_kept)
+    seconds = perf_counter() - begin
+    if "test" not in paths:
+        made = splits["train"][0]
+        kept, held = _cut_off(made, options)
+        splits |= {"train": (made, kept), "test": (made, held)}
+    lines = _lines(options, splits, tokenizer, None if all(cached) else seconds)
+    stem = Path(options.train.replace("\\", "/")).stem
+    return _assembled(stem, splits, tokenizer, kept_columns(options), lines)
+
+
+def _lines(
+    options: TextOptions, splits: Mapping[str, Split], tokenizer: Tokenizer, seconds: float | None
+) -> tuple[str, ...]:
+    """Return what a run says of its tokens."""
+    tokens = sum(int(np.diff(made.offsets)[rows].sum()) for made, rows in splits.values())
+    speed = "from the cache" if seconds is None else f"{tokens / max(seconds, 1e-9):,.0f} a second"
+    kind = options.tokenizer if options.tokenizer in KINDS else Path(options.tokenizer).name
+    cut = _truncation(splits, tokenizer)
+    return (
+        f"tokenizer: {kind}, {len(tokenizer.names):,} tokens; {tokens:,} in the rows, {speed}",
+        f"cut to {cut['max_length']} tokens: {100 * float(str(cut['rows'])):.2f} % of rows, "
+        f"{100 * float(str(cut['tokens'])):.2f} % of tokens",
+    )
 
 
 SOURCE = Source(
     "text",
-    "your .csv or .jsonl file: texts with labels",
+    "your .csv, .tsv, .jsonl or .parquet file, folder or saved data set: texts with labels",
     TextOptions,
     load_text,
     "text",

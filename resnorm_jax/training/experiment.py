@@ -50,7 +50,13 @@ from resnorm_jax.training.run_data import (
     scored_rows,
     total_steps,
 )
-from resnorm_jax.training.run_directory import check_steps, claimed, open_run, stored_run
+from resnorm_jax.training.run_directory import (
+    check_steps,
+    claimed,
+    keep_files,
+    open_run,
+    stored_run,
+)
 from resnorm_jax.training.step import TrainState, create_state
 from resnorm_jax.training.watchdog import Watchdog
 
@@ -126,6 +132,7 @@ def _run(
     with phases("data"):  # their digest
         now = identify(config, raw, dataset, devices, buckets, begun, same.told)
     identity = open_run(workdir, now)
+    keep_files(workdir, dataset.files)
     for change in identity.changes:
         console.print(change_line(change), highlight=False)
 
@@ -146,7 +153,8 @@ def _run(
         runners.append(parallel(pretraining.options, devices, same.options))
         pretraining.begin(run, runners[-1])
     padded = padding(dataset, buckets, train.batch_size)
-    console.print(data_line(dataset, padded), highlight=False, soft_wrap=True)
+    for line in (data_line(dataset, padded), *dataset.lines):
+        console.print(line, highlight=False, soft_wrap=True)
     scores = []
 
     made_state = jax.jit(started)  # one program, in place of one for each shape in the optimizer's

@@ -36,7 +36,7 @@ def make_report(
     """Return the report: the mean scores at the top, every seed below, trivial rules beside.
 
     ``padding`` is that of `resnorm_jax.training.run_data.padding`; ``changes`` are the identity's: what
-    was not the same all along.
+    was not the same all along. What the data's source tells is there too: of texts, ``truncation``.
     """
     split = config.train.score
     summary = summarize_seeds(scores)
@@ -58,6 +58,7 @@ def make_report(
         "seeds": scores,
         "padding": padding(dataset, identity.edges or (), config.train.batch_size),
         "changes": list(identity.changes),
+        **dataset.told,
     }
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from resnorm_jax.data import (
 )
 from resnorm_jax.data.buckets import epoch_positions, quantile_buckets
 from resnorm_jax.data.preprocess import check_values
+from resnorm_jax.data.tokenizer_files import FILE
 from resnorm_jax.errors import UserError
 from resnorm_jax.sizes import STEPS
 from resnorm_jax.training.identity import FORMER, Identity
@@ -46,6 +48,18 @@ def read_data(config: Config) -> Dataset:
     """Load the data, and hold out validation rows."""
     options = dict(config.data)
     return held_out(load_dataset(options.pop("source"), options), config)
+
+
+def with_kept_tokenizer(config: Config, meta: Mapping[str, Any]) -> Config:
+    """Return the config with the tokenizer's file that a run keeps, in place of how it was made.
+
+    Args:
+      config: of the run.
+      meta: of the run, with its ``directory``.
+    """
+    if meta["encoding"].get("tokenizer") != FILE:
+        return config
+    return replace(config, data={**config.data, "tokenizer": str(Path(meta["directory"]) / FILE)})
 
 
 def held_out(dataset: Dataset, config: Config) -> Dataset:

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -11,7 +11,13 @@ from typing import Any
 from resnorm_jax.config import Config, from_dict
 from resnorm_jax.data.metadata import check_meta
 from resnorm_jax.errors import UserError
-from resnorm_jax.reporting.files import TEMPORARY, DamagedFileError, read_sealed, write_sealed
+from resnorm_jax.reporting.files import (
+    TEMPORARY,
+    DamagedFileError,
+    read_sealed,
+    write_bytes,
+    write_sealed,
+)
 from resnorm_jax.training.identity import Identity, going_on, plain
 from resnorm_jax.training.lock import NAME as LOCK
 from resnorm_jax.training.lock import locked
@@ -149,6 +155,14 @@ def open_run(workdir: Path, now: Identity) -> Identity:
             return now
     write_sealed(path, asdict(now))
     return now
+
+
+def keep_files(workdir: Path, files: Mapping[str, bytes]) -> None:
+    """Write what a run keeps of its data beside its config, unless it is there already."""
+    for name, data in files.items():
+        path = workdir / name
+        if not path.is_file() or path.read_bytes() != data:
+            write_bytes(path, data)
 
 
 def read_run(workdir: Path) -> tuple[Config, Identity]:

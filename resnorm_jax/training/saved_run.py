@@ -28,7 +28,7 @@ from resnorm_jax.training.initial import variables_like
 from resnorm_jax.training.model_state import packed, unpacked
 from resnorm_jax.training.optimizers import make_optimizer
 from resnorm_jax.training.recipe import sum_names, with_low_rank, without_low_rank
-from resnorm_jax.training.run_data import read_data, scaled
+from resnorm_jax.training.run_data import read_data, scaled, with_kept_tokenizer
 from resnorm_jax.training.run_directory import read_run
 from resnorm_jax.training.saving import Stores
 from resnorm_jax.training.step import StepOptions, create_state, scored_variables
@@ -60,7 +60,7 @@ class Trained:
     @property
     def meta(self) -> dict[str, Any]:
         """What prepares inputs; `resnorm_jax.data.inputs.read_inputs` takes it."""
-        return self.identity.data
+        return {**self.identity.data, "directory": str(self.workdir)}
 
     @property
     def params(self) -> Any:
@@ -73,7 +73,7 @@ class Trained:
         Raises:
           UserError: they are not the same any more: what differs is named.
         """
-        raw = read_data(self.config)
+        raw = read_data(with_kept_tokenizer(self.config, self.meta))
         fix = "restore them; a file of other rows is given as --input=FILE to resnorm evaluate"
         check_content(self.identity.content, fingerprint(raw), str(self.workdir), fix)
         return scaled(raw, self.config)

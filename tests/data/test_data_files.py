@@ -323,7 +323,11 @@ BAD_TEXT = [
         "text,text\nx,y\n",
         "{a}:1: a column name occurs twice in ['text', 'text']; rename one",
     ),
-    ("a.csv", 'text,label\n"x,y\n', "{a}:2: not CSV (unexpected end of data); check the quotes"),
+    (
+        "a.csv",
+        'text,label\n"x,y\n',
+        "{a}:2: not CSV (unexpected end of data); check the quotes, or set data.quotes=false",
+    ),
     (
         "a.jsonl",
         '{"text": "x", "label": "y"}\n{"text": "x",}\n',
@@ -350,7 +354,12 @@ BAD_TEXT = [
         '{"text": "x", "label": 1.5}\n',
         "{a}:1: 1.5 in column 'label' is no label; give a name or an integer",
     ),
-    ("a.txt", "x", "{a}: suffix '.txt' is not read; give .csv (with header) or .jsonl"),
+    (
+        "a.txt",
+        "x",
+        "{a}: suffix '.txt' is not read; give .csv or .tsv (with a header), .jsonl, .parquet, or a "
+        "folder",
+    ),
 ]
 
 
@@ -380,7 +389,7 @@ def test_bad_text_options(tmp_path, monkeypatch):
     latin = tmp_path / "c.csv"
     latin.write_bytes("text,label\ncaf\xe9,a\n".encode("latin-1"))
     assert message_of("text", {"train": str(latin)}) == (
-        f"{latin}:2: not UTF-8 at byte 14; save it as UTF-8"
+        f"{latin}:2: not UTF-8 at byte 14; save it as UTF-8, or name its data.encoding"
     )
     monkeypatch.setitem(sys.modules, "tokenizers", None)
     assert message_of("text", {"train": good, "test": good}) == (

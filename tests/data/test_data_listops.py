@@ -234,7 +234,7 @@ def test_progress_bar_appears_when_generation_lasts(monkeypatch):
     from rich.progress import Progress
 
     calls = []
-    monkeypatch.setattr("resnorm_jax.data.listops.BAR_AFTER_SECONDS", 0.0)
+    monkeypatch.setattr("resnorm_jax.data.bar.BAR_AFTER_SECONDS", 0.0)
     monkeypatch.setattr(Progress, "start", lambda self: calls.append("start"))
     monkeypatch.setattr(Progress, "stop", lambda self: calls.append("stop"))
     monkeypatch.setattr(Progress, "update", lambda self, task, completed: calls.append(completed))

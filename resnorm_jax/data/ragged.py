@@ -1,0 +1,63 @@
+"""Rows of token ids that lie one after another, perhaps on a disk, and read as a padded array."""
+
+import mmap
+from typing import Any
+
+import numpy as np
+
+KEPT = 2**26  # bytes of the disk's pages that may stay in memory
+
+
+class Ragged:
+    """Rows ``[N, L]`` of token ids with zeros at the end, made when they are asked for.
+
+    Args:
+      ids: ``[T]``, the ids of all rows of a file; an array in memory or a memory map.
+      offsets: ``[M + 1]``: row ``i`` of the file is ``ids[offsets[i]:offsets[i + 1]]``.
+      rows: ``[N]``, which rows of the file these are.
+      width: ``L``, at least the longest row's length.
+
+    It is indexed by rows, or by rows and a slice of positions, as an array would be; and
+    ``numpy.asarray`` makes all of it.
+    """
+
+    ndim = 2
+    dtype = np.dtype(np.int32)
+
+    def __init__(self, ids: np.ndarray, offsets: np.ndarray, rows: np.ndarray, width: int) -> None:
+        self.ids, self.offsets, self.rows = ids, offsets, rows
+        self.shape = (len(rows), width)
+        self._read = 0
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def take(self, rows: np.ndarray) -> "Ragged":
+        """Return the rows at these indices, of the same width, without reading them."""
+        return Ragged(self.ids, self.offsets, self.rows[rows], self.shape[1])
+
+    def __getitem__(self, key: Any) -> np.ndarray:
+        rows, positions = key if isinstance(key, tuple) else (key, slice(None))
+        chosen = self.rows[rows]
+        padded = self._padded(np.atleast_1d(chosen), positions)
+        return padded if np.ndim(chosen) else padded[0]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return self[:].astype(dtype or self.dtype, copy=False)
+
+    def _padded(self, rows: np.ndarray, positions: slice) -> np.ndarray:
+        start, stop, step = positions.indices(self.shape[1])
+        x = np.zeros((len(rows), max(stop - start, 0)), self.dtype)
+        for target, begin, end in zip(x, self.offsets[rows], self.offsets[rows + 1], strict=True):
+            values = self.ids[begin + start : min(begin + stop, end)]
+            target[: len(values)] = values
+            self._read += values.nbytes
+        self._forget()
+        return x[:, ::step]
+
+    def _forget(self) -> None:
+        """Let go of pages of the disk that were read: they would count as this process's memory."""
+        pages = getattr(self.ids, "base", None)
+        if self._read > KEPT and isinstance(pages, mmap.mmap) and hasattr(pages, "madvise"):
+            pages.madvise(mmap.MADV_DONTNEED)
+            self._read = 0

@@ -1,0 +1,174 @@
+"""Token ids of large files in the user's cache folder: written whole, checked when read, bounded.
+
+A file's ids are a folder ``text-KEY``: ``ids.npy`` (a memory map when read), ``offsets.npy``,
+``labels.npy``, ``cut.npy``, and ``about.json`` with the names of the labels and the SHA-256 of each
+file. The key is a hash of the file's content, of what is read from it and of the tokenizer.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, replace
+from importlib import metadata
+from pathlib import Path
+from time import time
+from typing import Any
+
+import numpy as np
+
+from resnorm_jax.data.bar import progress
+from resnorm_jax.data.encoded import Encoded, encode_in_memory, encode_to
+from resnorm_jax.data.listops_cache import default_cache
+from resnorm_jax.data.rows import Rows
+from resnorm_jax.data.text_files import Columns, read_chunks
+from resnorm_jax.data.text_lines import file_size
+from resnorm_jax.data.tokenization import Tokenizer
+from resnorm_jax.errors import UserError
+
+FORMAT = 1
+SMALL = 2**24  # bytes of a file that is encoded each time
+LIMIT = 20 * 2**30  # bytes of all files in the cache
+DAY = 86_400  # seconds after which what a killed process was writing is removed
+ARRAYS = ("ids", "offsets", "labels", "cut")
+log = logging.getLogger(__name__)
+Told = Callable[[int], None]
+
+
+def encoded_file(
+    path: str | Path, columns: Columns, tokenizer: Tokenizer, cache: str = ""
+) -> tuple[Encoded, bool]:
+    """Return a file's rows as token ids, and whether they came from the cache.
+
+    Args:
+      path: of a file or folder of labelled texts.
+      columns: to read.
+      tokenizer: of the texts.
+      cache: folder of the cache; the user's if empty. Files of under 16 MiB are not cached.
+
+    Raises:
+      UserError: see `read_chunks`; also for a folder that has no whole path.
+    """
+    with progress(f"reading {Path(path).name}") as bar:
+        if file_size(path) < SMALL:
+            return encode_in_memory(read_chunks(path, columns), tokenizer, bar.update), False
+        folder = _base(cache) / f"text-{_key(path, columns, tokenizer)}"
+        found = _read(folder)
+        if found is not None:
+            return found, True
+        return _made(folder, lambda: read_chunks(path, columns), tokenizer, bar.update), False
+
+
+def _base(cache: str) -> Path:
+    try:
+        return Path(cache).expanduser() if cache else default_cache()
+    except RuntimeError as error:
+        raise UserError(f"data.cache: {cache!r}: {error} Give the folder's whole path") from error
+
+
+def content_sha256(path: str | Path) -> str:
+    """Return the SHA-256 of a file; of a folder, that of all its files with their names."""
+    if not os.path.isdir(path):
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    digest = hashlib.sha256()
+    for inside in sorted(p for p in Path(path).rglob("*") if p.is_file()):
+        digest.update(f"{inside.relative_to(path)} {content_sha256(inside)}\n".encode())
+    return digest.hexdigest()
+
+
+def _key(path: str | Path, columns: Columns, tokenizer: Tokenizer) -> str:
+    what = {
+        "format": FORMAT,
+        "file": [str(path), content_sha256(path)],  # messages name the path
+        "columns": asdict(columns),
+        "tokenizer": dict(tokenizer.encoding),
+        "names": hashlib.sha256(json.dumps(tokenizer.names).encode()).hexdigest(),
+        "library": _version(),
+    }
+    return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _version() -> str:
+    try:
+        return metadata.version("tokenizers")
+    except metadata.PackageNotFoundError:  # bytes need none
+        return ""
+
+
+def _made(
+    folder: Path, chunks: Callable[[], Iterable[Rows]], tokenizer: Tokenizer, told: Told
+) -> Encoded:
+    """Encode rows into the cache; in memory where it cannot be written."""
+    temporary = None
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".text-"))
+        with open(temporary / "ids.npy", "wb") as file:
+            made = encode_to(file, chunks(), tokenizer, told)
+        _seal(temporary, made)
+        _make_room(folder.parent, file_size(temporary))
+        shutil.rmtree(folder, ignore_errors=True)  # a damaged one
+        os.rename(temporary, folder)
+        return replace(made, ids=np.load(folder / "ids.npy", mmap_mode="r"))
+    except OSError as error:
+        log.warning("%s: the cache cannot be written (%s); going on in memory", folder, error)
+    finally:
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
+    return encode_in_memory(chunks(), tokenizer, told)
+
+
+def _seal(folder: Path, made: Encoded) -> None:
+    """Write the arrays beside the ids, and what all of it is."""
+    for name in ARRAYS[1:]:
+        np.save(folder / f"{name}.npy", getattr(made, name))
+    about: dict[str, Any] = {
+        "names": list(made.names),
+        "places": list(made.places),
+        "sha256": {name: content_sha256(folder / f"{name}.npy") for name in ARRAYS},
+    }
+    text = json.dumps(about)
+    about["seal"] = hashlib.sha256(text.encode()).hexdigest()
+    (folder / "about.json").write_text(json.dumps(about), encoding="utf-8")
+
+
+def _read(folder: Path) -> Encoded | None:
+    """Return what a folder of the cache holds, or None (with a logged note) if it is damaged."""
+    if not folder.is_dir():
+        return None
+    try:
+        about = json.loads((folder / "about.json").read_text(encoding="utf-8"))
+        seal = about.pop("seal")
+        sound = seal == hashlib.sha256(json.dumps(about).encode()).hexdigest() and all(
+            content_sha256(folder / f"{name}.npy") == digest
+            for name, digest in about["sha256"].items()
+        )
+        if sound:
+            os.utime(folder)
+            made = {
+                n: np.load(folder / f"{n}.npy", mmap_mode="r" if n == "ids" else None)
+                for n in ARRAYS
+            }
+            return Encoded(**made, names=tuple(about["names"]), places=tuple(about["places"]))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        log.warning("%s: damaged cache (%s); reading the file again", folder, error)
+        return None
+    log.warning("%s: damaged cache (its SHA-256 differs); reading the file again", folder)
+    return None
+
+
+def _make_room(base: Path, needed: int) -> None:
+    """Remove what was used longest ago until the rest fits, and what killed processes left."""
+    for path in base.glob(".text-*"):
+        if time() - path.stat().st_mtime > DAY:
+            shutil.rmtree(path, ignore_errors=True)
+    kept = sorted(base.glob("text-*"), key=lambda path: path.stat().st_mtime)
+    sizes = [file_size(path) for path in kept]
+    for path, size in zip(kept, sizes, strict=True):
+        if needed + sum(sizes) > LIMIT:
+            shutil.rmtree(path, ignore_errors=True)
+            sizes[sizes.index(size)] = 0
