@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 from resnorm_jax.data.checks import import_extra
@@ -118,7 +119,8 @@ class Tensors(Mapping[str, np.ndarray]):
     def __getitem__(self, name: str) -> np.ndarray:
         path = self._files[name]
         try:
-            return np.asarray(self._reader(path).get_tensor(name))
+            with jax.ensure_compile_time_eval():  # it makes JAX's arrays, for bfloat16
+                return np.asarray(self._reader(path).get_tensor(name))
         except self._library.SafetensorError as error:
             raise UserError(f"{path}: {name}: {error}; fetch it again") from None
 
