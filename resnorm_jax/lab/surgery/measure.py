@@ -98,7 +98,11 @@ def operate(patient: Patient, change: Change, recipe: Recipe, seeds: int) -> dic
         "change": str(change),
         "how": made.how,
         "fresh": made.fresh,
-        "stages": {n: _compared(patient, before, found) for n, found in stages.items() if found},
+        "stages": [
+            {"model": name, **_compared(patient, before, found)}
+            for name, found in stages.items()
+            if found
+        ],
         "losses": curves,
     }
 
