@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
 
@@ -110,7 +111,7 @@ def _run(
     # Before anything is written: a norm that does not fit its slot, or a part that is not there to be
     # frozen, is found when the state is made.
     with phases("compile"):
-        jax.eval_shape(lambda: started(np.uint32(0), first(config.seed)))
+        jax.eval_shape(lambda: started(jnp.uint32(0), first(config.seed)))
         if pretraining is not None:
             jax.eval_shape(lambda: pretraining.first(base(0), dataset, buckets, 0))
     check_steps(workdir, steps)

@@ -80,11 +80,8 @@ def operate(patient: Patient, change: Change, recipe: Recipe, seeds: int) -> dic
         batches = TrainBatches(
             patient.dataset.train, config.train.batch_size, patient.buckets, seed
         )
-        done = index * recipe.steps
-        learned, losses = distilled(
-            new, made.params, teacher, batches, recipe,
-            lambda step, rows, done=done: patient.told(done + step, rows),
-        )  # fmt: skip
+        told = partial(_told, patient, index * recipe.steps)
+        learned, losses = distilled(new, made.params, teacher, batches, recipe, told)
         curves.append(losses)
         if recipe.steps:
             recovered.append(patient.log_probs(new, learned))
@@ -105,6 +102,10 @@ def operate(patient: Patient, change: Change, recipe: Recipe, seeds: int) -> dic
         ],
         "losses": curves,
     }
+
+
+def _told(patient: Patient, before: int, step: int, rows: int) -> None:
+    patient.told(before + step, rows)
 
 
 def changed(
