@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
 
@@ -125,7 +126,7 @@ def _run(
     with phases("compile"):
         shapes = jax.eval_shape(lambda: init_variables(model, dataset, buckets, config.seed))
         origin = with_weights(config, model, shapes).told if config.init_from else ""
-        jax.eval_shape(lambda: started(np.uint32(0), first(config.seed)))
+        jax.eval_shape(lambda: started(jnp.uint32(0), first(config.seed)))
         if pretraining is not None:
             jax.eval_shape(lambda: pretraining.first(base(0), dataset, buckets, 0))
     check_steps(workdir, steps)

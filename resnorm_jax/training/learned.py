@@ -79,7 +79,8 @@ class Learned:
         """
         numbers = layer_numbers(params)
         depth = _depth(numbers)
-        there = {p: n for p, n in numbers.items() if not self.low_rank or _beside_base(p)}
+        whole = not self.low_rank or LOW_RANK not in params  # or merged already
+        there = {p: n for p, n in numbers.items() if whole or _beside_base(p)}
         kept = {path: np.ones(number.shape, bool) for path, number in there.items()}
         for part in self.frozen:
             found = {path: _is_of(part, _plain(path), n, depth) for path, n in there.items()}

@@ -57,5 +57,5 @@ def balanced_weights(labels: np.ndarray, classes: int) -> tuple[float, ...]:
     (0.6666666666666666, 2.0, 0.0)
     """
     counts = np.bincount(labels, minlength=classes)
-    share = len(labels) / max(1, np.count_nonzero(counts))
+    share = len(labels) / max(1, int(np.count_nonzero(counts)))
     return tuple(share / count if count else 0.0 for count in counts.tolist())

@@ -92,7 +92,9 @@ class Masked:
             plain = how.masking == "plain"
             valid &= ~jnp.isin(x, jnp.array(self.special, x.dtype))
             return mask_tokens(key, x, valid, how.rate, self.vocabulary, self.mask_token, plain)
-        chosen = mask_stretches(key, x.shape, how.rate, how.mean_length) & valid[..., None]
+        rows, length, channels = x.shape
+        drawn = mask_stretches(key, (rows, length, channels), how.rate, how.mean_length)
+        chosen = drawn & valid[..., None]
         return jnp.where(chosen, 0, x), chosen
 
     def _by_row(self, out: jax.Array, x: jax.Array, chosen: jax.Array) -> dict[str, jax.Array]:
@@ -136,7 +138,7 @@ def masked_model(
     stride = kernel_and_stride(config.model, meta)[1]
     values = len(words) if kind == "tokens" else stride * int(np.prod(meta["shape"]))
     token = POOLING.get(model.pooling).class_token
-    plain = {"head_activation": None, "head_norm": None, "head_bias": True}
+    plain: dict[str, Any] = {"head_activation": None, "head_norm": None, "head_bias": True}
     return (
         model.clone(classes=values, pooling=AFTER_TOKEN if token else EVERY, **plain),
         Masked(kind, how, len(words), mask_token, special),

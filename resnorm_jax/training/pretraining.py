@@ -91,8 +91,9 @@ class Pretraining:
             highlight=False,
         )
         outcome = train_seed(run, seed, self._state(np.uint32(seed), own), self.steps)
-        body = {n: tree for n, tree in outcome.params.items() if n != "head"}
-        return {**outcome.variables, "params": {**variables["params"], **body}}
+        found = jax.tree.map(np.asarray, outcome.variables)
+        body = {n: tree for n, tree in found["params"].items() if n != "head"}
+        return {**found, "params": {**variables["params"], **body}}
 
     def draw(self) -> None:
         """Draw the curves of all seeds."""

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 import optax
 
@@ -60,7 +61,7 @@ def step_options(
 def with_low_rank(optimizer: OptimizerConfig, variables: Any, seed: Any) -> Any:
     """Return a model's variables, with the low-rank matrices in them that the config asks for."""
     low_rank = low_rank_of(optimizer)
-    return variables if low_rank is None else low_rank.added(variables, np.uint32(seed))
+    return variables if low_rank is None else low_rank.added(variables, jnp.uint32(seed))
 
 
 def without_low_rank(optimizer: OptimizerConfig, variables: Any) -> Any:

@@ -102,7 +102,16 @@ def test_the_loss_is_of_what_was_masked_alone(kind):
 
 def small(place=None, **fields):
     values = experiment(
-        data={"source": "sample_text"},
+        data={
+            "source": "listops",
+            "min_length": 4,
+            "max_length": 16,
+            "max_depth": 2,
+            "max_args": 3,
+            "train": 64,
+            "valid": 8,
+            "test": 16,
+        },
         model={"width": 8, "depth": 1, "heads": 2, "dropout": 0.1},
         optimizer={"learning_rate": 1e-2},
         pretrain={"updates": 6, "rate": 0.3},

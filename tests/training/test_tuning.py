@@ -309,6 +309,10 @@ def run_of(made, data, place, steps, stop_after=None, monkeypatch=None):
     return None
 
 
+SHORT = {
+    "source": "listops", "min_length": 4, "max_length": 16, "max_depth": 2, "max_args": 3,
+    "train": 64, "valid": 8, "test": 16, "seed": 0, "cache": "",
+}  # fmt: skip
 FINE_TUNING = {
     "low rank": {"optimizer": LORA},
     "frozen, by layer": {"optimizer": {"frozen": "layers:1,embeddings", "layer_decay": 0.7}},
@@ -365,7 +369,7 @@ def test_a_run_of_low_rank_is_merged_when_it_is_loaded(tmp_path):
     """The whole way: trained, scored, loaded again, predicted; plain parameters come out."""
     made = tiny.config(steps=3, optimizer=LORA, class_weights="balanced", batch_size=8)
     quiet = Console(quiet=True)
-    made = replace(made, devices=1)
+    made = replace(made, devices=1, data=SHORT)
     report = run_experiment(made, tmp_path / "run", quiet)
     trained = load_trained(tmp_path / "run")
     assert "lora" not in trained.params

@@ -1,6 +1,7 @@
 """What is changed of a model: its norm, or its arrangement."""
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 from resnorm_jax import norms
 from resnorm_jax.arrangements import SLOTS
@@ -30,9 +31,11 @@ class Change:
           UserError: for what no table has or does not fit, and for a model that is so already.
         """
         before = getattr(config.model, self.field)
-        fields = {self.field: self.value}
+        fields: dict[str, Any] = {self.field: self.value}
         if self.field == "norm":
             fields |= {s: self.value for s in SLOTS if getattr(config.model, s) == before}
+            if self.value in norms.names() and norms.get(self.value).epsilon is None:
+                fields["norm_epsilon"] = None
         new = replace(config, model=replace(config.model, **fields))
         try:
             check_names(new.model)

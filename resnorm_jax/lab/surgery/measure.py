@@ -80,11 +80,8 @@ def operate(patient: Patient, change: Change, recipe: Recipe, seeds: int) -> dic
         batches = TrainBatches(
             patient.dataset.train, config.train.batch_size, patient.buckets, seed
         )
-        done = index * recipe.steps
-        learned, losses = distilled(
-            new, made.params, teacher, batches, recipe,
-            lambda step, rows, done=done: patient.told(done + step, rows),
-        )  # fmt: skip
+        told = partial(_told, patient, index * recipe.steps)
+        learned, losses = distilled(new, made.params, teacher, batches, recipe, told)
         curves.append(losses)
         if recipe.steps:
             recovered.append(patient.log_probs(new, learned))
@@ -98,9 +95,17 @@ def operate(patient: Patient, change: Change, recipe: Recipe, seeds: int) -> dic
         "change": str(change),
         "how": made.how,
         "fresh": made.fresh,
-        "stages": {n: _compared(patient, before, found) for n, found in stages.items() if found},
+        "stages": [
+            {"model": name, **_compared(patient, before, found)}
+            for name, found in stages.items()
+            if found
+        ],
         "losses": curves,
     }
+
+
+def _told(patient: Patient, before: int, step: int, rows: int) -> None:
+    patient.told(before + step, rows)
 
 
 def changed(

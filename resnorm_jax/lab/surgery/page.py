@@ -9,18 +9,20 @@ from resnorm_jax.reporting import html
 from resnorm_jax.reporting.figures import new_figure
 
 COLUMNS = (
-    ("agreement", "same answer (%)", 100),
-    ("kl", "KL from the unchanged (nats)", 1),
-    ("largest", "largest difference of a log-probability", 1),
+    ("agreement", "same (%)", 100),
+    ("kl", "KL (nats)", 1),
+    ("largest", "largest", 1),
     ("accuracy", "accuracy (%)", 100),
     ("log_loss", "log loss", 1),
 )
 HOW_TO_READ = (
     "Each row is one model, scored on the same test rows. The unchanged model is the teacher: the "
     "changed one learns from its probabilities on the training rows, without their labels, and never "
-    "sees a test row. The same answer: the share of test rows whose most probable class is the "
-    "teacher's. With several seeds a number is their mean, with their standard deviation beside it; a "
-    "seed decides the order of the training rows, and what is fresh in the changed model."
+    "sees a test row. Same: the share of test rows whose most probable class is the teacher's. KL: "
+    "the divergence of its probabilities from the teacher's, mean of the rows. Largest: the largest "
+    "difference of a log-probability. With several seeds a number is their mean, with their standard "
+    "deviation beside it; a seed decides the order of the training rows, and what is fresh in the "
+    "changed model."
 )
 
 
@@ -45,8 +47,8 @@ def page(report: Mapping[str, Any]) -> html.Html:
 def rows(report: Mapping[str, Any]) -> list[list[str]]:
     """Return the table's rows, as text."""
     return [
-        [stage, *(_cell(found, name, times) for name, _, times in COLUMNS)]
-        for stage, found in report["stages"].items()
+        [found["model"], *(_cell(found, name, times) for name, _, times in COLUMNS)]
+        for found in report["stages"]
     ]
 
 

@@ -135,7 +135,7 @@ def _watch(phi: Any, mask: Any, call: Any, args: Any, kwargs: Any, context: Any)
     """The interceptor: note sums of a slot's norm, of what it is given and what it returns."""
     y = call(*args, **kwargs)
     module = context.module
-    x = args[0] if args else None
+    x: Any = args[0] if args else None
     if context.method_name != "__call__" or module.name not in SLOTS or np.ndim(x) != 3:
         return y
     weight = jnp.ones(x.shape[:-1]) if mask is None else _weight(mask, x)

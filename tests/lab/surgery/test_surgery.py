@@ -186,7 +186,7 @@ def test_the_command(tiny_run, tmp_path, to, capsys):
     assert resnorm([*command, f"--output={out}"]) == 0
     report = json.loads((out / "surgery.json").read_text())
     scored = json.loads((tiny_run / "report.json").read_text())
-    before, after, end = (stage["mean"] for stage in report["stages"].values())
+    before, after, end = (stage["mean"] for stage in report["stages"])
     assert before["accuracy"] == pytest.approx(scored["accuracy"])
     assert (before["agreement"], before["kl"]) == (1, 0)
     if to == "norm=rms":
