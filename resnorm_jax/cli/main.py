@@ -13,11 +13,13 @@ COMMANDS = {
     "show": "what a scheme does, layer by layer: norms, constants, parameters",
     "evaluate": "score a run's checkpoint on its test rows, or on a file",
     "predict": "class and probability for each row of a file, or of texts",
+    "export": "a run's model as StableHLO, safetensors or ONNX",
+    "serve": "a page and an HTTP API that predict with a run",
     "lab": "which arrangement will train, and why: measured",
     "bench": "speed, memory and accuracy beside flax.linen and PyTorch",
 }
-KEEPING = ("evaluate", "predict", "lab")  # commands that keep compiled programs
-COMPUTING = ("train", "evaluate", "predict", "lab", "bench")
+KEEPING = ("evaluate", "predict", "export", "serve", "lab")  # commands that keep compiled programs
+COMPUTING = ("train", "evaluate", "predict", "export", "serve", "lab", "bench")
 
 
 def main(argv: list[str] | None = None) -> int:
