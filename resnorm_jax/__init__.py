@@ -25,6 +25,7 @@ if TYPE_CHECKING:  # for type checkers and editors; at run time see __getattr__
     from resnorm_jax import arrangements, article, norms, streams, testing
     from resnorm_jax.estimators.aeon import AeonTransformerClassifier as AeonTransformerClassifier
     from resnorm_jax.estimators.sklearn import TransformerClassifier as TransformerClassifier
+    from resnorm_jax.export.loaded import load_exported
     from resnorm_jax.interop.pretrained import from_pretrained, save_pretrained
     from resnorm_jax.modules.attention import MultiHeadAttention
     from resnorm_jax.modules.classifier import SequenceClassifier
@@ -57,6 +58,7 @@ _HOMES = {
     "estimators.aeon": ("AeonTransformerClassifier",),
     "estimators.sklearn": ("TransformerClassifier",),
     "interop.pretrained": ("from_pretrained", "save_pretrained"),
+    "export.loaded": ("load_exported",),
     "modules.attention": ("MultiHeadAttention",),
     "modules.classifier": ("SequenceClassifier",),
     "modules.decoder": ("TransformerDecoder", "TransformerDecoderLayer"),
@@ -122,6 +124,7 @@ __all__ = [
     "layer_norm",
     "layer_parameters",
     "load_config",
+    "load_exported",
     "load_run",
     "masked_attention",
     "norms",

@@ -14,11 +14,13 @@ COMMANDS = {
     "evaluate": "score a run's checkpoint on its test rows, or on a file",
     "predict": "class and probability for each row of a file, or of texts",
     "convert": "a run as a Hugging Face checkpoint, or a checkpoint in our format",
+    "export": "a run's model as StableHLO, safetensors or ONNX",
+    "serve": "a page and an HTTP API that predict with a run",
     "lab": "which arrangement will train, and why: measured",
     "bench": "speed, memory and accuracy beside flax.linen and PyTorch",
 }
-KEEPING = ("evaluate", "predict", "lab")  # commands that keep compiled programs
-COMPUTING = ("train", "evaluate", "predict", "lab", "bench")
+KEEPING = ("evaluate", "predict", "export", "serve", "lab")  # commands that keep compiled programs
+COMPUTING = ("train", "evaluate", "predict", "export", "serve", "lab", "bench")
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -59,7 +59,7 @@ class SinusoidalPositions(nn.Module):
     """Add the sinusoids of `sinusoids`, which have no parameters and no longest length.
 
     Attributes:
-      max_length: not read.
+      max_length: most positions where their number is a symbol, as in an export; else not read.
       param_dtype: not read.
       offset: number of the first position.
     """
@@ -72,7 +72,9 @@ class SinusoidalPositions(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """Add to ``x [B, L, D]``."""
         length, width = x.shape[1:]
-        return x + jnp.asarray(sinusoids(self.offset + length, width)[self.offset :], x.dtype)
+        rows = length if isinstance(length, int) else self.max_length
+        table = jnp.asarray(sinusoids(self.offset + rows, width)[self.offset :], x.dtype)
+        return x + (table if rows is length else table[:length])
 
 
 @dataclass(frozen=True)

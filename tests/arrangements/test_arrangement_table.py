@@ -175,7 +175,7 @@ LAYERS = [  # a module may import from its own row and those above it
         "interop",
     },
     {"training"},
-    {"lab", "runs", "estimators"},
+    {"lab", "runs", "estimators", "export", "serving"},
     {"bench"},
     {"cli", "__main__"},
 ]

@@ -1,13 +1,17 @@
 """One run of texts, trained once for all, and everything that can be done with it."""
 
 import csv
+import dataclasses
 import json
+import sys
 
+import jax
 import numpy as np
 import pytest
 
 import resnorm_jax as rn
 from resnorm_jax.cli.main import main as resnorm
+from resnorm_jax.data import Examples
 from resnorm_jax.errors import UserError
 from resnorm_jax.training.calibration import calibration_file
 
@@ -150,3 +154,90 @@ def test_a_run_without_a_temperature_says_so_and_a_damaged_one_is_refused(run, c
         assert path.read_bytes() == whole
     finally:
         path.write_bytes(whole)
+
+
+@pytest.fixture(scope="module")
+def exported(run, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("exported") / "stablehlo"
+    assert resnorm(["export", str(run[0]), f"--output={folder}"]) == 0
+    return folder
+
+
+def test_an_exported_program_is_the_model_for_any_rows(run, exported):
+    trained, loaded = rn.load_run(run[0]), rn.load_exported(exported)
+    for texts in (TEXTS, TEXTS[:1] * 5, ["the acting was truly awful , not good and not bad"]):
+        wanted = trained.predict_proba(texts)
+        np.testing.assert_allclose(loaded.predict_proba(texts), wanted, rtol=1e-5)
+        assert loaded.predict(texts).tolist() == trained.predict(texts).tolist()
+    warm = trained.predict_proba(TEXTS, calibrated=True)
+    np.testing.assert_allclose(loaded.predict_proba(TEXTS, calibrated=True), warm, rtol=1e-5)
+
+
+def test_its_description_says_inputs_classes_preprocessing_and_the_check(run, exported):
+    about = json.loads((exported / "model.json").read_text())
+    assert [(i["name"], i["dtype"], i["shape"]) for i in about["inputs"]] == [
+        ("x", "int32", ["b", "l"]), ("lengths", "int32", ["b"]),
+    ]  # fmt: skip
+    assert about["platforms"] == ["cpu", "cuda", "tpu"]
+    assert about["classes"] == run[1]["classes"]
+    assert about["preprocessing"] == rn.load_run(run[0]).meta
+    assert about["checked"]["rows"] == {"random": 16, "real": 20}
+    assert about["checked"]["difference"] <= about["checked"]["most"] == 1e-4
+    assert sorted(p.name for p in exported.iterdir()) == [
+        "model.json", "model.stablehlo", "parameters.safetensors",
+    ]  # fmt: skip
+
+
+def test_parameters_alone_are_the_run_s_bits_by_path(run, tmp_path, capsys):
+    from safetensors.numpy import load_file
+
+    folder = tmp_path / "parameters"
+    assert resnorm(["export", str(run[0]), f"--output={folder}", "--format=safetensors"]) == 0
+    assert "differ by 0.0e+00" in capsys.readouterr().out
+    found = load_file(folder / "parameters.safetensors")
+    params = rn.load_run(run[0]).params
+    np.testing.assert_array_equal(found["params/head/kernel"], params["head"]["kernel"])
+    assert sum(a.size for a in found.values()) == sum(a.size for a in jax.tree.leaves(params))
+    with pytest.raises(UserError, match="parameters alone"):
+        rn.load_exported(folder)
+
+
+def test_what_is_damaged_or_there_is_refused(run, exported, tmp_path, capsys):
+    import shutil
+
+    before = sorted(exported.parent.rglob("*"))
+    assert resnorm(["export", str(run[0]), f"--output={exported}"]) == 2
+    assert "holds other files" in capsys.readouterr().err
+    for name in ("model.stablehlo", "parameters.safetensors", "model.json"):
+        copy = tmp_path / name
+        shutil.copytree(exported, copy)
+        data = bytearray((copy / name).read_bytes())
+        data[len(data) // 2] ^= 1
+        (copy / name).write_bytes(data)
+        with pytest.raises(UserError, match=name):
+            rn.load_exported(copy)
+    with pytest.raises(UserError, match=r"no model\.json"):
+        rn.load_exported(tmp_path / "nothing")
+    loaded = rn.load_exported(exported)
+    with pytest.raises(UserError, match="row 1 has 5000 positions"):
+        loaded.log_probs(Examples(np.ones((1, 5000), np.int32), *np.ones((2, 1), np.int32) * 5000))
+    assert sorted(exported.parent.rglob("*")) == before
+
+
+def test_a_program_that_computes_something_else_is_not_kept(run, tmp_path, capsys, monkeypatch):
+    from resnorm_jax.export import formats
+
+    read = formats.FORMATS["stablehlo"].read
+    wrong = dataclasses.replace(
+        formats.FORMATS["stablehlo"], read=lambda folder: lambda *x: read(folder)(*x) + 1e-3
+    )
+    monkeypatch.setitem(formats.FORMATS, "stablehlo", wrong)
+    assert resnorm(["export", str(run[0]), f"--output={tmp_path}/e"]) == 2
+    assert "differ by 1.0e-03 at most (allowed: 0.0001); nothing is kept" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_library_is_named(run, tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "jax2onnx", None)
+    assert resnorm(["export", str(run[0]), f"--output={tmp_path}/e", "--format=onnx"]) == 2
+    assert "pip install --no-deps jax2onnx" in capsys.readouterr().err

@@ -10,7 +10,9 @@ operations (`smooth`): forward mode, reverse mode and both over each other work 
 is chosen where the program is lowered, not where it is traced.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache, lru_cache, partial
 from typing import Any
 
@@ -61,10 +63,26 @@ def _varying(array: jax.Array) -> frozenset:
     return jax.typeof(array).manual_axis_type.varying
 
 
+_OPERATIONS: ContextVar[bool] = ContextVar("in_operations", default=False)
+
+
+@contextmanager
+def in_operations() -> Iterator[None]:
+    """Trace XLA's operations in place of the primitives, for converters that know JAX's own alone."""
+    before = _OPERATIONS.set(True)
+    try:
+        yield
+    finally:
+        _OPERATIONS.reset(before)
+
+
 def _bind(
     primitive: Primitive, order: Names, form: Form, outs: Names, operands: Operands
 ) -> Operands:
     names, arrays = pack(operands, order)
+    if _OPERATIONS.get():
+        function = getattr(reference, primitive.name.removeprefix("norm_"))
+        return dict(zip(outs, positional(function, form, names, outs)(*arrays), strict=True))
     found = primitive.bind(*arrays, form=form, names=names, outs=outs)
     return dict(zip(outs, found, strict=True))
 

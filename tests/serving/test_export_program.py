@@ -1,0 +1,55 @@
+"""Every kind of data and positions as a program with symbols for sizes, without training."""
+
+from types import SimpleNamespace
+
+import jax
+import numpy as np
+import pytest
+
+from resnorm_jax.build import build_model
+from resnorm_jax.config import experiment, from_dict
+from resnorm_jax.export.program import program
+
+META = {"classes": ["a", "b", "c"], "scaling": None, "encoding": {}, "vocabulary": [], "stride": 1}
+TOKENS = META | {"kind": "tokens", "vocabulary": list("0123456789"), "shape": [], "max_length": 9}
+SERIES = META | {"kind": "features", "shape": [3], "max_length": 11}
+IMAGES = META | {"kind": "images", "shape": [4, 4, 2], "max_length": 4}
+CASES = {
+    "tokens, learned": (TOKENS, {}),
+    "tokens, sinusoidal": (TOKENS, {"positions": "sinusoidal"}),
+    "tokens, rotary": (TOKENS, {"positions": "rotary", "pooling": "last"}),
+    "tokens, none, class token": (TOKENS, {"positions": "none", "pooling": "cls"}),
+    "series, kernel": (SERIES, {"kernel": 3}),
+    "series in patches": (SERIES, {"kernel": 5, "stride": 4, "pooling": "max"}),
+    "images": (IMAGES, {}),
+    "hyper-connections, RMS": (TOKENS, {"arrangement": "hyper_connections", "norm": "rms"}),
+}
+
+
+@pytest.mark.table
+@pytest.mark.parametrize("name", CASES)
+def test_the_program_is_the_model_for_any_sizes(name):
+    meta, model = CASES[name]
+    sizes = {"width": 8, "depth": 2, "heads": 2, **model}
+    config = from_dict(experiment(data={"source": "sample_text"}, model=sizes).to_dict())
+    module = build_model(config, meta)
+    x = np.zeros((1, *{"tokens": (4,), "features": (8, 3), "images": (4, 4, 2)}[meta["kind"]]))
+    x = x.astype(np.int32 if meta["kind"] == "tokens" else np.float32)
+    variables = jax.jit(module.init)(jax.random.key(0), x)
+    made = program(SimpleNamespace(meta=meta, config=config, variables=variables))
+    arrays = {n: jax.ShapeDtypeStruct(a.shape, a.dtype) for n, a in made.parameters.items()}
+    every = ("cpu", "cuda", "tpu")
+    exported = jax.export.export(jax.jit(made.function), platforms=every)(arrays, *made.specs())
+    call = jax.jit(jax.export.deserialize(exported.serialize()).call)
+    rng = np.random.default_rng(0)
+    for rows, length in ((2, 8), (5, 4)):
+        shape = (rows, *([length] if meta["kind"] != "images" else []), *meta["shape"])
+        x = rng.normal(size=shape).astype(np.float32)
+        if meta["kind"] == "tokens":
+            x = rng.integers(1, 10, shape).astype(np.int32)
+        lengths = rng.integers(1, length + 1, rows).astype(np.int32)
+        mask = np.arange(length) < lengths[:, None]
+        told = (None,) if meta["kind"] == "images" else (mask,)
+        wanted = jax.nn.log_softmax(module.apply(variables, x, *told))
+        inputs = (x,) if meta["kind"] == "images" else (x, lengths)
+        np.testing.assert_allclose(call(made.parameters, *inputs), wanted, atol=2e-6)
