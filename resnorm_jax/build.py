@@ -112,7 +112,7 @@ def attention_of(config: Config, meta: dict[str, Any]) -> Implementation | None:
     """
     chosen = config.model.attention
     if chosen in ("auto", "cudnn"):
-        longest = _max_length(config.model, meta)
+        longest = _longest(config.model, meta)
         cudnn = cudnn_refused(config, meta) is None
         return None if cudnn else choose_attention(longest, longest)
     return cast(Implementation, chosen)
@@ -122,7 +122,7 @@ def cudnn_refused(config: Config, meta: dict[str, Any]) -> str | None:
     """Return why NVIDIA's attention does not serve a run, or None where it does."""
     if meta["kind"] == "images":
         return "it takes lengths, and images have none"
-    model, longest = config.model, _max_length(config.model, meta)
+    model, longest = config.model, _longest(config.model, meta)
     longest += POOLING.get(pooling_of(model)).class_token
     planned, dtype = check_names(model), jnp.dtype(config.train.precision)
     asked, keys = (
@@ -339,17 +339,20 @@ def vocabulary_size(model: ModelConfig, meta: Mapping[str, Any]) -> int:
     return model.vocabulary or words
 
 
+def _longest(model: ModelConfig, meta: Mapping[str, Any]) -> int:
+    """Return the tokens of the data's longest row."""
+    if meta["kind"] != "images":
+        return -(-meta["max_length"] // kernel_and_stride(model, meta)[1])
+    height, width = meta["shape"][:2]
+    patch = model.patch or PATCH
+    if height % patch or width % patch:
+        raise UserError(f"config.model.patch: {patch} does not divide images of {height} x {width}")
+    return (height // patch) * (width // patch)
+
+
 def _max_length(model: ModelConfig, meta: Mapping[str, Any]) -> int:
-    stride = kernel_and_stride(model, meta)[1]
-    longest = -(-meta["max_length"] // stride)
-    if meta["kind"] == "images":
-        height, width = meta["shape"][:2]
-        patch = model.patch or PATCH
-        if height % patch or width % patch:
-            raise UserError(
-                f"config.model.patch: {patch} does not divide images of {height} x {width}"
-            )
-        longest = (height // patch) * (width // patch)
+    """Return the tokens that learned positions serve: as the config says, or the data's longest."""
+    longest, stride = _longest(model, meta), kernel_and_stride(model, meta)[1]
     if model.max_length is not None and model.max_length < longest:
         raise UserError(
             f"config.model.max_length: {model.max_length} is under the data's longest, {longest}"
