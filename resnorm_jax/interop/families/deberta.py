@@ -36,6 +36,7 @@ def _read(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _write(model: Mapping[str, Any]) -> dict[str, Any]:
     return {
+        "hidden_size": model["width"],
         "relative_attention": True,
         "pos_att_type": ["p2c", "c2p"],
         "share_att_key": True,

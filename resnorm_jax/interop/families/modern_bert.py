@@ -20,6 +20,7 @@ from resnorm_jax.interop.layouts import EMBEDDING, JOINED, LINEAR, NORM, Rule
 GATED = {"gelu": "geglu", "gelu_pytorch_tanh": "geglu_tanh", "silu": "swiglu"}
 HEAD = {"gelu": "gelu", "relu": "relu", "tanh": "tanh"}
 LAYER = "layers.{}."
+LAST_TOKEN = 50282
 
 
 def _read(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -53,7 +54,10 @@ def _write(model: Mapping[str, Any]) -> dict[str, Any]:
             f"{biases(True, False)} or {biases(False, True)}"
         )
     rotation = rotations(model, types)
+    # Their defaults are ids of their own tokenizer, which a smaller vocabulary does not have.
+    named = () if model["vocabulary"] > LAST_TOKEN else ("bos", "cls", "eos", "sep")
     return {
+        **{f"{name}_token_id": None for name in named},
         "norm_bias": model["norm"] == "layer",
         "attention_bias": biased[0],
         "mlp_bias": biased[1],
@@ -82,6 +86,7 @@ MODERN_BERT = FAMILIES.register(
             Setting("classifier_pooling", "pooling", "cls", {"cls": "first", "mean": "mean"}),
             Setting("classifier_activation", "head_activation", "gelu", HEAD),
             Setting("classifier_bias", "head_hidden_bias", False),
+            Setting("pad_token_id", "padding", 50283),
         ),
         fixed={"arrangement": "pre_ln", "positions": "rotary"},
         rules=(
