@@ -32,7 +32,9 @@ READERS = {
     "patch": "images",
     "kernel": "features",
     "stride": "features",
-    **dict.fromkeys(("vocabulary", "token_types", "separator", "embedding_multiplier"), "tokens"),
+    **dict.fromkeys(
+        ("vocabulary", "token_types", "separator", "padding", "embedding_multiplier"), "tokens"
+    ),
 }  # by field
 TABLES = {
     "positions": POSITIONS.get,

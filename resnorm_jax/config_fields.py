@@ -117,6 +117,10 @@ class ModelConfig:
     separator: int | None = option(
         None, "tokens only: id that ends the first of two texts, for token_types", from_zero(10**8)
     )
+    padding: int | None = option(
+        None, "tokens only: id of padding, which some models that this one is written as look for",
+        from_zero(10**8),
+    )  # fmt: skip
     embedding_width: int | None = option(
         None, "of the embeddings, which are then projected to the stream", SIZES["width"]
     )

@@ -71,7 +71,8 @@ class MultiHeadAttention(NumericFields):
           lengths: ``[B]``: a row's first so many keys may be looked at; with a mask both hold. Without
             one NVIDIA's kernel can serve; see `resnorm_jax.masked_attention`.
           source: what is looked at; None for ``x``.
-          first_values: ``[B, S, G, K]``, G the heads of keys and values, the first layer's values, for arrangements that mix them in.
+          first_values: ``[B, S, G, K]``, G the heads of keys and values, the first layer's values, for
+            arrangements that mix them in.
           first: whether this is that layer.
           window: how many positions a query sees to either side; None for all.
           rotary_base: the longest wave of rotary positions is ``2 pi`` times as long.

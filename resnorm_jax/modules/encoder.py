@@ -49,8 +49,8 @@ class TransformerEncoderLayer(TransformerLayer):
       causal: whether a position sees no later ones. Adaptive norms adapt to the whole row still.
       window: how many positions a query sees to either side; None or ``"all"`` for all; or by layer: a
         sequence, or a text that is repeated over the layers: ``"all+64*2"`` is all, 64, 64, all, ...
-      rotary_base: the longest wave of rotary positions is ``2 pi`` times as long; None for 10,000; or by
-        layer, as ``window``.
+      rotary_base: the longest wave of rotary positions is ``2 pi`` times as long; None for 10,000; or
+        by layer, as ``window``.
       relative: how relative positions enter the scores: None, ``"disentangled"`` (DeBERTa's) or
         ``"bias"`` (T5's); see `resnorm_jax.ops.attention.relative`. All layers share the table.
       relative_buckets: of that table: to either side (256), or with ``"bias"`` altogether (32).

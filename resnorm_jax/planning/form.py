@@ -97,8 +97,8 @@ def attention_form(
     buckets, positions = relative_buckets or row.buckets, relative_positions or row.positions
     if buckets < 4 or positions <= buckets // 2 + 1:
         raise ChoiceError(
-            f"relative_positions: {positions} with relative_buckets={buckets}; give 4 buckets at least, "
-            "and positions past half of them"
+            f"relative_positions: {positions} with relative_buckets={buckets}; give 4 buckets at "
+            "least, and positions past half of them"
         )
     return AttentionForm(kv_heads, head_width, scale, row, buckets, positions)
 
@@ -107,7 +107,7 @@ def biased_roles(use_bias: bool | str) -> frozenset[str]:
     """Return the roles whose projections have a bias; ``fc1`` stands for the gate too.
 
     Args:
-      use_bias: true or ``"all"``, false or ``"none"``, or roles, joined by ``+``: ``"query+key+value"``.
+      use_bias: true or ``"all"``, false or ``"none"``, or roles: ``"query+key+value"``.
 
     >>> sorted(biased_roles("fc1+out"))
     ['fc1', 'out']

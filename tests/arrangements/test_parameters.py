@@ -59,6 +59,11 @@ def test_parameters_of_options():
     inside = ("embedding_norm", "value_norm", "heads_norm", "mlp_norm")
     check(encoder(norms=dict.fromkeys(inside, "rms")))
     check(encoder("parallel_two_norms", norm="rms_gated"))
+    grouped = {"kv_heads": 1, "head_width": 6, "use_bias": "query+fc1", "activation": "geglu"}
+    check(encoder("reordered_ln", norm="rms", norms={"heads_norm": "rms"}, **grouped))
+    check(encoder("value_residual", query_key="head", norms={"value_norm": "rms"}, **grouped))
+    check(encoder("parallel_one_norm", relative="bias", relative_buckets=8, **grouped))
+    check(encoder(relative="disentangled", norms={"attention/norm_before": "none*1+layer"}))
     decoder = rn.TransformerDecoder(depth=2, heads=HEADS, arrangement="sub_ln", encoder_depth=3)
     check(decoder, jnp.ones((1, 4, WIDTH)))
 

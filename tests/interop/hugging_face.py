@@ -7,6 +7,10 @@ SIZES = {
     "hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 24,
     "vocab_size": 40, "max_position_embeddings": 20, "num_labels": 3,
 }  # fmt: skip
+DECODER = {
+    **SIZES, "num_hidden_layers": 4, "num_attention_heads": 4, "num_key_value_heads": 2,
+    "pad_token_id": 1, "bos_token_id": 2, "eos_token_id": 3,
+}  # fmt: skip
 # model_type to their class of a classifier, and what its config is given.
 TINY = {
     "bert": ("BertForSequenceClassification", SIZES),
@@ -18,6 +22,24 @@ TINY = {
          "max_position_embeddings": 20, "num_labels": 3},
     ),
     "electra": ("ElectraForSequenceClassification", {**SIZES, "embedding_size": 8}),
+    "modernbert": (
+        "ModernBertForSequenceClassification",
+        {**SIZES, "num_hidden_layers": 5, "local_attention": 6, "pad_token_id": 1,
+         "bos_token_id": 2, "cls_token_id": 2, "eos_token_id": 3, "sep_token_id": 3},
+    ),
+    "deberta-v2": (
+        "DebertaV2ForSequenceClassification",
+        {**SIZES, "relative_attention": True, "pos_att_type": ["p2c", "c2p"], "share_att_key": True,
+         "norm_rel_ebd": "layer_norm", "position_buckets": 6, "max_relative_positions": 10,
+         "position_biased_input": False, "type_vocab_size": 0, "pooler_hidden_size": 16},
+    ),
+    "qwen3": ("Qwen3ForSequenceClassification", {**DECODER, "head_dim": 6}),
+    "olmo2": ("Olmo2ForSequenceClassification", {**DECODER, "num_key_value_heads": 4}),
+    "gemma3_text": (
+        "Gemma3TextForSequenceClassification",
+        {**DECODER, "head_dim": 6, "sliding_window": 4, "sliding_window_pattern": 3,
+         "query_pre_attn_scalar": 10},
+    ),
     "vit": (
         "ViTForImageClassification",
         {"hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2,

@@ -28,8 +28,8 @@ class Relative:
       source: paper or code.
       index: ``(distances, buckets, positions)`` to rows of the table, all of them NumPy's.
       rows: ``buckets`` to the number of rows of the table.
-      scores: ``(q, k, table, project) -> [1 or B, H, T, S]`` from queries and keys ``[B, L, H, K]``, the
-        table as `at_distances` gives it, and the layer's own projections of ``[R, D]`` by role.
+      scores: ``(q, k, table, project) -> [1 or B, H, T, S]`` from queries and keys ``[B, L, H, K]``,
+        the table's rows at `distances`, and the layer's own projections of ``[R, D]`` by role.
       buckets: as many if the model gives none.
       positions: distance from which all are alike, if the model gives none.
       by_head: whether the table has a number for each head, else a vector of the stream's width.
@@ -114,8 +114,8 @@ def two_sided_buckets(distance: np.ndarray, buckets: int, positions: int) -> np.
     Returns:
       Integers from 0 to ``B - 1``.
 
-    Source: Raffel et al. 2019 (arXiv 1910.10683); relative_position_bucket of the T5 and MPNet models of
-    huggingface/transformers, whose arithmetic is float32 too.
+    Source: Raffel et al. 2019 (arXiv 1910.10683); relative_position_bucket of the T5 and MPNet models
+    of huggingface/transformers, whose arithmetic is float32 too.
     """
     side = buckets // 2
     exact, far = side // 2, np.abs(distance)
@@ -146,8 +146,8 @@ RELATIVE: Registry[Relative] = Registry(
     (
         Relative(
             "disentangled",
-            "(q_i . k_j + q_i . Wk r + Wq r . k_j) / sqrt(3 K), r = norm(table)[index(i - j)], Wq and Wk "
-            "the layer's own projections of queries and keys, with their biases",
+            "(q_i . k_j + q_i . Wk r + Wq r . k_j) / sqrt(3 K), r = norm(table)[index(i - j)], Wq and "
+            "Wk the layer's own projections of queries and keys, with their biases",
             "He et al. 2020 (arXiv 2006.03654), eq. 4, with the shared projections, the norm and the "
             "logarithmic buckets of He et al. 2021 (arXiv 2111.09543)",
             log_buckets,
