@@ -3,7 +3,7 @@
 from resnorm_jax.cli.arguments import Parser
 from resnorm_jax.cli.start import ending_at_once
 
-WHAT = ("arrangements", "streams", "norms", "data", "optimizers", "configs")
+WHAT = ("arrangements", "streams", "norms", "data", "families", "optimizers", "configs")
 
 
 def main(argv: list[str]) -> int:

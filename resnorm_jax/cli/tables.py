@@ -9,6 +9,7 @@ from resnorm_jax.config_file import PACKAGED, packaged_configs
 from resnorm_jax.data import SOURCES
 from resnorm_jax.data.series import bundled_names
 from resnorm_jax.errors import UserError
+from resnorm_jax.interop.families import FAMILIES
 from resnorm_jax.planning import PlannedNorm
 from resnorm_jax.planning.parameters import PARAMS, norm_arrays
 from resnorm_jax.schemes import STREAMS
@@ -95,6 +96,14 @@ def _names(source: str) -> str:
         return ""
 
 
+def _families() -> tuple[tuple[str, ...], Rows]:
+    rows: Rows = [
+        (f.name, f.architecture, f.fixed["arrangement"], f.source.partition(";")[0])
+        for f in FAMILIES.rows()
+    ]
+    return ("model_type", "class in transformers", "arrangement", "source"), rows
+
+
 def _optimizers() -> tuple[tuple[str, ...], Rows]:
     rows: Rows = [
         (r.name, ", ".join(f"{k}={v:g}" for k, v in r.defaults.items()), r.source)
@@ -124,6 +133,7 @@ TABLES: dict[str, Callable[[], tuple[tuple[str, ...], Rows]]] = {
     "streams": _streams,
     "norms": _norms,
     "data": _data,
+    "families": _families,
     "optimizers": _optimizers,
     "configs": _configs,
 }

@@ -11,7 +11,6 @@ import flax.linen as nn
 import jax
 import numpy as np
 import pytest
-from tiers import every
 
 import resnorm_jax as rn
 from resnorm_jax.errors import DtypeError, ShapeError

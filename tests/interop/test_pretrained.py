@@ -1,5 +1,7 @@
 """Pretrained models of `transformers`: the same logits here, and the same files back."""
 
+from pathlib import Path
+
 import jax
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ from oracles import worst
 from safetensors.numpy import load_file
 
 import resnorm_jax as rn
+from resnorm_jax.cli.tables import markdown_table
 from resnorm_jax.interop.families import FAMILIES
 from resnorm_jax.interop.pretrained import describe_checkpoint, save_pretrained
 
@@ -25,6 +28,12 @@ def their_logits(model, ids, mask, **more):
         return model(
             input_ids=torch.tensor(ids, dtype=torch.long), attention_mask=torch.tensor(mask), **more
         ).logits.numpy()
+
+
+def test_the_readme_lists_every_family():
+    text = (Path(rn.__file__).parent / "interop" / "README.md").read_text()
+    table = text.partition("<!-- families -->\n")[2].partition("<!-- end families -->")[0]
+    assert table == markdown_table("families")
 
 
 def test_every_family_is_tested():
