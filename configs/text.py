@@ -3,8 +3,8 @@
     python train.py --config=configs/text.py:train=train.csv,test=test.csv --workdir=runs/text
 
 The columns are text and label; ``text_column=``, ``pair_column=`` and ``label_column=`` name others.
-``tokenizer=wordpiece`` (bpe, unigram) learns subwords of the training rows; ``tokenizer=FOLDER`` takes a
-checkpoint's. Without a test file a fifth of the rows is held back. ``:smoke`` runs on made-up
+``tokenizer=wordpiece`` (bpe, unigram) learns subwords of the training rows, and ``tokenizer=FOLDER``
+takes a checkpoint's. Without a test file a fifth of the rows is held back. ``:smoke`` runs on made-up
 sentences. All of it: ``resnorm_jax/data/README.md``.
 """
 

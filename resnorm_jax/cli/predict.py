@@ -24,7 +24,11 @@ def main(argv: list[str]) -> int:
     """Predict the rows of a file; print them, or write them to --output."""
     parser = Parser(prog="resnorm predict", description="Class and probability of each row.")
     parser.add_argument("run", type=Path, help="run directory")
-    parser.add_argument("input", type=Path, help=".ts, .npz, .csv, .tsv, .jsonl or .parquet file, or a folder of texts")
+    parser.add_argument(
+        "input",
+        type=Path,
+        help=".ts, .npz, .csv, .tsv, .jsonl or .parquet file, or a folder of texts",
+    )
     parser.add_argument("--output", type=Path, help=".csv or .jsonl file; printed if left out")
     parser.add_number(
         "--seed", int, KEY_SEED, help="which seed's checkpoint; the first if left out"

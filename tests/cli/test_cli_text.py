@@ -34,7 +34,7 @@ def run(tmp_path_factory):
     command = [
         "train.py",
         f"--config={ROOT}/configs/text.py:train={folder}/a.jsonl,tokenizer={folder}/model,"
-        f"text_column=a,pair_column=b,label_column=mood,max_length=12,{TINY}",
+        f"text_column=a,pair_column=b,label_column=mood,data.max_length=12,{TINY}",
         f"--workdir={folder}/run",
     ]
     assert train.main(command) == 0

@@ -170,3 +170,21 @@ def test_a_text_without_tokens_and_damaged_tokenizers(tmp_path):
         with pytest.raises(UserError, match=r"tokenizer.json: .*damaged") as error:
             load_dataset("text", options | {"tokenizer": str(tmp_path)})
         assert "\n" not in str(error.value)
+
+
+def test_a_large_files_tokenizer_is_learned_once(tmp_path, monkeypatch, caplog):
+    from resnorm_jax.data import text_cache
+
+    monkeypatch.setattr(text_cache, "SMALL", 0)
+    options = {"vocabulary": 90, "cache": str(tmp_path / "cache")}
+    first = dataset(tmp_path, "wordpiece", **options)
+    (made,) = (tmp_path / "cache").glob("text-*/made")
+    with monkeypatch.context() as patch:
+        patch.setattr("resnorm_jax.data.tokenizers_by_name.train_tokenizer", None)
+        assert dataset(tmp_path, "wordpiece", **options).files == first.files
+    made.write_bytes(made.read_bytes()[:-9])
+    assert dataset(tmp_path, "wordpiece", **options).files == first.files
+    assert "damaged cache" in caplog.text
+    other = dataset(tmp_path, "wordpiece", **options, seed=1)
+    assert len(list((tmp_path / "cache").glob("text-*/made"))) == 2
+    assert other.files != first.files
