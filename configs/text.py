@@ -1,8 +1,11 @@
-"""Your own text: .csv or .jsonl files with the columns text and label.
+"""Your own text: .csv, .tsv, .jsonl or .parquet files, a folder a class, or a saved data set.
 
     python train.py --config=configs/text.py:train=train.csv,test=test.csv --workdir=runs/text
 
-Without a test file a fifth of the rows is held back. ``:smoke`` runs on made-up sentences.
+The columns are text and label; ``text_column=``, ``pair_column=`` and ``label_column=`` name others.
+``tokenizer=wordpiece`` (bpe, unigram) learns subwords of the training rows, and ``tokenizer=FOLDER``
+takes a checkpoint's. Without a test file a fifth of the rows is held back. ``:smoke`` runs on made-up
+sentences. All of it: ``resnorm_jax/data/README.md``.
 """
 
 from resnorm_jax.config import experiment

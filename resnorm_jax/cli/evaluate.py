@@ -20,7 +20,7 @@ def main(argv: list[str]) -> int:
     """Score a run on its test rows, or on a labelled file."""
     parser = Parser(prog="resnorm evaluate", description="Score a run's checkpoint.")
     parser.add_argument("run", type=Path, help="run directory")
-    parser.add_argument("--input", type=Path, help="labelled .ts, .npz, .csv or .jsonl file")
+    parser.add_argument("--input", type=Path, help="labelled file, as predict reads it")
     parser.add_number(
         "--seed", int, KEY_SEED, help="which seed's checkpoint; the first if left out"
     )

@@ -29,7 +29,12 @@ def main(argv: list[str]) -> int:
     """Predict the rows of a file, or texts; print them, or write them to --output."""
     parser = Parser(prog="resnorm predict", description="Class and probability of each row.")
     parser.add_argument("run", type=Path, help="run directory")
-    parser.add_argument("input", type=Path, nargs="?", help=".ts, .npz, .csv or .jsonl file")
+    parser.add_argument(
+        "input",
+        type=Path,
+        nargs="?",
+        help=".ts, .npz, .csv, .tsv, .jsonl or .parquet file, or a folder of texts",
+    )
     parser.add_argument(
         "--text", action="append", default=[], metavar="TEXT",
         help="a text, in place of a file; may be given again",

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from itertools import chain, compress
 from pathlib import Path
 from time import perf_counter
@@ -17,11 +18,11 @@ from resnorm_jax.data.files import file_fault
 from resnorm_jax.data.rows import Rows
 from resnorm_jax.data.source import Source
 from resnorm_jax.data.splits import stratified_split
-from resnorm_jax.data.text_cache import encoded_file
+from resnorm_jax.data.text_cache import encoded_file, kept_bytes
 from resnorm_jax.data.text_files import Columns, columns_of, kept_columns, read_chunks
 from resnorm_jax.data.text_lines import check_encoding
 from resnorm_jax.data.tokenization import Tokenizer, Words, build_vocabulary
-from resnorm_jax.data.tokenizers_by_name import KINDS, check_tokenizer, make_tokenizer, needs_texts
+from resnorm_jax.data.tokenizers_by_name import KINDS, check_tokenizer, make_tokenizer
 from resnorm_jax.errors import UserError
 from resnorm_jax.schema import FRACTION, SEED, between, option
 
@@ -194,10 +195,8 @@ def load_text(options: TextOptions) -> Dataset:
         installed, and a test label that does not occur in training.
     """
     _check(options)
-    paths, columns, kept = _paths(options), columns_of(options, labelled=True), None
-    if needs_texts(options.tokenizer) and "test" not in paths:
-        kept, _ = _cut_off(read_labels(read_chunks(paths["train"], columns)), options)
-    tokenizer = make_tokenizer(options, lambda: _texts(paths["train"], columns, kept))
+    paths, columns = _paths(options), columns_of(options, labelled=True)
+    tokenizer = _tokenizer(options, paths["train"], columns, "test" not in paths)
     begin, splits, cached = perf_counter(), dict[str, Split](), []
     for split, path in paths.items():
         made, was_kept = encoded_file(path, columns, tokenizer, options.cache)
@@ -211,6 +210,24 @@ def load_text(options: TextOptions) -> Dataset:
     lines = _lines(options, splits, tokenizer, None if all(cached) else seconds)
     stem = Path(options.train.replace("\\", "/")).stem
     return _assembled(stem, splits, tokenizer, kept_columns(options), lines)
+
+
+def _tokenizer(options: TextOptions, path: str, columns: Columns, cut_off: bool) -> Tokenizer:
+    """Return the tokenizer, made from the training rows if it is made from any."""
+
+    @cache
+    def training_rows() -> np.ndarray | None:
+        labelled = read_labels(read_chunks(path, columns)) if cut_off else None
+        return None if labelled is None else _cut_off(labelled, options)[0]
+
+    what = {name: getattr(options, name) for name in ("tokenizer", "vocabulary")}
+    if cut_off:
+        what |= {name: getattr(options, name) for name in ("test_fraction", "seed")}
+    return make_tokenizer(
+        options,
+        lambda: _texts(path, columns, training_rows()),
+        lambda make: kept_bytes(path, columns, what, options.cache, make),
+    )
 
 
 def _lines(

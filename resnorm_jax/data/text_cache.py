@@ -11,7 +11,8 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from importlib import metadata
 from pathlib import Path
@@ -55,7 +56,7 @@ def encoded_file(
     with progress(f"reading {Path(path).name}") as bar:
         if file_size(path) < SMALL:
             return encode_in_memory(read_chunks(path, columns), tokenizer, bar.update), False
-        folder = _base(cache) / f"text-{_key(path, columns, tokenizer)}"
+        folder = _base(cache) / f"text-{_key(_of_rows(path, columns, tokenizer))}"
         found = _read(folder)
         if found is not None:
             return found, True
@@ -80,45 +81,101 @@ def content_sha256(path: str | Path) -> str:
     return digest.hexdigest()
 
 
-def _key(path: str | Path, columns: Columns, tokenizer: Tokenizer) -> str:
-    what = {
-        "format": FORMAT,
-        "file": [str(path), content_sha256(path)],  # messages name the path
-        "columns": asdict(columns),
+def kept_bytes(
+    path: str | Path,
+    columns: Columns,
+    what: Mapping[str, Any],
+    cache: str,
+    make: Callable[[], bytes],
+) -> bytes:
+    """Return what was made from a large file's texts, such as a tokenizer, from the cache or anew.
+
+    Args:
+      path: of the file; what comes of a small one is made each time.
+      columns: that are read from it.
+      what: is made, and how.
+      cache: as of `encoded_file`.
+      make: makes it.
+    """
+    if file_size(path) < SMALL:
+        return make()
+    place = _base(cache) / f"text-{_key({**_of_file(path, columns), **what})}"
+    try:
+        seal, _, data = (place / "made").read_bytes().partition(b"\n")
+        if seal == hashlib.sha256(data).hexdigest().encode():
+            os.utime(place)
+            return data
+        log.warning("%s: damaged cache (its SHA-256 differs); making it again", place)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        log.warning("%s: damaged cache (%s); making it again", place, error)
+    data = make()
+    seal = hashlib.sha256(data).hexdigest().encode()
+    try:
+        with _new_folder(place) as temporary:
+            (temporary / "made").write_bytes(seal + b"\n" + data)
+    except OSError as error:
+        log.warning("%s: the cache cannot be written (%s); going on without", place, error)
+    return data
+
+
+def _of_file(path: str | Path, columns: Columns) -> dict[str, Any]:
+    try:
+        digest = content_sha256(path)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); check the path") from error
+    packages = {name: _version(name) for name in ("tokenizers", "sentencepiece")}
+    # The path is part of it, since messages name it.
+    return {"format": FORMAT, "file": [str(path), digest], "columns": asdict(columns), **packages}
+
+
+def _of_rows(path: str | Path, columns: Columns, tokenizer: Tokenizer) -> dict[str, Any]:
+    names = hashlib.sha256(json.dumps(tokenizer.names).encode()).hexdigest()
+    return {
+        **_of_file(path, columns),
         "tokenizer": dict(tokenizer.encoding),
-        "names": hashlib.sha256(json.dumps(tokenizer.names).encode()).hexdigest(),
-        "library": _version(),
+        "names": names,
     }
+
+
+def _key(what: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def _version() -> str:
+def _version(package: str) -> str:
     try:
-        return metadata.version("tokenizers")
+        return metadata.version(package)
     except metadata.PackageNotFoundError:  # bytes need none
         return ""
+
+
+@contextmanager
+def _new_folder(place: Path) -> Iterator[Path]:
+    """Give a folder to write into, which takes its place in the cache when it is whole."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=place.parent, prefix=".text-"))
+    try:
+        yield temporary
+        _make_room(place.parent, file_size(temporary))
+        shutil.rmtree(place, ignore_errors=True)  # a damaged one
+        os.rename(temporary, place)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _made(
     folder: Path, chunks: Callable[[], Iterable[Rows]], tokenizer: Tokenizer, told: Told
 ) -> Encoded:
     """Encode rows into the cache; in memory where it cannot be written."""
-    temporary = None
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".text-"))
-        with open(temporary / "ids.npy", "wb") as file:
-            made = encode_to(file, chunks(), tokenizer, told)
-        _seal(temporary, made)
-        _make_room(folder.parent, file_size(temporary))
-        shutil.rmtree(folder, ignore_errors=True)  # a damaged one
-        os.rename(temporary, folder)
+        with _new_folder(folder) as temporary:
+            with open(temporary / "ids.npy", "wb") as file:
+                made = encode_to(file, chunks(), tokenizer, told)
+            _seal(temporary, made)
         return replace(made, ids=np.load(folder / "ids.npy", mmap_mode="r"))
     except OSError as error:
         log.warning("%s: the cache cannot be written (%s); going on in memory", folder, error)
-    finally:
-        if temporary is not None:
-            shutil.rmtree(temporary, ignore_errors=True)
     return encode_in_memory(chunks(), tokenizer, told)
 
 

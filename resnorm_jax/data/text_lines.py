@@ -20,7 +20,7 @@ def check_encoding(field: str, name: str) -> str:
     """
     try:
         known = codecs.lookup(name)
-        b"".decode(name)  # what is no text, as base64, is refused here
+        b"  ".decode(name, errors="replace")  # what is no text, as base64, is refused here
     except (LookupError, ValueError, UnicodeError):
         raise UserError(
             f"{field}: {name[:40]!r} is no encoding of text; give one such as utf-8, latin-1, cp1252, "

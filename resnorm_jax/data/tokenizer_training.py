@@ -80,11 +80,12 @@ def _unigram(texts: Texts, size: int) -> Any:
     """Train by the library sentencepiece, whose result is the same each time, on one thread."""
     library, pieces = _library(), import_extra("sentencepiece", "sentencepiece", "text")
     normalizer, out = library.normalizers.NFKC(), io.BytesIO()
+    least = len(_characters(texts(), normalizer.normalize_str)) + 2  # and blanks, and <unk>
     pieces.SentencePieceTrainer.train(
         sentence_iterator=_lines(texts(), normalizer.normalize_str),
         model_writer=out,
         model_type="unigram",
-        vocab_size=size - len(SPECIAL) + 1,  # its own has <unk> alone
+        vocab_size=max(size - len(SPECIAL) + 1, least),  # its special token is <unk> alone
         hard_vocab_limit=False,
         character_coverage=1.0,
         normalization_rule_name="identity",
@@ -133,7 +134,13 @@ def train_tokenizer(kind: str, texts: Texts, size: int) -> bytes:
       UserError: a library is not installed, or the texts' characters alone are more tokens.
     """
     library = _library()
-    made = TRAINED[kind](texts, size)
+    try:
+        made = TRAINED[kind](texts, size)
+    except RuntimeError as error:  # of sentencepiece
+        why = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"data.tokenizer: {kind} cannot be trained on these rows ({why}); take wordpiece or bpe"
+        ) from error
     made.add_special_tokens(list(SPECIAL))
     begin, end = (made.token_to_id(name) for name in ("[CLS]", "[SEP]"))
     made.post_processor = library.processors.TemplateProcessing(

@@ -33,12 +33,17 @@ def needs_texts(name: str) -> bool:
     return name in KINDS and name != "bytes"
 
 
-def make_tokenizer(options: Any, texts: Callable[[], Iterable[str]]) -> Tokenizer:
+def make_tokenizer(
+    options: Any,
+    texts: Callable[[], Iterable[str]],
+    kept: Callable[[Callable[[], bytes]], bytes] = lambda make: make(),
+) -> Tokenizer:
     """Make the tokenizer of a config that was checked.
 
     Args:
       options: with ``tokenizer``, ``vocabulary``, ``max_length`` and ``pair_column``.
       texts: gives the training texts, each time from the first on.
+      kept: gives what a function made of these texts before, or calls it.
 
     Raises:
       UserError: a library is not installed, a file is damaged, or a number does not fit.
@@ -48,7 +53,8 @@ def make_tokenizer(options: Any, texts: Callable[[], Iterable[str]]) -> Tokenize
         given = texts() if needs_texts(name) else ()
         return Words(name, build_vocabulary(given, name, options.vocabulary), longest)
     if name in TRAINED:
-        made = LibraryTokenizer(FIELD, train_tokenizer(name, texts, options.vocabulary), longest)
+        data = kept(lambda: train_tokenizer(name, texts, options.vocabulary))
+        made = LibraryTokenizer(FIELD, data, longest)
     else:
         made = read_tokenizer(tokenizer_path(FIELD, name), longest)
     made.check_length(bool(options.pair_column))

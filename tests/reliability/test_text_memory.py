@@ -1,0 +1,14 @@
+"""A large file of texts does not fill memory."""
+
+import pytest
+from reliability.text_memory import of_size
+
+
+@pytest.mark.slow
+def test_memory_stays_flat_while_a_file_of_texts_is_read_and_trained_on():
+    small, large = of_size(50), of_size(200)
+    assert large["rows"] > 3.9 * small["rows"]
+    for when in ("read_mb", "batches_mb"):
+        grown = large[when] - small[when]
+        assert grown < 64, (small, large)  # a row's numbers, and pages of the disk that are let go
+    assert large["batches_mb"] - large["before_mb"] < 200
