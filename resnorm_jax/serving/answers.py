@@ -13,7 +13,7 @@ from resnorm_jax.reporting.html import Html, escape
 from resnorm_jax.serving.questions import SUFFIXES
 
 STYLE = """
-form { display: grid; gap: .8rem; max-width: 48rem; }
+form { display: grid; gap: .8rem; max-width: 48rem; margin-top: 1rem; }
 label { display: grid; gap: .2rem; }
 textarea, input, button { font: inherit; box-sizing: border-box; max-width: 100%; }
 textarea { width: 100%; padding: .4rem; }
@@ -23,7 +23,7 @@ button { justify-self: start; padding: .3rem 1.4rem; }
 .answer { margin: .8rem 0; max-width: 48rem; }
 .answer h3 { margin: 0 0 .4rem; font-size: 1rem; }
 .answer, .error { overflow-wrap: anywhere; }
-.bar { display: grid; grid-template-columns: minmax(4rem, 12rem) 1fr 4rem; }
+.bar { display: grid; grid-template-columns: minmax(4rem, 30%) 1fr 4rem; }
 .bar { gap: .6rem; align-items: center; }
 .bar span:last-child { text-align: right; font-variant-numeric: tabular-nums; }
 progress { width: 100%; height: 1rem; accent-color: #2a7d46; }
