@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from resnorm_jax.cli.arguments import Parser
 from resnorm_jax.cli.bench_scores import SCORES, scores
+from resnorm_jax.cli.bench_serve import SERVE, serve_load
 from resnorm_jax.cli.bench_training import DEPTH, TABLES, depth, say, trained
 from resnorm_jax.cli.errors import guarded
 from resnorm_jax.cli.outputs import check_file
@@ -31,7 +32,7 @@ def _main(argv: list[str]) -> None:
     parser = _parser()
     arguments = parser.parse_args(argv)
     if arguments.show is not None:
-        unread = ("dtype", "only", "over", "names", "quick", "all", "seconds")
+        unread = ("dtype", "only", "run", "over", "names", "quick", "all", "seconds")
         parser.not_read(arguments, unread, "with --show")
         return _show(arguments)
     if arguments.only not in (*TABLES, DEPTH):
@@ -40,11 +41,13 @@ def _main(argv: list[str]) -> None:
         parser.not_read(arguments, ["all", "seconds"], f"with --only={arguments.only}")
     if arguments.only not in TABLES:
         parser.not_read(arguments, ["over"], "without --only=digits or vowels")
-    if arguments.only in (DEPTH, SCORES):
+    if arguments.only in (DEPTH, SCORES, SERVE):
         parser.not_read(arguments, ["dtype"], f"with --only={arguments.only}")
-    if arguments.only == SCORES:
-        parser.not_read(arguments, ["all", "seconds"], "with --only=scores")
-    commands = {DEPTH: depth, SCORES: scores, **dict.fromkeys(TABLES, trained)}
+    if arguments.only in (SCORES, SERVE):
+        parser.not_read(arguments, ["all", "seconds"], f"with --only={arguments.only}")
+    if arguments.only != SERVE:
+        parser.not_read(arguments, ["run"], "without --only=serve")
+    commands = {DEPTH: depth, SCORES: scores, SERVE: serve_load, **dict.fromkeys(TABLES, trained)}
     commands.get(arguments.only, _bench)(arguments)
 
 
@@ -62,11 +65,16 @@ def _parser() -> Parser:
         "both, each model in its own)",
     )  # fmt: skip
     parser.add_argument(
-        "--only", choices=(*SECTIONS, *TABLES, DEPTH, SCORES),
+        "--only", choices=(*SECTIONS, *TABLES, DEPTH, SCORES, SERVE),
         help="measure only this. Not measured otherwise: tune, the kernels' tiles; digits and vowels, "
         "which train a small classifier with every norm, arrangement or stream, ten seconds to a "
-        "minute each; depth, the cost of 10, 100 and 1000 layers, about ten minutes; and scores, the "
-        "estimator beside MiniRocket and nearest neighbours on two data sets, about ten minutes",
+        "minute each; depth, the cost of 10, 100 and 1000 layers, about ten minutes; scores, the "
+        "estimator beside MiniRocket and nearest neighbours on two data sets, about ten minutes; and "
+        "serve, 10,000 requests to resnorm serve, about a minute",
+    )  # fmt: skip
+    parser.add_argument(
+        "--run", type=Path, metavar="DIR",
+        help="with --only=serve: the run that is served (default: one that is trained for it)",
     )  # fmt: skip
     parser.add_argument(
         "--over", choices=MENUS,

@@ -112,9 +112,9 @@ def write_onnx(made: Program, folder: Path) -> dict[str, Any]:
     program is traced before, and jax2onnx sees its primitive operations alone.
     """
     convert = library("jax2onnx").to_onnx
-    specs = made.specs()
+    specs, parameters = made.specs(), jax.device_put(made.parameters)
     with in_operations():
-        traced = jax.make_jaxpr(partial(made.function, made.parameters))(*specs)
+        traced = jax.make_jaxpr(partial(made.function, parameters))(*specs)
     run = jax.extend.core.jaxpr_as_fun(traced)
     found = convert(
         lambda *inputs: run(*inputs)[0], inputs=specs,

@@ -145,13 +145,18 @@ class Trained:
         """Whether the model learned from texts: a text is then a row."""
         return bool(self.meta["encoding"])
 
+    @property
+    def longest(self) -> int | None:
+        """The most positions of a row that learned positions serve; None where there is no such end."""
+        if not POSITIONS.get(self.config.model.positions).limited or self.meta["kind"] == "images":
+            return None
+        stride = kernel_and_stride(self.config.model, self.meta)[1]
+        return stride * (self.config.model.max_length or -(-self.meta["max_length"] // stride))
+
     def check_lengths(self, examples: Examples) -> None:
         """Raise UserError for a row that is longer than the model's learned positions."""
-        stride = kernel_and_stride(self.config.model, self.meta)[1]
-        tokens = self.config.model.max_length or -(-self.meta["max_length"] // stride)
-        longest = tokens * stride
-        limited = POSITIONS.get(self.config.model.positions).limited
-        if limited and self.meta["kind"] != "images" and (examples.lengths > longest).any():
+        longest = self.longest
+        if longest is not None and (examples.lengths > longest).any():
             row = int((examples.lengths > longest).argmax())
             raise UserError(
                 f"row {row + 1} has {examples.lengths[row]} positions, the model learned {longest}; "

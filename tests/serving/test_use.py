@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import io
 import json
 import sys
 
@@ -241,3 +242,21 @@ def test_a_missing_library_is_named(run, tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "jax2onnx", None)
     assert resnorm(["export", str(run[0]), f"--output={tmp_path}/e", "--format=onnx"]) == 2
     assert "pip install --no-deps jax2onnx" in capsys.readouterr().err
+
+
+def test_a_served_model_is_the_run_s_and_compiles_nothing_after_its_start(run):
+    from rich.console import Console
+
+    from resnorm_jax.serving.limits import Limits
+    from resnorm_jax.serving.server import warmed
+
+    trained, console = rn.load_run(run[0]), Console(record=True, quiet=False, file=io.StringIO())
+    service = warmed(trained, Limits(batch=3, lengths=2), console)
+    assert "programs: 1, 3 rows of" in console.export_text()
+    for texts in (TEXTS[:1], TEXTS, [*TEXTS, "good"]):
+        question = service.reader.json(json.dumps({"rows": texts}).encode())
+        programs = trained.parallel.programs
+        found = service.compute(service.rows(question.examples))
+        assert trained.parallel.programs == programs
+        wanted = np.log(trained.predict_proba(texts))
+        np.testing.assert_allclose(found, wanted, atol=1e-6)
