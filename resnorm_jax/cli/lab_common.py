@@ -92,13 +92,13 @@ def read_config(text: str, **changes: int | None) -> "Config":
     """Return the checked config of ``FILE.py[:ARGUMENT]``, with the changes that are not None."""
     # Imported here, as below: --help should not wait for jax.
     with ending_at_once():
-        from resnorm_jax.config import from_dict
         from resnorm_jax.config_file import read_config
+        from resnorm_jax.interop.init_from import checked_config
         from resnorm_jax.training.recipe import check_read
 
     config = read_config(text)
     config.update({name: value for name, value in changes.items() if value is not None})
-    made = from_dict(config.to_dict())
+    made = checked_config(config.to_dict())
     check_read(made, "the lab")
     return made
 

@@ -18,6 +18,7 @@ from resnorm_jax.build import (
     kernel_and_stride,
 )
 from resnorm_jax.config import Config
+from resnorm_jax.interop.init_from import check_fits, from_checkpoint, with_weights
 from resnorm_jax.planning.unroll import loop_text
 from resnorm_jax.reporting.files import MetricsLog
 from resnorm_jax.reporting.tables import model_summary, runtime_line
@@ -26,7 +27,7 @@ from resnorm_jax.training.determinism import Determinism, determinism
 from resnorm_jax.training.devices import DataParallel, choose_devices
 from resnorm_jax.training.evaluation import evaluate
 from resnorm_jax.training.identity import change_line, described, identify
-from resnorm_jax.training.initial import first_variables
+from resnorm_jax.training.initial import first_variables, init_variables
 from resnorm_jax.training.learned import trained_line
 from resnorm_jax.training.loop import Outcome, Run, train_seed
 from resnorm_jax.training.memory import memory_told
@@ -73,6 +74,7 @@ def run_experiment(
     """
     phases = Phases()
     console.print(runtime_line(), highlight=False)
+    config = from_checkpoint(config)
     check_names(config.model)
     devices = choose_devices(config.devices, config.train.batch_size, config.train.accumulate)
     same = determinism(config.train.deterministic, devices[0].platform)
@@ -92,6 +94,7 @@ def _run(
     begun = stored_run(workdir)
     meta = described(dataset, begun)
     check_attention(config, meta)
+    check_fits(config, meta)
     model = build_model(config, meta)
     buckets = padded_lengths(config, dataset, begun)
     steps = total_steps(config, dataset, buckets)
@@ -102,8 +105,11 @@ def _run(
     pretraining = pretraining_of(config, model, meta)
     base = partial(first_variables, config, model, dataset, buckets)
 
-    def first(seed: int) -> Any:
-        return with_low_rank(config.optimizer, base(seed), seed)
+    def plain() -> Any:
+        return init_variables(model, dataset, buckets, config.seed)
+
+    def shapes() -> Any:
+        return with_low_rank(config.optimizer, plain(), config.seed)
 
     def started(seed: jax.Array, variables: Any) -> TrainState:
         return create_state(variables, optimizer, seed, train.ema, options.names)
@@ -111,9 +117,10 @@ def _run(
     # Before anything is written: a norm that does not fit its slot, or a part that is not there to be
     # frozen, is found when the state is made.
     with phases("compile"):
-        jax.eval_shape(lambda: started(jnp.uint32(0), first(config.seed)))
+        jax.eval_shape(lambda: started(jnp.uint32(0), shapes()))
         if pretraining is not None:
-            jax.eval_shape(lambda: pretraining.first(base(0), dataset, buckets, 0))
+            jax.eval_shape(lambda: pretraining.first(plain(), dataset, buckets, 0))
+    told = with_weights(config, model, jax.eval_shape(plain)).told if config.init_from else ""
     check_steps(workdir, steps)
     with phases("data"):  # their digest
         now = identify(config, raw, dataset, devices, buckets, begun, same.told)
@@ -149,7 +156,7 @@ def _run(
     with (
         watchdog,
         traced,
-        memory_told(config, run, lambda: state_of(config.seed, first(config.seed))),
+        memory_told(config, run, lambda: state_of(config.seed, shapes())),
     ):
         for seed in range(config.seed, config.seed + config.seeds):
             watchdog.doing(f"seed {seed} was initialized")
@@ -157,6 +164,8 @@ def _run(
                 variables = base(seed)
             if seed == config.seed:
                 model_summary(variables["params"], console)
+                if told:
+                    console.print(told, highlight=False, soft_wrap=True)
                 console.print(attention_line(config, meta), highlight=False)
                 if (stride := kernel_and_stride(config.model, meta)[1]) > 1:
                     console.print(f"stride: a token every {stride} positions", highlight=False)
