@@ -149,8 +149,8 @@ def _write(part: Tree, skipped: Array, write: Array) -> dict[str, Array]:
 
 
 def _norm(norm: Tree) -> tuple[Array, Array]:
-    scale = np.float64(norm["scale"])
-    return scale, np.float64(norm.get("bias", np.zeros_like(scale)))
+    scale = np.asarray(norm["scale"], np.float64)
+    return scale, np.asarray(norm.get("bias", np.zeros_like(scale)), np.float64)
 
 
 def _centred_basis(width: int) -> Array:
