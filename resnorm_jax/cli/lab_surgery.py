@@ -114,7 +114,7 @@ def measure(chosen: Any, change: Change, console: Console) -> dict[str, Any]:
 def show(report: dict[str, Any], console: Console) -> None:
     """Print the table of all stages."""
     table = Table(title=f"{report['title']}: {report['test_rows']} test rows")
-    table.add_column("model")
+    table.add_column("model", no_wrap=True)
     for _, label, _ in COLUMNS:
         table.add_column(label, justify="right")
     for row in rows(report):
