@@ -32,7 +32,7 @@ def main(argv: list[str]) -> int:
     """Change a run's model, let it learn from the unchanged one, score both; write a page and JSON."""
     parser = _parser()
     chosen = parser.parse_args(argv)
-    change = read_change(chosen.to)
+    change = read_change(chosen.to, chosen.widen)
     if not chosen.steps:
         parser.not_read(chosen, DISTILLING, "with --steps=0")
     folder = check_folder("--output", chosen.output or chosen.run / "surgery", FILES)
@@ -56,6 +56,10 @@ def _parser() -> Parser:
     parser.add_argument(
         "--to", required=True, metavar="WHAT", help="norm=NAME or arrangement=NAME: what is changed"
     )
+    parser.add_argument(
+        "--widen", action="store_true",
+        help="norm=rms of Post-LN: more hidden units, with which it is exact",
+    )  # fmt: skip
     parser.add_number(
         "--steps", int, from_zero(10**7), default=STEPS, metavar="N",
         help=f"updates in which the changed model learns from the unchanged one ({STEPS})",
@@ -110,7 +114,7 @@ def measure(chosen: Any, change: Change, console: Console) -> dict[str, Any]:
 def show(report: dict[str, Any], console: Console) -> None:
     """Print the table of all stages."""
     table = Table(title=f"{report['title']}: {report['test_rows']} test rows")
-    table.add_column("model")
+    table.add_column("model", no_wrap=True)
     for _, label, _ in COLUMNS:
         table.add_column(label, justify="right")
     for row in rows(report):

@@ -10,7 +10,8 @@ takes the mean out of z; an RMS norm does so only where z has none. What can be 
 - the mean of ``g n``: nowhere. It is a linear function of n, which no plain skip connection takes away.
 
 So the conversion is exact if, and for a width of 3 or more only if, every norm's scale is the same for
-all features (as at initialization) and the stream begins with a norm. Otherwise z keeps the mean of
+all features (as at initialization) and the stream begins with a norm. (With wider layers it is
+exact always: `resnorm_jax.interop.post_rms_exact`.) Otherwise z keeps the mean of
 ``g n``, which is the smaller the more alike the scales are.
 """
 
@@ -55,7 +56,7 @@ def post_rms_params(params: Tree) -> tuple[dict[str, Any], jax.Array]:
     >>> bool(jnp.abs(y - layer.apply({"params": params}, x)).max() < 1e-5)
     True
     """
-    layers = _layers(params)
+    layers = checked_layers(params)
     out: dict[str, Any] = {}
     width = layers["attention"][NORM]["scale"].shape[-1]
     first = jnp.zeros((width,), layers["attention"][NORM]["scale"].dtype)
@@ -83,7 +84,7 @@ def post_rms_params(params: Tree) -> tuple[dict[str, Any], jax.Array]:
 
 def scale_spread(params: Tree) -> float:
     """Return the largest spread of a norm's scale over features, relative to its mean: 0 is exact."""
-    layers = _layers(params)
+    layers = checked_layers(params)
     found = [layers[name][NORM]["scale"] for name in WRITERS]
     if "embedding_norm" in params:
         found.append(params["embedding_norm"]["scale"])
@@ -91,7 +92,8 @@ def scale_spread(params: Tree) -> float:
     return max(float(np.max(spread)) for spread in spreads)
 
 
-def _layers(params: Tree) -> Tree:
+def checked_layers(params: Tree) -> Tree:
+    """Return the layers of a Post-LN encoder; ValueError for other parameters."""
     layers = params.get("layers", {})
     plain = all(set(layers.get(name, ())) == {NORM, "branch"} for name in WRITERS)
     if not {"layers"} <= set(params) <= {"layers", "embedding_norm"} or not plain:

@@ -115,8 +115,11 @@ def _run(
     pretraining = pretraining_of(config, model, meta)
     base = partial(first_variables, config, model, dataset, buckets)
 
-    def first(seed: int) -> Any:
-        return with_low_rank(config.optimizer, base(seed), seed)
+    def plain() -> Any:
+        return init_variables(model, dataset, buckets, config.seed)
+
+    def shapes() -> Any:
+        return with_low_rank(config.optimizer, plain(), config.seed)
 
     def started(seed: jax.Array, variables: Any) -> TrainState:
         return create_state(variables, optimizer, seed, train.ema, options.names)
@@ -124,11 +127,10 @@ def _run(
     # Before anything is written: a norm that does not fit its slot, or a part that is not there to be
     # frozen, is found when the state is made.
     with phases("compile"):
-        shapes = jax.eval_shape(lambda: init_variables(model, dataset, buckets, config.seed))
-        origin = with_weights(config, model, shapes).told if config.init_from else ""
-        jax.eval_shape(lambda: started(jnp.uint32(0), first(config.seed)))
+        jax.eval_shape(lambda: started(jnp.uint32(0), shapes()))
         if pretraining is not None:
-            jax.eval_shape(lambda: pretraining.first(base(0), dataset, buckets, 0))
+            jax.eval_shape(lambda: pretraining.first(plain(), dataset, buckets, 0))
+    told = with_weights(config, model, jax.eval_shape(plain)).told if config.init_from else ""
     check_steps(workdir, steps)
     with phases("data"):  # their digest
         now = identify(config, raw, dataset, devices, buckets, begun, same.told)
@@ -166,7 +168,7 @@ def _run(
     with (
         watchdog,
         traced,
-        memory_told(config, run, lambda: state_of(config.seed, first(config.seed))),
+        memory_told(config, run, lambda: state_of(config.seed, shapes())),
     ):
         for seed in range(config.seed, config.seed + config.seeds):
             watchdog.doing(f"seed {seed} was initialized")
@@ -174,8 +176,8 @@ def _run(
                 variables = base(seed)
             if seed == config.seed:
                 model_summary(variables["params"], console)
-                if origin:
-                    console.print(origin, highlight=False, soft_wrap=True)
+                if told:
+                    console.print(told, highlight=False, soft_wrap=True)
                 console.print(attention_line(config, meta), highlight=False)
                 if (stride := kernel_and_stride(config.model, meta)[1]) > 1:
                     console.print(f"stride: a token every {stride} positions", highlight=False)

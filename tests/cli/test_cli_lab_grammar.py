@@ -14,6 +14,7 @@ GRAMMAR = {
     "--depth": "N", "--learning-rates": "R,R", "--seeds": "N", "--seed": "N", "--steps": "N",
     "--rows": "N", "--keep": "S,S", "--checkpoint": "{best,last}", "--output": "DIR",
     "--against": "FOLDER", "--order": "ORDER", "--quick": "", "--list": "",
+    "--to": "WHAT", "--learning-rate": "R", "--temperature": "T", "--hidden": "W", "--widen": "",
 }  # fmt: skip
 SAME_WORDS = ("--seed", "--checkpoint")
 
@@ -40,12 +41,15 @@ def test_an_option_takes_the_same_in_all_commands(capsys):
 
 
 def test_what_is_measured_is_a_run_or_a_config():
-    parsers = {n: import_module(f"resnorm_jax.cli.lab_{n}") for n in ("signal", "certify", "prune")}
+    parsers = {
+        n: import_module(f"resnorm_jax.cli.lab_{n}")
+        for n in ("signal", "certify", "prune", "surgery")
+    }
     positional = {
         name: [a.metavar for a in module._parser()._actions if not a.option_strings and a.metavar]
         for name, module in parsers.items()
     }
-    assert positional == {"signal": ["RUN"], "certify": [], "prune": ["RUN"]}
+    assert positional == {"signal": ["RUN"], "certify": [], "prune": ["RUN"], "surgery": ["RUN"]}
 
 
 @pytest.mark.parametrize(

@@ -15,9 +15,9 @@ from resnorm_jax.build import build_model
 from resnorm_jax.config import OptimizerConfig
 from resnorm_jax.data import describe
 from resnorm_jax.errors import UserError
+from resnorm_jax.reporting.metrics import score
 from resnorm_jax.training import loop
 from resnorm_jax.training.checkpoint import params_sha256
-from resnorm_jax.training.evaluation import evaluate
 from resnorm_jax.training.experiment import run_experiment
 from resnorm_jax.training.initial import init_variables
 from resnorm_jax.training.learned import Learned, cut, join, layer_numbers, learned_of
@@ -373,7 +373,6 @@ def test_a_run_of_low_rank_is_merged_when_it_is_loaded(tmp_path):
     report = run_experiment(made, tmp_path / "run", quiet)
     trained = load_trained(tmp_path / "run")
     assert "lora" not in trained.params
-    found = evaluate(
-        trained.parallel, trained.variables, trained.dataset().test, trained.classes, 8, (8,)
-    )
+    rows = trained.dataset().test
+    found = score(trained.log_probs(rows), rows.y, trained.classes)
     assert found["log_loss"] == pytest.approx(report["seeds"][0]["log_loss"], rel=1e-5)

@@ -14,10 +14,17 @@ FIELDS = ("norm", "arrangement")
 
 @dataclass(frozen=True)
 class Change:
-    """One field of a model's config, and its new value."""
+    """One field of a model's config, and its new value.
+
+    Attributes:
+      field: of `FIELDS`.
+      value: a name.
+      widen: whether feed-forward layers become wider, so that ``norm=rms`` is exact for Post-LN.
+    """
 
     field: str
     value: str
+    widen: bool = False
 
     def __str__(self) -> str:
         return f"{self.field}={self.value}"
@@ -36,6 +43,8 @@ class Change:
             fields |= {s: self.value for s in SLOTS if getattr(config.model, s) == before}
             if self.value in norms.names() and norms.get(self.value).epsilon is None:
                 fields["norm_epsilon"] = None
+        if self.widen:
+            fields["mlp_width"] = self._wider(config)
         new = replace(config, model=replace(config.model, **fields))
         try:
             check_names(new.model)
@@ -50,8 +59,18 @@ class Change:
             )
         return new
 
+    def _wider(self, config: Config) -> int:
+        """Return the hidden units with which the change is exact."""
+        if str(self) != "norm=rms" or config.model.norm not in ("layer", "layer_no_bias"):
+            raise UserError(
+                f"--widen: not read with {self} of norm {config.model.norm}; it is for --to=norm=rms "
+                "of layer norms"
+            )
+        width = config.model.width
+        return (config.model.mlp_width or 4 * width) + 2 * (width - 1)
 
-def read_change(text: str) -> Change:
+
+def read_change(text: str, widen: bool = False) -> Change:
     """Return the change of ``norm=NAME`` or ``arrangement=NAME``.
 
     Raises:
@@ -60,4 +79,4 @@ def read_change(text: str) -> Change:
     field, equals, value = (part.strip() for part in text.partition("="))
     if not equals or not value or field not in FIELDS:
         raise UserError(f"--to: {text!r}; write norm=NAME or arrangement=NAME, e.g. norm=rms")
-    return Change(field, value)
+    return Change(field, value, widen)

@@ -16,8 +16,9 @@ from resnorm_jax.data.pipeline import eval_batches
 from resnorm_jax.errors import UserError
 from resnorm_jax.lab.surgery.change import Change
 from resnorm_jax.lab.surgery.distill import Recipe, distilled, outputs
-from resnorm_jax.lab.surgery.parameters import RELATIVES, Made, copied, to_rms
+from resnorm_jax.lab.surgery.parameters import RELATIVES, Made, copied, to_rms, to_wide_rms
 from resnorm_jax.lab.surgery.pointwise import fitted, function_of, norm_sums
+from resnorm_jax.ops.activations import ACTIVATIONS
 from resnorm_jax.reporting.metrics import score
 from resnorm_jax.training.devices import DataParallel
 from resnorm_jax.training.evaluation import predict
@@ -117,6 +118,9 @@ def changed(
     if set(like) != {"params"}:
         raise UserError(f"--to: {change}: it keeps more than parameters; name another norm")
     model, phi = patient.config.model, None
+    if change.widen:
+        function = ACTIVATIONS.get(model.activation).function
+        return to_wide_rms(params, old.pooling, old.positions, function)
     if change.field == "norm":
         if RELATIVES.get(model.norm) == change.value and _all_same(model):
             exact = to_rms(params, old.pooling, old.positions)

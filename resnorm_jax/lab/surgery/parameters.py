@@ -10,12 +10,15 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from resnorm_jax.errors import UserError
 from resnorm_jax.interop.post_rms import post_rms_params, scale_spread
+from resnorm_jax.interop.post_rms_exact import wide_post_rms_params
 from resnorm_jax.interop.pre_rms import centre, pre_rms_params
 from resnorm_jax.modules.pooling import POOLING
 from resnorm_jax.training.learned import layer_numbers
 
 RELATIVES = {"layer": "rms", "layer_no_bias": "rms", "layer_zero_centred": "rms_zero_centred"}
+LINEAR = ("mean", "cls", "first", "last")  # poolings that a linear map can be moved through
 _STACK = re.compile(r"(^|.*/)layers(?:_\d+)?/")
 
 
@@ -85,8 +88,7 @@ def to_rms(params: Mapping[str, Any], pooling: str, positions: str) -> Made | No
             )
     except ValueError:
         return None
-    heads = {name: tree for name, tree in params.items() if name.startswith("head")}
-    front = {n: tree for n, tree in params.items() if n != "encoder" and n not in heads}
+    front, heads = _ends(params)
     centred = "final_norm" in encoder or "embedding_norm" in encoder
     if not set(front) <= {"front_end", "positions", "cls"} or _has_norm(front):
         return None
@@ -101,6 +103,50 @@ def to_rms(params: Mapping[str, Any], pooling: str, positions: str) -> Made | No
     if head is None:
         return None
     return Made({**front, **heads, "encoder": new, next_one: head}, how)
+
+
+def to_wide_rms(params: Mapping[str, Any], pooling: Any, positions: str, activation: Any) -> Made:
+    """Return a Post-LN classifier's parameters with RMS norms and wider layers: exact.
+
+    Args:
+      params: of a `SequenceClassifier` whose norms are all layer norms.
+      pooling: of it: one that a linear map can be moved through.
+      positions: of it.
+      activation: function of the feed-forward layers.
+
+    Raises:
+      UserError: for another model.
+    """
+    front, heads = _ends(params)
+    name = next((n for n in ("head_hidden", "head") if n in heads), "")
+    plain = set(front) <= {"front_end", "positions", "cls"} and not _has_norm(front)
+    if not plain or "head_norm" in heads or pooling not in LINEAR or positions == "sinusoidal":
+        raise UserError(
+            f"--widen: a model with pooling {pooling}, positions {positions} and the parts "
+            f"{', '.join(sorted(params))} is not one that it can change; leave it out"
+        )
+    try:
+        encoder, into, last = wide_post_rms_params(params["encoder"], activation)
+    except ValueError as error:
+        raise UserError(f"--widen: {error}; leave it out") from None
+
+    def fold(leaf: Any) -> jax.Array:
+        return jnp.asarray(np.float64(leaf) @ into, jnp.float32)
+
+    kernel, bias = (np.float64(heads[name][part]) for part in ("kernel", "bias"))
+    head = {
+        "kernel": jnp.float32(last.read @ kernel),
+        "bias": jnp.float32(bias + last.bias @ kernel),
+    }
+    how = "exact: axes of its own for each norm, and 2 (width - 1) more hidden units in each layer"
+    front = jax.tree.map(fold, front)
+    return Made({**front, **heads, "encoder": jax.tree.map(jnp.asarray, encoder), name: head}, how)
+
+
+def _ends(params: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return what stands before the encoder, and after it."""
+    heads = {name: tree for name, tree in params.items() if name.startswith("head")}
+    return {n: tree for n, tree in params.items() if n != "encoder" and n not in heads}, heads
 
 
 def _head(head: Mapping[str, Any], added: jax.Array, pooling: Any) -> dict[str, Any] | None:

@@ -13,11 +13,11 @@ import resnorm_jax as rn
 from resnorm_jax.cli.main import main as resnorm
 from resnorm_jax.config import OptimizerConfig
 from resnorm_jax.errors import UserError
-from resnorm_jax.interop.post_rms import post_rms_params, scale_spread
 from resnorm_jax.lab.surgery import pointwise
 from resnorm_jax.lab.surgery.change import read_change
 from resnorm_jax.lab.surgery.distill import Recipe, distillation_loss
-from resnorm_jax.lab.surgery.parameters import copied, to_rms
+from resnorm_jax.lab.surgery.parameters import copied, to_rms, to_wide_rms
+from resnorm_jax.ops.activations import gelu
 
 
 def random_like(shapes, seed=0):
@@ -25,46 +25,8 @@ def random_like(shapes, seed=0):
     return jax.tree.map(lambda p: rng.normal(0.2, 0.5, p.shape).astype(p.dtype), shapes)
 
 
-def with_scale(params, value):
-    """Parameters whose norms all have one scale."""
-    return jax.tree_util.tree_map_with_path(
-        lambda path, leaf: np.full_like(leaf, value) if path[-1].key == "scale" else leaf, params
-    )
-
-
-def post(norm, embedding=True):
-    norms = {"embedding_norm": norm} if embedding else {}
-    return rn.TransformerEncoder(depth=3, heads=2, mlp_width=10, arrangement="post_ln", norm=norm,
-                                 norms=norms)  # fmt: skip
-
-
 X = np.random.default_rng(1).normal(2, 3, (2, 7, 8)).astype(np.float32)
 MASK = np.arange(7) < np.array([7, 3])[:, None]
-
-
-def test_post_ln_is_exact_where_scales_are_constant_and_not_elsewhere():
-    layer, rms = post("layer"), post("rms")
-    shapes = jax.eval_shape(layer.init, jax.random.key(0), X)["params"]
-    params = random_like(shapes)
-    centred = X - X.mean(-1, keepdims=True)
-
-    @jax.jit
-    def error(params):
-        new, bias = post_rms_params(params)
-        found = rms.apply({"params": new}, centred, MASK) + bias
-        return jnp.abs(found - layer.apply({"params": params}, X, MASK))[MASK].max()
-
-    constant = with_scale(params, 1.3)
-    assert scale_spread(constant) < 1e-6
-    assert error(constant) < 1e-5
-    assert scale_spread(params) > 0.1
-    assert error(params) > 1e-3
-
-
-def test_other_encoders_are_refused():
-    shapes = jax.eval_shape(rn.TransformerEncoder(depth=2, heads=2).init, jax.random.key(0), X)
-    with pytest.raises(ValueError, match="Post-LN"):
-        post_rms_params(shapes["params"])
 
 
 def classifier(arrangement, norm, pooling="mean", **fields):
@@ -84,6 +46,28 @@ def test_a_pre_ln_classifier_keeps_its_logits(pooling):
     )
     assert np.abs(before).max() > 0.5
     np.testing.assert_allclose(after, before, atol=1e-5)
+
+
+def test_a_post_ln_classifier_keeps_its_logits_in_wider_layers():
+    fields = {"arrangement": "post_ln", "depth": 2, "heads": 2}
+    old, new = (
+        rn.SequenceClassifier(
+            classes=3, front_end=rn.FeatureEmbedding(width=8), max_length=7, pooling="last",
+            encoder=rn.TransformerEncoder(
+                norm=norm, norms={"embedding_norm": norm}, mlp_width=mlp_width, **fields
+            ),
+        )
+        for norm, mlp_width in (("layer", 12), ("rms", 26))
+    )  # fmt: skip
+    params = random_like(jax.eval_shape(old.init, jax.random.key(0), X)["params"])
+    made = to_wide_rms(params, "last", "learned", gelu)
+    before, after = (
+        jax.jit(m.apply)({"params": p}, X, MASK) for m, p in ((old, params), (new, made.params))
+    )
+    assert np.abs(before).max() > 0.5
+    np.testing.assert_allclose(after, before, atol=1e-4)
+    with pytest.raises(UserError, match="--widen: a model with pooling max"):
+        to_wide_rms(params, "max", "learned", gelu)
 
 
 def test_only_layer_norms_of_known_arrangements_are_converted():
@@ -211,6 +195,8 @@ def test_the_command(tiny_run, tmp_path, to, capsys):
         (["--to=norm=batch"], "its statistics run over rows"),
         (["--to=arrangement=post_nl"], "did you mean 'post_ln'"),
         (["--to=norm=rms", "--steps=0", "--hidden=1"], "--hidden"),
+        (["--to=norm=dyt", "--widen"], "--widen: not read with norm=dyt"),
+        (["--to=norm=rms", "--widen"], "--widen: not the parameters of a Post-LN"),
     ],
 )
 def test_mistakes_are_one_line(tiny_run, tmp_path, capsys, flags, message):
