@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from resnorm_jax.cli.arguments import Parser
 from resnorm_jax.cli.bench_scores import SCORES, scores
 from resnorm_jax.cli.bench_serve import SERVE, serve_load
+from resnorm_jax.cli.bench_text import TEXT, text_scores
 from resnorm_jax.cli.bench_training import DEPTH, TABLES, depth, say, trained
 from resnorm_jax.cli.errors import guarded
 from resnorm_jax.cli.outputs import check_file
@@ -32,7 +33,18 @@ def _main(argv: list[str]) -> None:
     parser = _parser()
     arguments = parser.parse_args(argv)
     if arguments.show is not None:
-        unread = ("dtype", "only", "run", "over", "names", "quick", "all", "seconds")
+        unread = (
+            "dtype",
+            "only",
+            "run",
+            "data",
+            "init_from",
+            "over",
+            "names",
+            "quick",
+            "all",
+            "seconds",
+        )
         parser.not_read(arguments, unread, "with --show")
         return _show(arguments)
     if arguments.only not in (*TABLES, DEPTH):
@@ -41,13 +53,16 @@ def _main(argv: list[str]) -> None:
         parser.not_read(arguments, ["all", "seconds"], f"with --only={arguments.only}")
     if arguments.only not in TABLES:
         parser.not_read(arguments, ["over"], "without --only=digits or vowels")
-    if arguments.only in (DEPTH, SCORES, SERVE):
+    if arguments.only in (DEPTH, SCORES, SERVE, TEXT):
         parser.not_read(arguments, ["dtype"], f"with --only={arguments.only}")
-    if arguments.only in (SCORES, SERVE):
+    if arguments.only in (SCORES, SERVE, TEXT):
         parser.not_read(arguments, ["all", "seconds"], f"with --only={arguments.only}")
+    if arguments.only != TEXT:
+        parser.not_read(arguments, ["data", "init_from"], "without --only=text")
     if arguments.only != SERVE:
         parser.not_read(arguments, ["run"], "without --only=serve")
-    commands = {DEPTH: depth, SCORES: scores, SERVE: serve_load, **dict.fromkeys(TABLES, trained)}
+    apart = {DEPTH: depth, SCORES: scores, SERVE: serve_load, TEXT: text_scores}
+    commands = {**apart, **dict.fromkeys(TABLES, trained)}
     commands.get(arguments.only, _bench)(arguments)
 
 
@@ -65,16 +80,25 @@ def _parser() -> Parser:
         "both, each model in its own)",
     )  # fmt: skip
     parser.add_argument(
-        "--only", choices=(*SECTIONS, *TABLES, DEPTH, SCORES, SERVE),
+        "--only", choices=(*SECTIONS, *TABLES, DEPTH, SCORES, SERVE, TEXT),
         help="measure only this. Not measured otherwise: tune, the kernels' tiles; digits and vowels, "
         "which train a small classifier with every norm, arrangement or stream, ten seconds to a "
         "minute each; depth, the cost of 10, 100 and 1000 layers, about ten minutes; scores, the "
-        "estimator beside MiniRocket and nearest neighbours on two data sets, about ten minutes; and "
-        "serve, 10,000 requests to resnorm serve, about a minute",
+        "estimator beside MiniRocket and nearest neighbours on two data sets, about ten minutes; "
+        "serve, 10,000 requests to resnorm serve, about a minute; and text, a fine-tuned encoder "
+        "beside what costs less, on texts of your own",
     )  # fmt: skip
     parser.add_argument(
         "--run", type=Path, metavar="DIR",
         help="with --only=serve: the run that is served (default: one that is trained for it)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--data", type=Path, metavar="DIR",
+        help="with --only=text: folder of train.csv, valid.csv and test.csv (columns text, label)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--init-from", type=Path, metavar="DIR",
+        help="with --only=text: folder of the checkpoint that is fine-tuned",
     )  # fmt: skip
     parser.add_argument(
         "--over", choices=MENUS,

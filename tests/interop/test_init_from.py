@@ -5,7 +5,8 @@ import json
 import jax
 import numpy as np
 import pytest
-from hugging_face import tiny, token_batch
+from hugging_face import token_batch
+from pretrained_folder import make_checkpoint
 
 import resnorm_jax as rn
 from resnorm_jax.errors import UserError
@@ -16,20 +17,7 @@ TEXTS = ["good fun", "bad day", "good food", "bad film", "a good one", "a bad on
 @pytest.fixture
 def checkpoint(tmp_path):
     """A tiny BERT with a tokenizer of words."""
-    from tokenizers import Tokenizer, models, pre_tokenizers, processors
-
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "good", "bad", "fun", "day", "a"]
-    tokenizer = Tokenizer(models.WordLevel({w: n for n, w in enumerate(words)}, "[UNK]"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer.add_special_tokens(words[:4])
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1",
-        special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
-    )  # fmt: skip
-    folder = tmp_path / "tiny"
-    tiny("bert").save_pretrained(folder)
-    tokenizer.save(str(folder / "tokenizer.json"))
-    return folder
+    return make_checkpoint(tmp_path / "tiny")
 
 
 def config(tmp_path, checkpoint, **settings):

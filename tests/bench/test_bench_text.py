@@ -1,0 +1,47 @@
+"""``resnorm bench --only=text``: a fine-tuned encoder beside what costs less."""
+
+import csv
+import json
+
+import pytest
+from pretrained_folder import make_checkpoint
+
+from resnorm_jax.cli.main import main
+
+
+def write(path, rows):
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([("text", "label"), *rows])
+
+
+@pytest.fixture
+def texts(tmp_path):
+    rows = [(f"a {word} day", "yes" if word == "good" else "no") for word in ("good", "bad")]
+    for split, times in (("train", 8), ("valid", 3), ("test", 2)):
+        write(tmp_path / f"{split}.csv", rows * times)
+    return tmp_path
+
+
+def test_what_is_missing_is_told(texts, capsys):
+    assert main(["bench", "--only=text", f"--data={texts}"]) == 2
+    assert "--init-from: missing" in capsys.readouterr().err
+    assert main(["bench", f"--data={texts}"]) == 2
+    assert "--data: not read without --only=text" in capsys.readouterr().err
+    (texts / "valid.csv").unlink()
+    argv = ["bench", "--only=text", f"--data={texts}", f"--init-from={texts}"]
+    assert main(argv) == 2
+    assert "valid.csv" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_every_way_is_scored(texts, tmp_path, capsys):
+    checkpoint = make_checkpoint(tmp_path / "bert")
+    output = tmp_path / "scores.json"
+    argv = ["bench", "--only=text", f"--data={texts}", f"--init-from={checkpoint}", "--quick"]
+    assert main([*argv, f"--output={output}"]) == 0
+    rows = json.loads(output.read_text())["text"]
+    assert len({row["classifier"] for row in rows}) == 5
+    found = {row["classifier"]: row["accuracy"] for row in rows}
+    assert found["majority class"] == 0.5
+    assert found["TF-IDF of 1 and 2 words, logistic regression"] == 1.0
+    assert "| configs/finetune.py |" in capsys.readouterr().out
