@@ -2,6 +2,7 @@
 
 from collections.abc import Collection
 from functools import partial
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -58,7 +59,7 @@ class FeedForward(NumericFields):
         # array of gelu's derivative to memory, at mlp_width, and be slower for it.
         function = jax.checkpoint(activation.function, prevent_cse=False)
         biased = FEED_FORWARD_ROLES if self.use_bias is True else self.use_bias or ()
-        first = {"use_bias": "fc1" in biased, "kernel_init": inits["fc1"]}
+        first: dict[str, Any] = {"use_bias": "fc1" in biased, "kernel_init": inits["fc1"]}
         h = dense(self.mlp_width, name="fc1", **first)(x)
         if activation.gated:
             gate = dense(self.mlp_width, name="gate", **first)(x)
@@ -68,7 +69,7 @@ class FeedForward(NumericFields):
             h = function(self._scaled("fc1_scale", h, x.shape[-1] ** 0.5))
         h = apply_norm(self.plan.mlp_norm, h, self.numerics, context or {})
         h = nn.Dropout(self.dropout)(h, deterministic=deterministic)
-        last = {"use_bias": "fc2" in biased, "kernel_init": inits["fc2"]}
+        last: dict[str, Any] = {"use_bias": "fc2" in biased, "kernel_init": inits["fc2"]}
         return dense(x.shape[-1], name="fc2", **last)(h)
 
     def _scaled(self, name: str, h: jax.Array, factor: float) -> jax.Array:

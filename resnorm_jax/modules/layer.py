@@ -270,8 +270,8 @@ def with_relative(
         rows, columns, dtype=numerics.dtype or x.dtype, param_dtype=numerics.param_dtype,
         embedding_init=init, name="relative",
     )  # fmt: skip
-    rows = form.relative.index(distances(length, length), form.buckets, form.positions)
-    read = apply_norm(norm, table(rows), numerics, given.context)
+    at = form.relative.index(distances(length, length), form.buckets, form.positions)
+    read = apply_norm(norm, table(at), numerics, given.context)
     return replace(given, relative=nn.Dropout(options.dropout)(read, given.deterministic))
 
 

@@ -77,7 +77,8 @@ def rotary_base(config: Values, kind: str = "", default: float = BASE, old: str 
             f"config.json: rope {shown(scaled or said)}: scaled frequencies are not read here; take a "
             "checkpoint without"
         )
-    return float(said.get("rope_theta", config.get(old or "rope_theta", default)))
+    before: Any = config.get(old or "rope_theta", default)
+    return float(said.get("rope_theta", before))
 
 
 def bases(types: Sequence[str], full: float, sliding: float) -> str:

@@ -98,7 +98,7 @@ def masked_attention(
         ).astype(query.dtype)  # fmt: skip
     else:
         out = jax.nn.dot_product_attention(
-            query, key, value, bias, mask, scale=scale, implementation="xla"
+            query, key, value, bias=bias, mask=mask, scale=scale, implementation="xla"
         )
     return _silent(out, attending(mask))
 
