@@ -14,7 +14,8 @@ from resnorm_jax.data.names import shown
 from resnorm_jax.data.npz_format import read_npz
 from resnorm_jax.data.preprocess import apply_scaling, check_range, saved_scaling
 from resnorm_jax.data.rows import Rows
-from resnorm_jax.data.text_files import TABLES, Columns, read_rows, saved_columns
+from resnorm_jax.data.text_columns import Columns, saved_columns
+from resnorm_jax.data.text_files import TABLES, read_rows
 from resnorm_jax.data.tokenization import encode, tokenizer_of
 from resnorm_jax.data.ts_format import read_ts
 from resnorm_jax.errors import UserError, check_choice

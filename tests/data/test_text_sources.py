@@ -238,7 +238,7 @@ def test_the_cache_knows_its_file_and_its_tokenizer_and_has_a_limit(tmp_path, mo
     path.write_text(path.read_text("utf-8").replace("dull", "dusk"), "utf-8")
     changed = load_dataset("text", options)
     assert any("dusk" in text for text, _ in texts_of(changed))
-    monkeypatch.setattr(text_cache, "LIMIT", 1)
+    monkeypatch.setattr("resnorm_jax.data.cache_folder.LIMIT", 1)
     load_dataset("text", options | {"max_length": 6})
     assert len(list(cache.glob("*"))) == 1
     cache.joinpath("file").write_text("")
