@@ -25,6 +25,7 @@ if TYPE_CHECKING:  # for type checkers and editors; at run time see __getattr__
     from resnorm_jax import arrangements, article, norms, streams, testing
     from resnorm_jax.estimators.aeon import AeonTransformerClassifier as AeonTransformerClassifier
     from resnorm_jax.estimators.sklearn import TransformerClassifier as TransformerClassifier
+    from resnorm_jax.interop.pretrained import from_pretrained, save_pretrained
     from resnorm_jax.modules.attention import MultiHeadAttention
     from resnorm_jax.modules.classifier import SequenceClassifier
     from resnorm_jax.modules.decoder import TransformerDecoder, TransformerDecoderLayer
@@ -55,6 +56,7 @@ if TYPE_CHECKING:  # for type checkers and editors; at run time see __getattr__
 _HOMES = {
     "estimators.aeon": ("AeonTransformerClassifier",),
     "estimators.sklearn": ("TransformerClassifier",),
+    "interop.pretrained": ("from_pretrained", "save_pretrained"),
     "modules.attention": ("MultiHeadAttention",),
     "modules.classifier": ("SequenceClassifier",),
     "modules.decoder": ("TransformerDecoder", "TransformerDecoderLayer"),
@@ -116,6 +118,7 @@ __all__ = [
     "arrangements",
     "article",
     "drop_path",
+    "from_pretrained",
     "layer_norm",
     "layer_parameters",
     "load_config",
@@ -125,6 +128,7 @@ __all__ = [
     "plan",
     "residual",
     "rms_norm",
+    "save_pretrained",
     "std_layer_norm",
     "streams",
     "testing",

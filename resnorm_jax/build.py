@@ -14,14 +14,32 @@ from resnorm_jax.config import Config, ModelConfig
 from resnorm_jax.errors import ChoiceError, UserError
 from resnorm_jax.modules.classifier import SequenceClassifier
 from resnorm_jax.modules.encoder import TransformerEncoder
-from resnorm_jax.modules.front_ends import FeatureEmbedding, PatchEmbedding, TokenEmbedding
+from resnorm_jax.modules.front_ends import (
+    EmbeddingProjection,
+    FeatureEmbedding,
+    PatchEmbedding,
+    TokenEmbedding,
+)
+from resnorm_jax.modules.heads import HEAD_ACTIVATIONS
 from resnorm_jax.modules.pooling import POOLING
 from resnorm_jax.modules.positions import POSITIONS
+from resnorm_jax.norms.rows import NORMS
 from resnorm_jax.ops.attention import Implementation, choose_attention, why_not_cudnn
 from resnorm_jax.planning import FeedForwardPlan, Plan
 
 PATCH = 2
-READERS = {"patch": "images", "kernel": "features", "stride": "features"}  # by field
+READERS = {
+    "patch": "images",
+    "kernel": "features",
+    "stride": "features",
+    **dict.fromkeys(("vocabulary", "token_types", "separator", "embedding_multiplier"), "tokens"),
+}  # by field
+TABLES = {
+    "positions": POSITIONS.get,
+    "pooling": POOLING.get,
+    "head_activation": HEAD_ACTIVATIONS.get,
+    "head_norm": NORMS.get,
+}  # by field
 MOST_BYTES = 2**40  # of one array, or of a model's parameters
 DEVICE_AXIS = "devices"  # the mapped axis over which the rows of a batch are spread
 
@@ -44,15 +62,46 @@ def build_model(config: Config, meta: dict[str, Any]) -> SequenceClassifier:
             raise UserError(f"config.model.{field}: not read: the data are {kind}, not {reader}")
     _check_data(config, meta)
     dtype = jnp.dtype(config.train.precision)
+    return classifier(
+        model, meta, planned.embedding_gain, len(meta["classes"]), attention_of(config, meta), dtype
+    )
+
+
+def classifier(
+    model: ModelConfig,
+    meta: Mapping[str, Any],
+    embedding_gain: float = 1.0,
+    classes: int | None = None,
+    attention: Implementation | None = None,
+    dtype: Any = None,
+) -> SequenceClassifier:
+    """Return the module that a checked model's fields describe, for data of which ``meta`` tells."""
+    projection = None
+    if model.embedding_width is not None:
+        projection = EmbeddingProjection(
+            model.width, model.embedding_norm, model.norm_epsilon, dtype=dtype
+        )
     return SequenceClassifier(
-        classes=len(meta["classes"]),
-        front_end=_front_end(model, meta, dtype, planned.embedding_gain),
-        encoder=_encoder(model, dtype, attention_of(config, meta)),
+        classes=classes,
+        front_end=_front_end(model, meta, dtype, embedding_gain),
+        encoder=_encoder(model, dtype, attention),
         positions="none" if POSITIONS.get(model.positions).rotary else model.positions,
         max_length=_max_length(model, meta),
-        pooling=model.pooling,
+        pooling=pooling_of(model),
         dropout=model.dropout,
+        position_offset=model.position_offset or 0,
+        projection=projection,
+        head_activation=model.head_activation,
+        head_norm=model.head_norm,
+        head_hidden_bias=model.head_hidden_bias,
+        head_bias=model.head_bias,
+        norm_epsilon=model.norm_epsilon,
     )
+
+
+def pooling_of(model: ModelConfig) -> str:
+    """Return how a model pools: as its fields say, or by the mean."""
+    return model.pooling or "mean"
 
 
 def attention_of(config: Config, meta: dict[str, Any]) -> Implementation | None:
@@ -74,7 +123,7 @@ def cudnn_refused(config: Config, meta: dict[str, Any]) -> str | None:
     if meta["kind"] == "images":
         return "it takes lengths, and images have none"
     model, longest = config.model, _max_length(config.model, meta)
-    longest += POOLING.get(model.pooling).class_token
+    longest += POOLING.get(pooling_of(model)).class_token
     shape = (1, longest, model.heads, model.width // model.heads)
     asked = jax.ShapeDtypeStruct(shape, jnp.dtype(config.train.precision))
     return why_not_cudnn(asked, asked, dropout=model.attention_dropout)
@@ -114,6 +163,8 @@ def kernel_and_stride(model: ModelConfig, meta: Mapping[str, Any]) -> tuple[int,
 def slot_norms(model: ModelConfig) -> dict[str, str]:
     """Return the norms that the config gives by slot."""
     given = {slot: getattr(model, slot) for slot in SLOTS}
+    if model.embedding_width is not None:  # it stands before the projection to the stream
+        given["embedding_norm"] = None
     return {slot: norm for slot, norm in given.items() if norm is not None}
 
 
@@ -123,11 +174,13 @@ def check_names(model: ModelConfig) -> Plan:
     Raises:
       UserError: for a name that no table has, a norm that is not read, or choices that do not fit.
     """
-    for field, get in (("positions", POSITIONS.get), ("pooling", POOLING.get)):
+    for field, get in TABLES.items():
         try:
-            get(getattr(model, field))
+            if (name := getattr(model, field)) is not None:
+                get(name)
         except UserError as error:
             raise UserError(f"config.model.{field}: {str(error).partition(': ')[2]}") from None
+    _check_embeddings(model)
     try:
         planned = _encoder(model).plan(model.width)
     except ChoiceError as error:
@@ -148,6 +201,22 @@ def check_names(model: ModelConfig) -> Plan:
     return planned
 
 
+def _check_embeddings(model: ModelConfig) -> None:
+    """Raise UserError for fields of the embeddings and the head that would not be read."""
+    limited = POSITIONS.get(model.positions).limited
+    unread = (
+        ("separator", model.separator is not None and (model.token_types or 0) < 2, "token_types=2"),
+        ("position_offset", model.position_offset is not None and not limited, "positions=learned"),
+        ("head_hidden_bias", not model.head_hidden_bias and not model.head_activation,
+         "head_activation, e.g. tanh"),
+    )  # fmt: skip
+    for field, wrong, fix in unread:
+        if wrong:
+            raise UserError(
+                f"config.model.{field}: {getattr(model, field)} is not read here; give model.{fix} too"
+            )
+
+
 def _kernels(planned: Plan) -> int:
     """Return how many numbers the kernels of all layers hold, nearly all of a model's."""
     width, inner = planned.width, planned.mlp_width * (2 + planned.activation.gated)
@@ -165,7 +234,7 @@ def _check_data(config: Config, meta: dict[str, Any]) -> None:
     _check_bytes("train.batch_size", f"{rows} rows of {longest} x {size}", rows * longest * size)
     limit = longest if POSITIONS.get(model.positions).limited else 0
     _check_bytes("model.max_length", f"{limit} learned positions", limit * model.width)
-    words = len(meta["vocabulary"])
+    words = vocabulary_size(model, meta)
     _check_bytes("model.width", f"{model.width}, with {words} tokens", words * model.width)
     positions = stride * model.max_length if model.max_length else meta["max_length"]
     most = positions if stride > 1 else 2 * positions - 1
@@ -213,20 +282,39 @@ def _encoder(
 
 
 def _front_end(
-    model: ModelConfig, meta: dict[str, Any], dtype: Any, embedding_gain: float
+    model: ModelConfig, meta: Mapping[str, Any], dtype: Any, embedding_gain: float
 ) -> nn.Module:
     kernel, stride = kernel_and_stride(model, meta)
+    width = model.embedding_width or model.width
     makers = {
         "tokens": lambda: TokenEmbedding(
-            model.width, len(meta["vocabulary"]), embedding_gain, dtype=dtype
+            width, vocabulary_size(model, meta), embedding_gain, dtype=dtype,
+            token_types=model.token_types or 0,
+            separator=model.separator,
+            multiplier=model.embedding_multiplier,
         ),
-        "features": lambda: FeatureEmbedding(model.width, kernel, dtype=dtype, stride=stride),
-        "images": lambda: PatchEmbedding(model.width, model.patch or PATCH, dtype=dtype),
-    }
+        "features": lambda: FeatureEmbedding(width, kernel, dtype=dtype, stride=stride),
+        "images": lambda: PatchEmbedding(width, model.patch or PATCH, dtype=dtype),
+    }  # fmt: skip
     return makers[meta["kind"]]()
 
 
-def _max_length(model: ModelConfig, meta: dict[str, Any]) -> int:
+def vocabulary_size(model: ModelConfig, meta: Mapping[str, Any]) -> int:
+    """Return the rows of the token embedding.
+
+    Raises:
+      UserError: where the data have more tokens than the model.
+    """
+    words = len(meta["vocabulary"])
+    if model.vocabulary is not None and model.vocabulary < words:
+        raise UserError(
+            f"config.model.vocabulary: {model.vocabulary} is under the {words} tokens of the data; "
+            "take the tokenizer that belongs to the weights (data.tokenizer)"
+        )
+    return model.vocabulary or words
+
+
+def _max_length(model: ModelConfig, meta: Mapping[str, Any]) -> int:
     stride = kernel_and_stride(model, meta)[1]
     longest = -(-meta["max_length"] // stride)
     if meta["kind"] == "images":

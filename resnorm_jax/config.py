@@ -6,7 +6,7 @@ source does not read, is an error.
 """
 
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, fields, is_dataclass
+from dataclasses import MISSING, asdict, fields, is_dataclass, replace
 from typing import Any
 
 from ml_collections import ConfigDict, config_dict
@@ -35,6 +35,7 @@ __all__ = [
     "override",
 ]
 
+POOLING = "mean"  # where neither the config nor a checkpoint says how
 # Presets of every config: choosing must never see the test rows.
 PRESETS: dict[str, dict[str, Any]] = {
     "validate": {"train.validation": 0.2, "train.score": "validation"}
@@ -56,6 +57,8 @@ def from_dict(values: Mapping[str, Any]) -> Config:
     options = make_options(str(source), data)
     given = checked(Config, values, "config.")
     config = Config(data={"source": source, **asdict(options)}, **given)
+    if config.model.pooling is None and config.init_from is None:
+        config = replace(config, model=replace(config.model, pooling=POOLING))
     _check_divisors(config)
     KEY_SEED.check("config.seed + config.seeds - 1", config.seed + config.seeds - 1)
     return config

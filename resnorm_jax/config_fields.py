@@ -68,7 +68,36 @@ class ModelConfig:
     max_length: int | None = option(
         None, "positions of the stream; the longest sequence of the data", over_zero(10**7)
     )
-    pooling: str = option("mean", "from positions to one vector")
+    position_offset: int | None = option(
+        None,
+        "learned positions only: rows of their table before the first position",
+        from_zero(1024),
+    )
+    vocabulary: int | None = option(
+        None, "tokens only: rows of the embedding; as many as the data's tokens", over_zero(10**8)
+    )
+    token_types: int | None = option(
+        None, "tokens only: types of tokens that a vector is added for", over_zero(1024)
+    )
+    separator: int | None = option(
+        None, "tokens only: id that ends the first of two texts, for token_types", from_zero(10**8)
+    )
+    embedding_width: int | None = option(
+        None, "of the embeddings, which are then projected to the stream", SIZES["width"]
+    )
+    embedding_multiplier: float | None = option(
+        None, "tokens only: factor on the embeddings", over_zero(1e6)
+    )
+    pooling: str | None = option(
+        None,
+        "from positions to one vector; mean, or what the weights of init_from were trained with",
+    )
+    head_activation: str | None = option(
+        None, "of a hidden layer before the last projection; no such layer"
+    )
+    head_norm: str | None = option(None, "norm after that layer; none")
+    head_hidden_bias: bool = option(True, "whether that layer has a bias")
+    head_bias: bool = option(True, "whether the last projection has a bias")
     patch: int | None = option(
         None, "images only: side of a patch, 2 if not given", over_zero(1024)
     )
@@ -179,6 +208,11 @@ class Config:
     """Everything that decides a run's numbers; ``data`` holds a source's name and its options."""
 
     data: Mapping[str, Any]
+    init_from: str | None = option(
+        None,
+        "folder of a Hugging Face checkpoint whose weights the run starts from, and whose config.json "
+        "the model is made by",
+    )
     model: ModelConfig = field(default_factory=ModelConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     train: TrainConfig = field(default_factory=TrainConfig)

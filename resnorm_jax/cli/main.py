@@ -13,6 +13,7 @@ COMMANDS = {
     "show": "what a scheme does, layer by layer: norms, constants, parameters",
     "evaluate": "score a run's checkpoint on its test rows, or on a file",
     "predict": "class and probability for each row of a file",
+    "convert": "a run as a Hugging Face checkpoint, or a checkpoint in our format",
     "lab": "which arrangement will train, and why: measured",
     "bench": "speed, memory and accuracy beside flax.linen and PyTorch",
 }

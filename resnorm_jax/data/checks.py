@@ -18,16 +18,16 @@ def check_file(field: str, path: str | Path) -> Path:
     return Path(path)
 
 
-def import_extra(module: str, package: str, extra: str) -> ModuleType:
+def import_extra(module: str, package: str, extra: str, field: str = "data.source") -> ModuleType:
     """Import an optional library; raise a UserError telling how to install it when missing."""
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise missing_extra(package, extra) from error
+        raise missing_extra(package, extra, field) from error
 
 
-def missing_extra(package: str, extra: str) -> UserError:
+def missing_extra(package: str, extra: str, field: str = "data.source") -> UserError:
     """Return the error for an optional library that is not installed."""
     return UserError(
-        f"data.source: {package} is not installed; run: pip install 'resnorm_jax[{extra}]'"
+        f"{field}: {package} is not installed; run: pip install 'resnorm_jax[{extra}]'"
     )

@@ -7,8 +7,10 @@ import jax
 import jax.numpy as jnp
 
 from resnorm_jax.arguments import as_mask, check_axes, check_lengths, check_real
+from resnorm_jax.modules.heads import HEAD_ACTIVATIONS
 from resnorm_jax.modules.pooling import POOLING
 from resnorm_jax.modules.positions import POSITIONS
+from resnorm_jax.norms.rows import NORMS
 from resnorm_jax.ops.masks import valid_positions, zero_padding
 
 
@@ -16,7 +18,7 @@ class SequenceClassifier(nn.Module):
     """Class logits of whole sequences.
 
     Attributes:
-      classes: number of classes.
+      classes: number of classes; None for no head: the pooled vectors are returned.
       front_end: `TokenEmbedding`, `FeatureEmbedding`, `PatchEmbedding`, or any module that maps the
         input to ``[B, L, D]``. One that gives fewer tokens than positions has a ``stride``: its token
         j (from 0) is valid where position ``j * stride`` is.
@@ -24,9 +26,17 @@ class SequenceClassifier(nn.Module):
         ``encoder(x, mask, deterministic=...)``, and with ``lengths=...`` where lengths are given.
       positions: ``"learned"``, ``"sinusoidal"`` or ``"none"``; with rotary attention, ``"none"``.
       max_length: most tokens that learned positions serve, class token not counted.
-      pooling: ``"mean"``, ``"cls"``, ``"last"`` or ``"max"``.
-      dropout: dropout of the embedded input and before the head.
+      pooling: ``"mean"``, ``"cls"``, ``"first"``, ``"last"``, ``"max"`` or ``"statistics"``.
+      dropout: dropout of the embedded input and before the last projection of the head.
       param_dtype: dtype of the parameters.
+      position_offset: rows of the learned positions before that of the first position.
+      projection: a module between positions and encoder, such as `EmbeddingProjection`, or None.
+      head_activation: of a hidden layer of the head, ``D -> D``: a row of `HEAD_ACTIVATIONS`; None for
+        no such layer.
+      head_norm: row of `resnorm_jax.norms` after that activation, or None.
+      head_hidden_bias: whether that layer has a bias.
+      head_bias: whether the last projection has a bias.
+      norm_epsilon: of the head's norm; None for its own.
 
     >>> import jax, jax.numpy as jnp
     >>> import resnorm_jax as rn
@@ -41,7 +51,7 @@ class SequenceClassifier(nn.Module):
     (4, 3)
     """
 
-    classes: int
+    classes: int | None
     front_end: nn.Module
     encoder: nn.Module
     positions: str = "learned"
@@ -49,6 +59,13 @@ class SequenceClassifier(nn.Module):
     pooling: str = "mean"
     dropout: float = 0.0
     param_dtype: Any = jnp.float32
+    position_offset: int = 0
+    projection: nn.Module | None = None
+    head_activation: str | None = None
+    head_norm: str | None = None
+    head_hidden_bias: bool = True
+    head_bias: bool = True
+    norm_epsilon: float | None = None
 
     @nn.compact
     def __call__(
@@ -57,6 +74,7 @@ class SequenceClassifier(nn.Module):
         mask: jax.Array | None = None,
         *,
         lengths: jax.Array | None = None,
+        token_types: jax.Array | None = None,
         deterministic: bool = True,
         return_intermediates: bool = False,
         attention_weights: bool = False,
@@ -68,12 +86,15 @@ class SequenceClassifier(nn.Module):
           mask: ``[B, L]``, True where a position is valid; ``[B, 1]`` for whole rows, as of images;
             None for full rows. What stands elsewhere, NaN too, changes nothing.
           lengths: ``[B]`` integers, in place of a mask: as in `TransformerEncoder`. Images have none.
+          token_types: ``[B, L]`` integers, for tokens of a model that has types; see `TokenEmbedding`.
           deterministic: True turns dropout off; False needs an rng named ``dropout``.
           return_intermediates: also return the encoder's named intermediates.
           attention_weights: have the attention weights among them, as in `TransformerEncoder`.
 
         Returns:
-          Logits ``[B, classes]`` in float32 at least; with ``return_intermediates`` a pair.
+          Logits ``[B, classes]`` in float32 at least, or the pooled vectors ``[B, D]`` of a model
+          without head; with ``return_intermediates`` a pair of them and a dictionary: the encoder's
+          intermediates, ``encoded [B, L, D]``, which is what it returned, and ``pooled``.
 
         Raises:
           TypeError: if ``x`` is complex, or the mask one of numbers.
@@ -83,7 +104,8 @@ class SequenceClassifier(nn.Module):
         check_real("x", x)
         check_axes(x=(x, "B L ..."), mask=(mask, "B L?"))
         check_lengths(lengths, x=(x, "B L ..."))
-        h = self.front_end(zero_padding(x, valid_positions(mask, lengths, x.shape[1])))
+        told = {} if token_types is None else {"token_types": token_types}
+        h = self.front_end(zero_padding(x, valid_positions(mask, lengths, x.shape[1])), **told)
         stride = getattr(self.front_end, "stride", 1)
         if mask is not None:
             mask = jnp.broadcast_to(mask[:, ::stride], h.shape[:2])
@@ -94,6 +116,7 @@ class SequenceClassifier(nn.Module):
             lengths = None if lengths is None else lengths + 1
         h = self._add_positions(h, int(pooling.class_token))
         h = nn.Dropout(self.dropout)(h, deterministic=deterministic)
+        h = h if self.projection is None else self.projection(h)
         extra: dict[str, Any] = {"return_intermediates": True} if return_intermediates else {}
         if extra and attention_weights:
             extra["attention_weights"] = True
@@ -101,11 +124,33 @@ class SequenceClassifier(nn.Module):
             extra["lengths"] = lengths
         out = self.encoder(h, mask, deterministic=deterministic, **extra)
         h, named = out if return_intermediates else (out, {})
+        encoded = h
         pooled = pooling.function(h, valid_positions(mask, lengths, h.shape[1]))
-        pooled = nn.Dropout(self.dropout)(pooled, deterministic=deterministic)
-        pooled = pooled.astype(jnp.promote_types(pooled.dtype, jnp.float32))
-        logits = nn.Dense(self.classes, param_dtype=self.param_dtype, name="head")(pooled)
-        return (logits, {**named, "pooled": pooled}) if return_intermediates else logits
+        pooled, out = self._head(pooled, deterministic)
+        named = {**named, "encoded": encoded, "pooled": pooled}
+        return (out, named) if return_intermediates else out
+
+    def _head(self, pooled: jax.Array, deterministic: bool) -> tuple[jax.Array, jax.Array]:
+        """Return what is pooled, as the last projection sees it, and the logits."""
+        wide = jnp.promote_types(pooled.dtype, jnp.float32)
+        if self.head_activation is not None:
+            pooled = nn.Dense(
+                pooled.shape[-1], use_bias=self.head_hidden_bias,
+                dtype=wide, param_dtype=self.param_dtype, name="head_hidden",
+            )(pooled)  # fmt: skip
+            pooled = HEAD_ACTIVATIONS.get(self.head_activation).function(pooled)
+        if self.head_norm is not None:
+            row = NORMS.get(self.head_norm)
+            pooled = row.build(
+                name="head_norm", epsilon=self.norm_epsilon, param_dtype=self.param_dtype
+            )(pooled)
+        pooled = nn.Dropout(self.dropout)(pooled, deterministic=deterministic).astype(wide)
+        if self.classes is None:
+            return pooled, pooled
+        dense = nn.Dense(
+            self.classes, use_bias=self.head_bias, param_dtype=self.param_dtype, name="head"
+        )
+        return pooled, dense(pooled)
 
     def _prepend(self, h: jax.Array, mask: jax.Array | None):
         token = self.param("cls", nn.initializers.zeros, (h.shape[-1],), self.param_dtype)
@@ -118,4 +163,6 @@ class SequenceClassifier(nn.Module):
         module = POSITIONS.get(self.positions).module
         if module is None:
             return h
-        return module(self.max_length + extra, self.param_dtype, name="positions")(h)
+        return module(
+            self.max_length + extra, self.param_dtype, self.position_offset, name="positions"
+        )(h)

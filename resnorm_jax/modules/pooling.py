@@ -49,7 +49,7 @@ def last_pool(x: jax.Array, mask: jax.Array | None) -> jax.Array:
 
 
 def first_pool(x: jax.Array, mask: jax.Array | None) -> jax.Array:
-    """The first position of ``x [B, L, D]``, where a class token stands."""
+    """The first position of ``x [B, L, D]``, where a class token or a tokenizer's own one stands."""
     return x[:, 0]
 
 
@@ -69,6 +69,7 @@ POOLING: Registry[Pooling] = Registry(
         Pooling("mean", mean_pool, "mean of valid positions"),
         Pooling("statistics", statistics_pool, "Snyder et al. 2018 (x-vectors, ICASSP)"),
         Pooling("cls", first_pool, "Devlin et al. 2018 (arXiv 1810.04805), section 3", True),
+        Pooling("first", first_pool, "first position, where the tokenizer puts its own token"),
         Pooling("last", last_pool, "last valid position"),
         Pooling("max", max_pool, "largest over valid positions"),
     ),

@@ -29,11 +29,17 @@ def sinusoids(length: int, width: int, base: float = 10_000.0) -> np.ndarray:
 class LearnedPositions(nn.Module):
     """Add a learned vector to each position; at most ``max_length`` of them.
 
+    Attributes:
+      max_length: most positions.
+      param_dtype: dtype of the parameters.
+      offset: rows of the table before that of the first position (RoBERTa has 2), which are not read.
+
     Source: Gehring et al. 2017 (arXiv 1705.03122), section 3.1; initialized N(0, 0.02^2) as BERT.
     """
 
     max_length: int
     param_dtype: Any = jnp.float32
+    offset: int = 0
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -44,20 +50,29 @@ class LearnedPositions(nn.Module):
                 f"a sequence has {length} positions, but the model learned {self.max_length}"
             )
         init = nn.initializers.normal(0.02)
-        table = self.param("embedding", init, (self.max_length, width), self.param_dtype)
-        return x + table[:length].astype(x.dtype)
+        shape = (self.offset + self.max_length, width)
+        table = self.param("embedding", init, shape, self.param_dtype)
+        return x + table[self.offset : self.offset + length].astype(x.dtype)
 
 
 class SinusoidalPositions(nn.Module):
-    """Add the sinusoids of `sinusoids`, which have no parameters and no longest length."""
+    """Add the sinusoids of `sinusoids`, which have no parameters and no longest length.
+
+    Attributes:
+      max_length: not read.
+      param_dtype: not read.
+      offset: number of the first position.
+    """
 
     max_length: int = 0
     param_dtype: Any = jnp.float32
+    offset: int = 0
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Add to ``x [B, L, D]``."""
-        return x + jnp.asarray(sinusoids(*x.shape[1:]), x.dtype)
+        length, width = x.shape[1:]
+        return x + jnp.asarray(sinusoids(self.offset + length, width)[self.offset :], x.dtype)
 
 
 @dataclass(frozen=True)

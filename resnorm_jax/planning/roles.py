@@ -28,7 +28,7 @@ def _scale(*slots: str) -> str:
 # Role and pattern of the path; first match wins. A parameter that matches none is an error, never a
 # silent default.
 ROLES: tuple[tuple[str, str], ...] = (
-    ("embedding", r"(^|/)(embed|positions)/embedding$"),
+    ("embedding", r"(^|/)(embed|positions|types)/embedding$"),
     ("class_token", r"(^|/)cls$"),
     # SeeDNorm's two vectors decay as in its paper (arXiv 2510.22777).
     ("kernel", r"(^|/)(kernel|\w+_kernel|seed_alpha|seed_beta)$"),

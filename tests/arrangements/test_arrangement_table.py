@@ -21,8 +21,8 @@ from resnorm_jax.schemes import STREAMS
 
 PACKAGE = Path(resnorm_jax.__file__).parent
 CATALOG = "schemes/"
-# What papers claim of schemes by name: as data.
-CLAIMS = ("lab/theory/", "lab/signals/theory.py", "lab/article/networks.py")
+# What papers claim of schemes by name, and which scheme a pretrained family has: as data.
+CLAIMS = ("lab/theory/", "lab/signals/theory.py", "lab/article/networks.py", "interop/families/")
 NAMES = (
     "none", "residual_only", "norm_only", "post_ln", "pre_ln", "sandwich_ln", "res_post_norm",
     "deepnorm", "rezero",
@@ -159,12 +159,21 @@ def test_nothing_compares_an_arrangement_with_a_name():
 LAYERS = [  # a module may import from its own row and those above it
     {"version", "errors", "registry", "schema", "sizes", "arguments", "testing"},
     {"data"},
-    {"ops", "interop"},
+    {"ops"},
     {"norms"},
     {"schemes"},
     {"arrangements", "streams", "planning"},
     {"modules"},
-    {"build", "config", "config_fields", "config_file", "configs", "reporting", "article"},
+    {
+        "build",
+        "config",
+        "config_fields",
+        "config_file",
+        "configs",
+        "reporting",
+        "article",
+        "interop",
+    },
     {"training"},
     {"lab", "runs", "estimators"},
     {"bench"},

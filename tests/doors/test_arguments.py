@@ -340,6 +340,8 @@ TABLE = {
 NO_ARRAYS = {
     "__version__": "a text",
     "article": "its names are rows",
+    "from_pretrained": "takes a folder",
+    "save_pretrained": "takes a folder",
     "norms": "its names are rows",
     "norms.POINTWISE": "a table",
     "norms.DYT_LLAMA": "a table",

@@ -69,6 +69,7 @@ def pool(name, h, mask):
         "last": lambda r: r[-1],
         "statistics": lambda r: np.concatenate([r.mean(0), np.sqrt(r.var(0) + 1e-6)]),
         "cls": lambda r: r[0],
+        "first": lambda r: r[0],
     }[name]
     return np.stack([pick(r) for r in rows])
 
@@ -122,7 +123,7 @@ def test_logits_are_the_oracles_and_padding_is_not_seen(pooling, positions):
 
 
 def test_every_pooling_and_position_of_the_tables_is_tested():
-    assert set(POOLING.names()) == {"mean", "statistics", "cls", "last", "max"}
+    assert set(POOLING.names()) == {"mean", "statistics", "cls", "first", "last", "max"}
     assert set(POSITIONS.names()) == {"none", "learned", "sinusoidal", "rotary"}
 
 

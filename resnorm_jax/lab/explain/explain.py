@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from resnorm_jax.build import PATCH, kernel_and_stride
+from resnorm_jax.build import PATCH, kernel_and_stride, pooling_of
 from resnorm_jax.data import Examples
 from resnorm_jax.errors import UserError
 from resnorm_jax.lab.explain.attribution import Attribution, attribute
@@ -33,7 +33,7 @@ def explain(trained: Trained, examples: Examples, row: int) -> dict[str, Any]:
     case = case_of(trained, examples, row)
     seen = observe_case(case)
     chosen = int(seen.logits.argmax())
-    pooling = trained.config.model.pooling
+    pooling = pooling_of(trained.config.model)
     share = pooled_weights(pooling, seen.output) @ roll_out(
         seen.attention, np.ones(len(seen.output), bool)
     )

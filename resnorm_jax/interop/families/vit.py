@@ -1,0 +1,66 @@
+"""Vision Transformers: Pre-LN, with a class token before the patches."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from resnorm_jax.interop.family import ACTIVATION_NAMES, FAMILIES, Family, Setting
+from resnorm_jax.interop.layouts import CONVOLUTION, JOINED, LINEAR, NORM, Rule, array
+
+LAYER, BEFORE = "layers.{}.", "encoder.layer.{}."
+
+
+def _layer(now: str, before: str, ours: str, layout: Any) -> Rule:
+    """A rule of a module that has had two names."""
+    return Rule(f"{BEFORE}{before}", ours, layout, also=(f"{LAYER}{now}",))
+
+
+def _patches(config: Mapping[str, Any]) -> dict[str, Any]:
+    return {"max_length": (config.get("image_size", 224) // config.get("patch_size", 16)) ** 2}
+
+
+def _image_size(model: Mapping[str, Any]) -> dict[str, Any]:
+    return {"image_size": round(model["max_length"] ** 0.5) * model["patch"]}
+
+
+VIT = FAMILIES.register(
+    Family(
+        name="vit",
+        source="Dosovitskiy et al. 2020 (arXiv 2010.11929); ViTForImageClassification",
+        architecture="ViTForImageClassification",
+        prefix="vit.",
+        kind="images",
+        settings=(
+            Setting("hidden_size", "width", 768),
+            Setting("num_hidden_layers", "depth", 12),
+            Setting("num_attention_heads", "heads", 12),
+            Setting("intermediate_size", "mlp_width", 3072),
+            Setting("hidden_act", "activation", "gelu", ACTIVATION_NAMES),
+            Setting("layer_norm_eps", "norm_epsilon", 1e-12),
+            Setting("patch_size", "patch", 16),
+        ),
+        fixed={
+            "arrangement": "pre_ln", "norm": "layer", "positions": "learned", "pooling": "cls",
+        },
+        required={"qkv_bias": True},
+        rules=(
+            Rule("embeddings.cls_token", "", array("cls", ones=2)),
+            Rule("embeddings.position_embeddings", "positions", array("embedding", ones=1)),
+            Rule("embeddings.patch_embeddings.projection", "front_end/project", CONVOLUTION),
+            *(
+                _layer(f"attention.{role[0]}_proj", f"attention.attention.{role}",
+                       f"attention/branch/{role}", LINEAR)
+                for role in ("query", "key", "value")
+            ),
+            _layer("attention.o_proj", "attention.output.dense", "attention/branch/out", JOINED),
+            _layer("layernorm_before", "layernorm_before", "attention/norm_before", NORM),
+            _layer("layernorm_after", "layernorm_after", "feed_forward/norm_before", NORM),
+            _layer("mlp.fc1", "intermediate.dense", "feed_forward/branch/fc1", LINEAR),
+            _layer("mlp.fc2", "output.dense", "feed_forward/branch/fc2", LINEAR),
+            Rule("layernorm", "encoder/final_norm", NORM),
+            Rule("classifier", "head", LINEAR, outside=True),
+        ),
+        read=_patches,
+        write=_image_size,
+        unread=(r"pooler\..*",),
+    )
+)  # fmt: skip

@@ -1,0 +1,355 @@
+"""Pretrained encoders of Hugging Face as models of this library, and back."""
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from resnorm_jax.build import check_names, classifier
+from resnorm_jax.config import ModelConfig
+from resnorm_jax.data.names import shown
+from resnorm_jax.errors import UserError, nearest
+from resnorm_jax.interop import files, own_format
+from resnorm_jax.interop.families import FAMILIES
+from resnorm_jax.interop.family import Family
+from resnorm_jax.interop.mapping import Loaded, load, unload
+from resnorm_jax.modules.classifier import SequenceClassifier
+from resnorm_jax.schema import checked
+
+HEADS = ("ForSequenceClassification", "ForImageClassification")
+# How sentence-transformers pools, in the words of its 1_Pooling/config.json.
+POOLED = {
+    "pooling_mode_mean_tokens": "mean",
+    "pooling_mode_cls_token": "first",
+    "pooling_mode_max_tokens": "max",
+    "pooling_mode_lasttoken": "last",
+}
+
+
+@dataclass(frozen=True)
+class Description:
+    """What the config.json of a checkpoint says, in this library's terms.
+
+    Attributes:
+      folder: where it stands.
+      family: its row.
+      fields: of `resnorm_jax.config.ModelConfig`, those that the checkpoint decides.
+      classes: names of its head's classes; None where it has no head.
+      channels: of images.
+    """
+
+    folder: Path
+    family: Family
+    fields: Mapping[str, Any]
+    classes: tuple[str, ...] | None
+    channels: int = 3
+
+    def model(self, **changed: Any) -> ModelConfig:
+        """Return the model's config, with the fields of ``changed`` in place of its own."""
+        return ModelConfig(**{"dropout": 0.0, **self.fields, **changed})
+
+    def meta(self) -> dict[str, Any]:
+        """Return what data such a model is for, as `resnorm_jax.data.preprocess.describe` does."""
+        tokens = self.fields.get("vocabulary") or 0
+        patch = self.fields.get("patch") or 1
+        side = round(self.fields["max_length"] ** 0.5) * patch if self.fields["max_length"] else 0
+        shape = [side, side, self.channels] if self.family.kind == "images" else []
+        return {
+            "kind": self.family.kind,
+            "classes": list(self.classes or ()),
+            "vocabulary": range(tokens),
+            "shape": shape,
+            "max_length": min(self.fields["max_length"] or 8, 8),
+            "stride": 1,
+        }
+
+
+def describe_checkpoint(folder: str | Path) -> Description:
+    """Read the config.json of a checkpoint.
+
+    Raises:
+      UserError: there is none, its family is not known, or it asks for what is not read here.
+    """
+    folder = Path(folder)
+    path = folder / files.CONFIG
+    said = files.read_object(path)
+    family = _family(path, said)
+    for name, wanted in family.required.items():
+        if said.get(name, wanted) != wanted:
+            raise UserError(
+                f"{path}: {name} is {shown(said[name])}; of {family.name!r} models only those with "
+                f"{shown(wanted)} are read"
+            )
+    found = {**family.fixed, **{s.ours: _value(path, said, s) for s in family.settings}}
+    found |= family.read(said)
+    found["separator"] = _separator(folder, family, found)
+    found["pooling"], pooled = _pooling(folder, found)
+    if pooled:
+        found |= {"head_activation": None, "head_norm": None}
+    given = {name: value for name, value in found.items() if value is not None}
+    fields_ = {**found, **checked(ModelConfig, given, f"{path}: ")}
+    return Description(
+        folder, family, fields_, _classes(path, said), int(said.get("num_channels", 3))
+    )
+
+
+def _family(path: Path, said: Mapping[str, Any]) -> Family:
+    name = said.get("model_type")
+    if not isinstance(name, str):
+        raise UserError(f"{path}: no model_type; it is no config.json of a model")
+    if name not in FAMILIES.names():
+        raise UserError(
+            f"{path}: model_type {shown(name)} is not read; {nearest(name, FAMILIES.names())}"
+        )
+    return FAMILIES.get(name)
+
+
+def _value(path: Path, said: Mapping[str, Any], setting: Any) -> Any:
+    value = said.get(setting.theirs, setting.default)
+    if setting.names is None:
+        return value
+    if value not in setting.names:
+        raise UserError(
+            f"{path}: {setting.theirs} is {shown(value)}; {nearest(str(value), setting.names)}"
+        )
+    return setting.names[value]
+
+
+def _separator(folder: Path, family: Family, found: Mapping[str, Any]) -> int | None:
+    """Return the id of the token that ends a text, from tokenizer.json or vocab.txt."""
+    if family.separator is None or (found.get("token_types") or 0) < 2:
+        return None
+    if (path := folder / "tokenizer.json").exists():
+        for token in files.read_object(path).get("added_tokens", []):
+            if isinstance(token, dict) and token.get("content") == family.separator:
+                return int(token["id"])
+    if (path := folder / "vocab.txt").exists():
+        words = path.read_text("utf-8").split("\n")
+        if family.separator in words:
+            return words.index(family.separator)
+    return None
+
+
+def _pooling(folder: Path, found: Mapping[str, Any]) -> tuple[str, bool]:
+    """Return how the checkpoint pools, and whether a file of sentence-transformers says so."""
+    path = folder / "1_Pooling" / files.CONFIG
+    if not path.exists():
+        return found["pooling"], False
+    said = files.read_object(path)
+    on = [
+        name for name, value in said.items() if name.startswith("pooling_mode_") and value is True
+    ]
+    if len(on) != 1 or on[0] not in POOLED:
+        raise UserError(
+            f"{path}: {', '.join(on) or 'no pooling'}; one of {', '.join(POOLED)} is read"
+        )
+    return POOLED[on[0]], True
+
+
+def _classes(path: Path, said: Mapping[str, Any]) -> tuple[str, ...] | None:
+    architectures = said.get("architectures") or []
+    if not any(str(name).endswith(HEADS) for name in architectures):
+        return None
+    labels = said.get("id2label") or {
+        str(n): f"LABEL_{n}" for n in range(said.get("num_labels", 2))
+    }
+    if not isinstance(labels, dict) or sorted(labels, key=int) != [
+        str(n) for n in range(len(labels))
+    ]:
+        raise UserError(f"{path}: id2label {shown(labels)}: no names of classes from 0 on")
+    return tuple(str(labels[str(n)]) for n in range(len(labels)))
+
+
+def from_pretrained(
+    folder: str | PathLike[str], classes: int | None = None, *, dtype: Any = None, seed: int = 0
+) -> tuple[SequenceClassifier, dict[str, Any]]:
+    """Load an encoder of Hugging Face: BERT, RoBERTa, DistilBERT, ELECTRA, ViT, ...
+
+    Args:
+      folder: of the checkpoint: config.json and safetensors, in one file or several; or one that
+        ``resnorm convert`` wrote.
+      classes: of a new head, in place of the checkpoint's; None for the checkpoint's own head, or no
+        head where it has none: the model then returns pooled vectors.
+      dtype: of the computation; None for float32. Parameters are float32.
+      seed: of the new head's first values.
+
+    Returns:
+      The model and its variables: ``model.apply(variables, tokens, mask)``. With
+      ``return_intermediates=True`` it also returns ``encoded``, the encoder's output.
+
+    Raises:
+      UserError: a folder without checkpoint, a family that is not known, files that are damaged or do
+        not belong together; naming the file and what is wrong.
+    """
+    if (Path(folder) / own_format.NAME).exists():
+        return _own(Path(folder), classes, dtype, seed)
+    described = describe_checkpoint(Path(folder))
+    count = classes or (None if described.classes is None else len(described.classes))
+    model = described.model()
+    check_names(model)
+    module = classifier(model, described.meta(), classes=count, dtype=dtype)
+    loaded = load_into(described, module, model, first_params(described.meta(), module, seed))
+    if described.classes is not None and classes is None and loaded.fresh:
+        raise UserError(f"{folder}: no {loaded.fresh[0]}, though config.json says there is a head")
+    return module, {"params": jax.tree.map(jnp.asarray, loaded.params)}
+
+
+def _own(
+    folder: Path, classes: int | None, dtype: Any, seed: int
+) -> tuple[SequenceClassifier, dict[str, Any]]:
+    """`from_pretrained`, of a folder that ``resnorm convert`` wrote in this library's format."""
+    model, meta, names = own_format.read_own(folder)
+    if classes is not None and classes != len(names or ()):
+        raise UserError(f"{folder}: a head of {len(names or ())} classes; leave classes out")
+    module = classifier(model, meta, classes=None if names is None else len(names), dtype=dtype)
+    params = own_format.load_own(folder, first_params(meta, module, seed))
+    return module, {"params": jax.tree.map(jnp.asarray, params)}
+
+
+def first_params(meta: Mapping[str, Any], module: SequenceClassifier, seed: int) -> Any:
+    """Return the first parameters of a model for data of which ``meta`` tells, as its ``init`` does."""
+    shape = (
+        (1, *meta["shape"]) if meta["kind"] == "images" else (1, meta["max_length"], *meta["shape"])
+    )
+    dtype = jnp.int32 if meta["kind"] == "tokens" else jnp.float32
+    return jax.jit(module.init)(jax.random.key(seed), jnp.zeros(shape, dtype))["params"]
+
+
+def load_into(
+    described: Description, module: SequenceClassifier, model: ModelConfig, params: Any
+) -> Loaded:
+    """Return parameters with a checkpoint's values in place of theirs; see `mapping.load`."""
+    tensors = files.Tensors(described.folder)
+    return load(described.family, module.encoder.plan(model.width), tensors, params)
+
+
+def family_of(model: ModelConfig) -> list[Family]:
+    """Return the families that a model may be written as: those whose fixed fields it has."""
+    return [
+        family
+        for family in FAMILIES.rows()
+        if all(getattr(model, name) == value for name, value in family.fixed.items())
+    ]
+
+
+def save_pretrained(
+    folder: str | PathLike[str],
+    model: ModelConfig,
+    variables: Mapping[str, Any],
+    classes: Sequence[str],
+    *,
+    family: str,
+    channels: int = 3,
+    beside: str | PathLike[str] | None = None,
+) -> None:
+    """Write a classifier as a Hugging Face checkpoint, which `transformers` loads.
+
+    Args:
+      folder: new; nothing is overwritten.
+      model: what the classifier was built by.
+      variables: ``params``.
+      classes: names of the classes.
+      family: a ``model_type`` of `FAMILIES`.
+      channels: of images.
+      beside: a checkpoint's folder whose tokenizer files are copied, or None.
+
+    Raises:
+      UserError: the folder is there, or the model is none of that family.
+    """
+    if family not in FAMILIES.names():
+        raise UserError(f"--family: {family!r} is not written; {nearest(family, FAMILIES.names())}")
+    row = FAMILIES.get(family)
+    config = their_config(row, model, classes, channels)
+    module = classifier(model, {**_BLANK, "kind": row.kind, "shape": _image(model, row, channels)},
+                        classes=len(classes))  # fmt: skip
+    tensors = unload(row, module.encoder.plan(model.width), variables["params"])
+    with files.new_folder(Path(folder)) as part:
+        (part / files.CONFIG).write_text(json.dumps(config, indent=2) + "\n", "utf-8")
+        files.write_tensors(part, {n: np.asarray(v, np.float32) for n, v in tensors.items()})
+        for name in files.TOKENIZER if beside is not None else ():
+            if (source := Path(beside or "") / name).is_file():
+                shutil.copyfile(source, part / name)
+
+
+_BLANK: dict[str, Any] = {"classes": [], "vocabulary": (), "max_length": 1, "stride": 1}
+
+
+def _image(model: ModelConfig, row: Family, channels: int) -> list[int]:
+    if row.kind != "images":
+        return []
+    side = round((model.max_length or 1) ** 0.5) * (model.patch or 1)
+    return [side, side, channels]
+
+
+def their_config(
+    row: Family, model: ModelConfig, classes: Sequence[str], channels: int = 3
+) -> dict[str, Any]:
+    """Return config.json of a model as one of a family.
+
+    Raises:
+      UserError: naming the field that models of the family do not have.
+    """
+    values = asdict(model)
+    for name, value in row.fixed.items():
+        if values[name] != value:
+            raise UserError(
+                f"config.model.{name}: {shown(values[name])}; models of {row.name!r} have "
+                f"{shown(value)}: {_instead(model)}"
+            )
+    _check_plain(row, values)
+    out: dict[str, Any] = {"model_type": row.name, "architectures": [row.architecture]}
+    for setting in row.settings:
+        value = values[setting.ours]
+        if setting.names is not None:
+            value = next((t for t, ours in setting.names.items() if ours == value), None)
+            if value is None:
+                raise UserError(
+                    f"config.model.{setting.ours}: {shown(values[setting.ours])} is not among what "
+                    f"{row.name!r} models have: {', '.join(map(str, setting.names.values()))}"
+                )
+        if value is None:
+            raise UserError(f"config.model.{setting.ours}: not given, which {row.name!r} needs")
+        out[setting.theirs] = value
+    out |= row.required
+    out |= row.write(values)
+    if row.kind == "images":
+        out["num_channels"] = channels
+    names = [str(name) for name in classes]
+    out["id2label"] = {str(n): name for n, name in enumerate(names)}
+    out["label2id"] = {name: n for n, name in enumerate(names)}
+    return out
+
+
+# What changes no value that a trained model computes.
+FREE = frozenset({
+    "dropout", "attention_dropout", "drop_path", "attention", "unroll", "remat", "remat_every",
+    "separator", "max_length", "vocabulary",
+})  # fmt: skip
+
+
+def _check_plain(row: Family, values: Mapping[str, Any]) -> None:
+    """Raise UserError for a field, away from its default, that the family does not read."""
+    read = {s.ours for s in row.settings} | set(row.fixed) | FREE | set(_derived(row, values))
+    for field in fields(ModelConfig):
+        if field.name not in read and values[field.name] != field.default:
+            raise UserError(
+                f"config.model.{field.name}: {shown(values[field.name])} has no place in a "
+                f"{row.name!r} model"
+            )
+
+
+def _derived(row: Family, values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the fields that a family reads from several of theirs."""
+    return row.read(row.write(values))
+
+
+def _instead(model: ModelConfig) -> str:
+    names = [family.name for family in family_of(model)]
+    return f"write it as {' or '.join(map(repr, names))}" if names else "no family has such models"

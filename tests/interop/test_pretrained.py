@@ -1,0 +1,69 @@
+"""Pretrained models of `transformers`: the same logits here, and the same files back."""
+
+import jax
+import numpy as np
+import pytest
+import torch
+from hugging_face import TINY, tiny, token_batch
+from oracles import worst
+from safetensors.numpy import load_file
+
+import resnorm_jax as rn
+from resnorm_jax.interop.families import FAMILIES
+from resnorm_jax.interop.pretrained import describe_checkpoint, save_pretrained
+
+TEXTS = [name for name in TINY if FAMILIES.get(name).kind == "tokens"]
+DEFAULT = ("bert", "electra")  # the others are of the table
+
+
+def every(names):
+    return [pytest.param(n, marks=() if n in DEFAULT else pytest.mark.table, id=n) for n in names]
+
+
+def their_logits(model, ids, mask, **more):
+    with torch.no_grad():
+        return model(
+            input_ids=torch.tensor(ids, dtype=torch.long), attention_mask=torch.tensor(mask), **more
+        ).logits.numpy()
+
+
+def test_every_family_is_tested():
+    assert set(TINY) == set(FAMILIES.names())
+
+
+@pytest.mark.parametrize("name", every(TEXTS))
+def test_a_classifier_has_their_logits_and_goes_back(name, tmp_path):
+    theirs = tiny(name)
+    theirs.save_pretrained(tmp_path / "theirs")
+    model, variables = rn.from_pretrained(tmp_path / "theirs")
+    ids, mask = token_batch()
+    ours = jax.jit(model.apply)(variables, ids, mask)
+    assert worst(ours, their_logits(theirs, ids, mask)) < 1e-5
+
+    described = describe_checkpoint(tmp_path / "theirs")
+    save_pretrained(tmp_path / "back", described.model(), variables, described.classes, family=name)
+    back = type(theirs).from_pretrained(tmp_path / "back").eval()
+    assert worst(their_logits(back, ids, mask), their_logits(theirs, ids, mask)) < 1e-6
+    before = load_file(tmp_path / "theirs" / "model.safetensors")
+    after = load_file(tmp_path / "back" / "model.safetensors")
+    assert set(after) == set(before)
+    for key, value in before.items():
+        np.testing.assert_array_equal(after[key], value, err_msg=key)
+
+
+def test_an_image_classifier_has_their_logits_and_goes_back(tmp_path):
+    theirs = tiny("vit")
+    theirs.save_pretrained(tmp_path / "theirs")
+    model, variables = rn.from_pretrained(tmp_path / "theirs")
+    images = np.random.default_rng(0).normal(size=(2, 8, 8, 3)).astype(np.float32)
+    with torch.no_grad():
+        expected = theirs(torch.tensor(images.transpose(0, 3, 1, 2))).logits.numpy()
+    assert worst(jax.jit(model.apply)(variables, images), expected) < 1e-5
+    described = describe_checkpoint(tmp_path / "theirs")
+    save_pretrained(
+        tmp_path / "back", described.model(), variables, described.classes, family="vit"
+    )
+    back = type(theirs).from_pretrained(tmp_path / "back").eval()
+    with torch.no_grad():
+        again = back(torch.tensor(images.transpose(0, 3, 1, 2))).logits.numpy()
+    assert worst(again, expected) < 1e-6
