@@ -10,7 +10,7 @@ import numpy as np
 
 from resnorm_jax.data.dataset import Examples
 from resnorm_jax.data.metadata import check_meta
-from resnorm_jax.data.names import shown
+from resnorm_jax.data.names import is_unicode, shown
 from resnorm_jax.data.npz_format import read_npz
 from resnorm_jax.data.preprocess import apply_scaling, check_range, saved_scaling
 from resnorm_jax.data.rows import Rows
@@ -120,8 +120,9 @@ def given_inputs(
     """Return rows given in code, scaled or tokenized as the training data was.
 
     Args:
-      values: one a row: ``[L, C]`` (or ``[L]`` for one channel) features, ``[L]`` token ids, a text,
-        or ``[H, W, C]``; an array ``[N, L, ...]`` of such rows.
+      values: one a row: ``[L, C]`` (or ``[L]`` for one channel) features, ``[L]`` token ids, a text, a
+        pair ``(text, pair)`` where the model was trained on pairs, or ``[H, W, C]``; an array
+        ``[N, L, ...]`` of such rows.
       meta: as in `read_inputs`.
       lengths: valid steps of each row, where ``values`` are padded; the rest is not looked at.
 
@@ -147,6 +148,22 @@ def _cut(values: Sequence[Any], lengths: Sequence[int] | None) -> Sequence[Any]:
     return [row[: int(length)] for row, length in zip(values, lengths, strict=True)]
 
 
+def _text(where: str, value: Any, paired: bool) -> Any:
+    """Return a row's text, or pair of texts as a tuple, checked; what is no text stays as it is."""
+    texts = (value,) if isinstance(value, str) else value
+    if not isinstance(texts, list | tuple) or not texts or not isinstance(texts[0], str):
+        return value
+    if len(texts) != 1 + paired or not all(isinstance(text, str) for text in texts):
+        wanted = "pairs of texts: give (text, pair)" if paired else "single texts: give one a row"
+        raise UserError(f"{where}: {shown(value)}; the model was trained on {wanted}")
+    for text in texts:
+        if not text.strip():
+            raise UserError(f"{where}: empty text; give a text or drop the row")
+        if not is_unicode(text):
+            raise UserError(f"{where}: broken Unicode (a lone surrogate) in the text")
+    return tuple(texts) if paired else texts[0]
+
+
 def prepared(rows: Rows, meta: Meta) -> Examples:
     """Return rows checked, and scaled or tokenized as the training data was.
 
@@ -155,6 +172,9 @@ def prepared(rows: Rows, meta: Meta) -> Examples:
     """
     kind, encoding = meta["kind"], meta["encoding"]
     if encoding:
+        paired = bool(encoding.get("pair_column"))
+        pairs = zip(rows.where, rows.values, strict=True)
+        rows = replace(rows, values=[_text(*pair, paired) for pair in pairs])
         rows = encode(rows, tokenizer_of(encoding, meta["vocabulary"], meta.get("directory")))
     pairs = zip(rows.where, rows.values, strict=True)
     rows = replace(rows, values=[CHECKS[kind](*pair, meta) for pair in pairs])
