@@ -20,7 +20,7 @@ from resnorm_jax.data.source import Source
 from resnorm_jax.data.splits import stratified_split
 from resnorm_jax.data.text_cache import encoded_file, kept_bytes
 from resnorm_jax.data.text_columns import Columns, columns_of, kept_columns
-from resnorm_jax.data.text_files import read_chunks
+from resnorm_jax.data.text_files import TABLES, read_chunks
 from resnorm_jax.data.text_lines import check_encoding
 from resnorm_jax.data.text_told import Split, token_lines, truncation
 from resnorm_jax.data.tokenization import Tokenizer, Words, build_vocabulary
@@ -128,7 +128,8 @@ def _check(options: TextOptions) -> None:
 
 
 def _check_path(field: str, path: str) -> None:
-    if not path or os.path.isdir(path):
+    folder = os.path.isdir(path) and Path(path).suffix.lower() not in TABLES
+    if not path or folder:
         return
     fault = file_fault(path)
     if fault and fault.startswith("no such file"):
