@@ -46,6 +46,7 @@ def measure(path: str, cache: str, tokenizer: str) -> dict:
     from resnorm_jax.data.text_cache import SMALL
 
     small = Path(cache) / "small.csv"
+    small.parent.mkdir()
     make_file(small, max(2 * SMALL // 10**6, 20))
     options = {"tokenizer": tokenizer, "max_length": 256, "cache": cache}
     load_dataset("text", {"train": str(small), **options})  # libraries, buffers
