@@ -15,7 +15,7 @@ from resnorm_jax.data.npz_format import read_npz
 from resnorm_jax.data.preprocess import apply_scaling, check_range, saved_scaling
 from resnorm_jax.data.rows import Rows
 from resnorm_jax.data.text_columns import Columns, saved_columns
-from resnorm_jax.data.text_files import TABLES, read_rows
+from resnorm_jax.data.text_files import TABLES, joined, read_chunks, read_rows
 from resnorm_jax.data.tokenization import encode, tokenizer_of
 from resnorm_jax.data.ts_format import read_ts
 from resnorm_jax.errors import UserError, check_choice
@@ -84,9 +84,9 @@ def read_inputs(path: str | Path, meta: Meta) -> Examples:
     """Read rows to predict, scaled or tokenized as the training data was.
 
     Reads ``.ts`` (with or without labels), ``.npz`` (``x``, optional ``lengths`` and ``y``),
-    ``.jsonl`` (objects with ``x``, or the text column, optional ``label``) and ``.csv`` (a text
-    column under a header; or rows of numbers without header, one univariate series or token
-    sequence a row).
+    ``.jsonl`` (objects with ``x``, or the text column, optional ``label``), ``.csv`` and ``.tsv`` (a
+    text column under a header; or rows of numbers without header, one univariate series or token
+    sequence a row), ``.parquet``, and for texts folders as the ``text`` source does.
 
     Args:
       path: of the file.
@@ -104,8 +104,11 @@ def read_inputs(path: str | Path, meta: Meta) -> Examples:
     folder = bool(encoding) and os.path.isdir(path)
     if not folder:
         check_choice(f"{path}: file suffix", suffix, READERS)
-    reader = read_rows if folder else READERS[suffix]
-    rows = reader(Path(path), saved_columns(encoding))
+    columns = saved_columns(encoding)
+    if columns.text is not None and (folder or suffix in TABLES):
+        rows = joined(_encoded(chunk, meta) for chunk in read_chunks(path, columns))
+    else:
+        rows = READERS[suffix](Path(path), columns)
     if rows.kind not in (None, kind):
         raise UserError(
             f"{Path(path)}: 'x' holds {rows.kind}, the model was trained on {kind}; "
@@ -164,18 +167,31 @@ def _text(where: str, value: Any, paired: bool) -> Any:
     return tuple(texts) if paired else texts[0]
 
 
+def _encoded(rows: Rows, meta: Meta) -> Rows:
+    """Return the rows with arrays of token ids in place of texts."""
+    encoding = meta["encoding"]
+    if not encoding:
+        return rows
+    paired = bool(encoding.get("pair_column"))
+    values = [_text(*pair, paired) for pair in zip(rows.where, rows.values, strict=True)]
+    tokenizer = tokenizer_of(encoding, meta["vocabulary"], meta.get("directory"))
+    made = encode(replace(rows, values=values), tokenizer).values
+    texts = [isinstance(value, str | tuple) for value in values]
+    for where, found, text in zip(rows.where, made, texts, strict=True):
+        if text and not found:
+            raise UserError(f"{where}: the tokenizer makes no token of the text; drop the row")
+    ids = [np.array(i, np.int32) if t else i for i, t in zip(made, texts, strict=True)]
+    return replace(rows, values=ids)
+
+
 def prepared(rows: Rows, meta: Meta) -> Examples:
     """Return rows checked, and scaled or tokenized as the training data was.
 
     Raises:
       UserError: see `read_inputs`.
     """
-    kind, encoding = meta["kind"], meta["encoding"]
-    if encoding:
-        paired = bool(encoding.get("pair_column"))
-        pairs = zip(rows.where, rows.values, strict=True)
-        rows = replace(rows, values=[_text(*pair, paired) for pair in pairs])
-        rows = encode(rows, tokenizer_of(encoding, meta["vocabulary"], meta.get("directory")))
+    kind = meta["kind"]
+    rows = _encoded(rows, meta)
     pairs = zip(rows.where, rows.values, strict=True)
     rows = replace(rows, values=[CHECKS[kind](*pair, meta) for pair in pairs])
     examples = rows.examples(kind, meta["classes"], "the model's classes")

@@ -111,7 +111,12 @@ def read_rows(path: str | Path, columns: Columns) -> Rows:
     if columns.text is None and delimiter:
         numbers = read_csv_numbers(path, replace(columns.form, delimiter=delimiter))
         return Rows([v for _, v in numbers], [None] * len(numbers), [w for w, _ in numbers])
-    made = list(read_chunks(path, columns))
+    return joined(read_chunks(path, columns))
+
+
+def joined(chunks: Iterable[Rows]) -> Rows:
+    """Return the rows of all chunks."""
+    made = list(chunks)
     return Rows(
         [value for chunk in made for value in chunk.values],
         [label for chunk in made for label in chunk.labels],

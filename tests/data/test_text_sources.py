@@ -205,6 +205,23 @@ def same_batches(one, two):
     return True
 
 
+def test_pages_of_the_disk_are_let_go(tmp_path, monkeypatch):
+    from resnorm_jax.data import ragged
+
+    path = tmp_path / "ids.npy"
+    np.save(path, np.arange(4000, dtype=np.uint16))
+    told = []
+    ids = np.load(path, mmap_mode="r")
+    monkeypatch.setattr(ragged, "KEPT", 3 * ragged.AROUND)
+    rows = ragged.Ragged(ids, np.arange(0, 4001, 40), np.arange(100), 40)
+    monkeypatch.setattr(
+        rows, "_forget", lambda forget=rows._forget: told.append(rows._read) or forget()
+    )
+    for start in range(0, 8, 2):
+        np.testing.assert_array_equal(rows[start : start + 2].ravel(), ids[start * 40 :][:80])
+    assert told == [2 * ragged.AROUND, 4 * ragged.AROUND] * 2
+
+
 def folder_of(cache):
     (folder,) = cache.glob("text-*")
     return folder

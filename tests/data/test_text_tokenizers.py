@@ -176,6 +176,11 @@ def test_a_text_without_tokens_and_damaged_tokenizers(tmp_path):
     options = {"train": str(tmp_path / "a.csv"), "test": str(tmp_path / "a.csv")}
     with pytest.raises(UserError, match=r"a.csv:3: the tokenizer makes no token of the text"):
         load_dataset("text", options | {"tokenizer": str(tmp_path)})
+    (tmp_path / "b.csv").write_text("text,label\na,x\nb,y\n")
+    two = dict.fromkeys(("train", "test"), str(tmp_path / "b.csv"))
+    meta = describe(load_dataset("text", two | {"tokenizer": str(tmp_path)}))
+    with pytest.raises(UserError, match=r"a.csv:3: the tokenizer makes no token of the text"):
+        read_inputs(tmp_path / "a.csv", {**meta, "directory": str(tmp_path)})
     for damage in (b"", b"{}", b"[1]", b"\xff", trained("bpe")[:-9]):
         (tmp_path / "tokenizer.json").write_bytes(damage)
         with pytest.raises(UserError, match=r"tokenizer.json: .*damaged") as error:
