@@ -12,6 +12,7 @@ from resnorm_jax.data.checks import import_extra
 from resnorm_jax.data.csv_format import Row
 from resnorm_jax.data.files import file_fault, read_bytes
 from resnorm_jax.data.names import shown
+from resnorm_jax.data.text_columns import placed
 from resnorm_jax.errors import UserError
 
 ROWS = 1000  # of a batch
@@ -113,13 +114,6 @@ def _class_name(names: Sequence[str], value: Any) -> Any:
 
 def _wanted(schema: Any, columns: Sequence[str]) -> list[str]:
     return [name for name in schema.names if name in {placed(c, schema.names) for c in columns}]
-
-
-def placed(column: str, header: Sequence[str]) -> str:
-    """Return a column's name; ``"2"`` is the second one where none is called so."""
-    if column in header or not column.isdecimal() or not 1 <= int(column[:9]) <= len(header):
-        return column
-    return header[int(column) - 1]
 
 
 def class_names(schema: Any) -> dict[str, Sequence[str]]:

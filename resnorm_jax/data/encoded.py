@@ -14,7 +14,7 @@ from resnorm_jax.data.rows import Rows
 from resnorm_jax.data.tokenization import Tokenizer
 from resnorm_jax.errors import UserError
 
-PADDED = 2**28  # bytes of a split that are padded in memory; more stay as they lie
+PADDED = 2**26  # bytes of a split that are padded in memory; more stay as they lie
 
 
 @dataclass(frozen=True, eq=False)

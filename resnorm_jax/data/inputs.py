@@ -10,11 +10,12 @@ import numpy as np
 
 from resnorm_jax.data.dataset import Examples
 from resnorm_jax.data.metadata import check_meta
-from resnorm_jax.data.names import shown
+from resnorm_jax.data.names import is_unicode, shown
 from resnorm_jax.data.npz_format import read_npz
 from resnorm_jax.data.preprocess import apply_scaling, check_range, saved_scaling
 from resnorm_jax.data.rows import Rows
-from resnorm_jax.data.text_files import TABLES, Columns, read_rows, saved_columns
+from resnorm_jax.data.text_columns import Columns, saved_columns
+from resnorm_jax.data.text_files import TABLES, joined, read_chunks, read_rows
 from resnorm_jax.data.tokenization import encode, tokenizer_of
 from resnorm_jax.data.ts_format import read_ts
 from resnorm_jax.errors import UserError, check_choice
@@ -83,9 +84,9 @@ def read_inputs(path: str | Path, meta: Meta) -> Examples:
     """Read rows to predict, scaled or tokenized as the training data was.
 
     Reads ``.ts`` (with or without labels), ``.npz`` (``x``, optional ``lengths`` and ``y``),
-    ``.jsonl`` (objects with ``x``, or the text column, optional ``label``) and ``.csv`` (a text
-    column under a header; or rows of numbers without header, one univariate series or token
-    sequence a row).
+    ``.jsonl`` (objects with ``x``, or the text column, optional ``label``), ``.csv`` and ``.tsv`` (a
+    text column under a header; or rows of numbers without header, one univariate series or token
+    sequence a row), ``.parquet``, and for texts folders as the ``text`` source does.
 
     Args:
       path: of the file.
@@ -103,8 +104,11 @@ def read_inputs(path: str | Path, meta: Meta) -> Examples:
     folder = bool(encoding) and os.path.isdir(path)
     if not folder:
         check_choice(f"{path}: file suffix", suffix, READERS)
-    reader = read_rows if folder else READERS[suffix]
-    rows = reader(Path(path), saved_columns(encoding))
+    columns = saved_columns(encoding)
+    if columns.text is not None and (folder or suffix in TABLES):
+        rows = joined(_encoded(chunk, meta) for chunk in read_chunks(path, columns))
+    else:
+        rows = READERS[suffix](Path(path), columns)
     if rows.kind not in (None, kind):
         raise UserError(
             f"{Path(path)}: 'x' holds {rows.kind}, the model was trained on {kind}; "
@@ -119,8 +123,9 @@ def given_inputs(
     """Return rows given in code, scaled or tokenized as the training data was.
 
     Args:
-      values: one a row: ``[L, C]`` (or ``[L]`` for one channel) features, ``[L]`` token ids, a text,
-        or ``[H, W, C]``; an array ``[N, L, ...]`` of such rows.
+      values: one a row: ``[L, C]`` (or ``[L]`` for one channel) features, ``[L]`` token ids, a text, a
+        pair ``(text, pair)`` where the model was trained on pairs, or ``[H, W, C]``; an array
+        ``[N, L, ...]`` of such rows.
       meta: as in `read_inputs`.
       lengths: valid steps of each row, where ``values`` are padded; the rest is not looked at.
 
@@ -146,15 +151,47 @@ def _cut(values: Sequence[Any], lengths: Sequence[int] | None) -> Sequence[Any]:
     return [row[: int(length)] for row, length in zip(values, lengths, strict=True)]
 
 
+def _text(where: str, value: Any, paired: bool) -> Any:
+    """Return a row's text, or pair of texts as a tuple, checked; what is no text stays as it is."""
+    texts = (value,) if isinstance(value, str) else value
+    if not isinstance(texts, list | tuple) or not texts or not isinstance(texts[0], str):
+        return value
+    if len(texts) != 1 + paired or not all(isinstance(text, str) for text in texts):
+        wanted = "pairs of texts: give (text, pair)" if paired else "single texts: give one a row"
+        raise UserError(f"{where}: {shown(value)}; the model was trained on {wanted}")
+    for text in texts:
+        if not text.strip():
+            raise UserError(f"{where}: empty text; give a text or drop the row")
+        if not is_unicode(text):
+            raise UserError(f"{where}: broken Unicode (a lone surrogate) in the text")
+    return tuple(texts) if paired else texts[0]
+
+
+def _encoded(rows: Rows, meta: Meta) -> Rows:
+    """Return the rows with arrays of token ids in place of texts."""
+    encoding = meta["encoding"]
+    if not encoding:
+        return rows
+    paired = bool(encoding.get("pair_column"))
+    values = [_text(*pair, paired) for pair in zip(rows.where, rows.values, strict=True)]
+    tokenizer = tokenizer_of(encoding, meta["vocabulary"], meta.get("directory"))
+    made = encode(replace(rows, values=values), tokenizer).values
+    texts = [isinstance(value, str | tuple) for value in values]
+    for where, found, text in zip(rows.where, made, texts, strict=True):
+        if text and not found:
+            raise UserError(f"{where}: the tokenizer makes no token of the text; drop the row")
+    ids = [np.array(i, np.int32) if t else i for i, t in zip(made, texts, strict=True)]
+    return replace(rows, values=ids)
+
+
 def prepared(rows: Rows, meta: Meta) -> Examples:
     """Return rows checked, and scaled or tokenized as the training data was.
 
     Raises:
       UserError: see `read_inputs`.
     """
-    kind, encoding = meta["kind"], meta["encoding"]
-    if encoding:
-        rows = encode(rows, tokenizer_of(encoding, meta["vocabulary"], meta.get("directory")))
+    kind = meta["kind"]
+    rows = _encoded(rows, meta)
     pairs = zip(rows.where, rows.values, strict=True)
     rows = replace(rows, values=[CHECKS[kind](*pair, meta) for pair in pairs])
     examples = rows.examples(kind, meta["classes"], "the model's classes")

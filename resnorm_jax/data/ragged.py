@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 KEPT = 2**26  # bytes of the disk's pages that may stay in memory
+AROUND = 2**16  # bytes that the system maps at once, however few are read
 
 
 class Ragged:
@@ -51,7 +52,7 @@ class Ragged:
         for target, begin, end in zip(x, self.offsets[rows], self.offsets[rows + 1], strict=True):
             values = self.ids[begin + start : min(begin + stop, end)]
             target[: len(values)] = values
-            self._read += values.nbytes
+            self._read += max(values.nbytes, AROUND)
         self._forget()
         return x[:, ::step]
 

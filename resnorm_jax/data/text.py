@@ -19,10 +19,12 @@ from resnorm_jax.data.rows import Rows
 from resnorm_jax.data.source import Source
 from resnorm_jax.data.splits import stratified_split
 from resnorm_jax.data.text_cache import encoded_file, kept_bytes
-from resnorm_jax.data.text_files import Columns, columns_of, kept_columns, read_chunks
+from resnorm_jax.data.text_columns import Columns, columns_of, kept_columns
+from resnorm_jax.data.text_files import TABLES, read_chunks
 from resnorm_jax.data.text_lines import check_encoding
+from resnorm_jax.data.text_told import Split, token_lines, truncation
 from resnorm_jax.data.tokenization import Tokenizer, Words, build_vocabulary
-from resnorm_jax.data.tokenizers_by_name import KINDS, check_tokenizer, make_tokenizer
+from resnorm_jax.data.tokenizers_by_name import check_tokenizer, make_tokenizer
 from resnorm_jax.errors import UserError
 from resnorm_jax.schema import FRACTION, SEED, between, option
 
@@ -65,9 +67,6 @@ class TextOptions:
     cache: str = option("", "folder for token ids of large files; the user's cache folder if empty")
 
 
-Split = tuple[Encoded, np.ndarray]  # the rows of a file, and which of them
-
-
 def text_dataset(
     name: str, train: Rows, test: Rows, encoding: dict[str, object], vocabulary_size: int
 ) -> Dataset:
@@ -102,22 +101,10 @@ def _assembled(
         vocabulary=tokenizer.names,
         encoding={**tokenizer.encoding, **encoding},
         files=tokenizer.files,
-        told={"truncation": _truncation(splits, tokenizer)},
+        told={"truncation": truncation(splits, tokenizer)},
         lines=lines,
         **{name: made.examples(rows, classes) for name, (made, rows) in splits.items()},  # type: ignore[arg-type]
     )
-
-
-def _truncation(splits: Mapping[str, Split], tokenizer: Tokenizer) -> dict[str, object]:
-    """Return the shares of rows and of tokens that were cut, over all splits."""
-    cut = np.concatenate([made.cut[rows] for made, rows in splits.values()])
-    kept = sum(int(np.diff(made.offsets)[rows].sum()) for made, rows in splits.values())
-    lost = int(cut.sum(dtype=np.int64))
-    return {
-        "max_length": tokenizer.encoding["max_length"],
-        "rows": round(float(np.mean(cut > 0)), 6),
-        "tokens": round(lost / (kept + lost), 6),
-    }
 
 
 def _check(options: TextOptions) -> None:
@@ -141,7 +128,8 @@ def _check(options: TextOptions) -> None:
 
 
 def _check_path(field: str, path: str) -> None:
-    if not path or os.path.isdir(path):
+    folder = os.path.isdir(path) and Path(path).suffix.lower() not in TABLES
+    if not path or folder:
         return
     fault = file_fault(path)
     if fault and fault.startswith("no such file"):
@@ -207,7 +195,7 @@ def load_text(options: TextOptions) -> Dataset:
         made = splits["train"][0]
         kept, held = _cut_off(made, options)
         splits |= {"train": (made, kept), "test": (made, held)}
-    lines = _lines(options, splits, tokenizer, None if all(cached) else seconds)
+    lines = token_lines(options.tokenizer, splits, tokenizer, None if all(cached) else seconds)
     stem = Path(options.train.replace("\\", "/")).stem
     return _assembled(stem, splits, tokenizer, kept_columns(options), lines)
 
@@ -227,21 +215,6 @@ def _tokenizer(options: TextOptions, path: str, columns: Columns, cut_off: bool)
         options,
         lambda: _texts(path, columns, training_rows()),
         lambda make: kept_bytes(path, columns, what, options.cache, make),
-    )
-
-
-def _lines(
-    options: TextOptions, splits: Mapping[str, Split], tokenizer: Tokenizer, seconds: float | None
-) -> tuple[str, ...]:
-    """Return what a run says of its tokens."""
-    tokens = sum(int(np.diff(made.offsets)[rows].sum()) for made, rows in splits.values())
-    speed = "from the cache" if seconds is None else f"{tokens / max(seconds, 1e-9):,.0f} a second"
-    kind = options.tokenizer if options.tokenizer in KINDS else Path(options.tokenizer).name
-    cut = _truncation(splits, tokenizer)
-    return (
-        f"tokenizer: {kind}, {len(tokenizer.names):,} tokens; {tokens:,} in the rows, {speed}",
-        f"cut to {cut['max_length']} tokens: {100 * float(str(cut['rows'])):.2f} % of rows, "
-        f"{100 * float(str(cut['tokens'])):.2f} % of tokens",
     )
 
 

@@ -9,31 +9,31 @@ import hashlib
 import json
 import logging
 import os
-import shutil
-import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, replace
-from importlib import metadata
 from pathlib import Path
-from time import time
 from typing import Any
 
 import numpy as np
 
 from resnorm_jax.data.bar import progress
+from resnorm_jax.data.cache_folder import (
+    cache_base,
+    cache_key,
+    content_sha256,
+    new_folder,
+    version_of,
+)
 from resnorm_jax.data.encoded import Encoded, encode_in_memory, encode_to
-from resnorm_jax.data.listops_cache import default_cache
 from resnorm_jax.data.rows import Rows
-from resnorm_jax.data.text_files import Columns, read_chunks
+from resnorm_jax.data.text_columns import Columns
+from resnorm_jax.data.text_files import read_chunks
 from resnorm_jax.data.text_lines import file_size
 from resnorm_jax.data.tokenization import Tokenizer
 from resnorm_jax.errors import UserError
 
 FORMAT = 1
 SMALL = 2**24  # bytes of a file that is encoded each time
-LIMIT = 20 * 2**30  # bytes of all files in the cache
-DAY = 86_400  # seconds after which what a killed process was writing is removed
 ARRAYS = ("ids", "offsets", "labels", "cut")
 log = logging.getLogger(__name__)
 Told = Callable[[int], None]
@@ -56,29 +56,11 @@ def encoded_file(
     with progress(f"reading {Path(path).name}") as bar:
         if file_size(path) < SMALL:
             return encode_in_memory(read_chunks(path, columns), tokenizer, bar.update), False
-        folder = _base(cache) / f"text-{_key(_of_rows(path, columns, tokenizer))}"
+        folder = cache_base(cache) / f"text-{cache_key(_of_rows(path, columns, tokenizer))}"
         found = _read(folder)
         if found is not None:
             return found, True
         return _made(folder, lambda: read_chunks(path, columns), tokenizer, bar.update), False
-
-
-def _base(cache: str) -> Path:
-    try:
-        return Path(cache).expanduser() if cache else default_cache()
-    except RuntimeError as error:
-        raise UserError(f"data.cache: {cache!r}: {error} Give the folder's whole path") from error
-
-
-def content_sha256(path: str | Path) -> str:
-    """Return the SHA-256 of a file; of a folder, that of all its files with their names."""
-    if not os.path.isdir(path):
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    digest = hashlib.sha256()
-    for inside in sorted(p for p in Path(path).rglob("*") if p.is_file()):
-        digest.update(f"{inside.relative_to(path)} {content_sha256(inside)}\n".encode())
-    return digest.hexdigest()
 
 
 def kept_bytes(
@@ -99,7 +81,7 @@ def kept_bytes(
     """
     if file_size(path) < SMALL:
         return make()
-    place = _base(cache) / f"text-{_key({**_of_file(path, columns), **what})}"
+    place = cache_base(cache) / f"text-{cache_key({**_of_file(path, columns), **what})}"
     try:
         seal, _, data = (place / "made").read_bytes().partition(b"\n")
         if seal == hashlib.sha256(data).hexdigest().encode():
@@ -113,7 +95,7 @@ def kept_bytes(
     data = make()
     seal = hashlib.sha256(data).hexdigest().encode()
     try:
-        with _new_folder(place) as temporary:
+        with new_folder(place) as temporary:
             (temporary / "made").write_bytes(seal + b"\n" + data)
     except OSError as error:
         log.warning("%s: the cache cannot be written (%s); going on without", place, error)
@@ -125,7 +107,7 @@ def _of_file(path: str | Path, columns: Columns) -> dict[str, Any]:
         digest = content_sha256(path)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); check the path") from error
-    packages = {name: _version(name) for name in ("tokenizers", "sentencepiece")}
+    packages = {name: version_of(name) for name in ("tokenizers", "sentencepiece")}
     # The path is part of it, since messages name it.
     return {"format": FORMAT, "file": [str(path), digest], "columns": asdict(columns), **packages}
 
@@ -139,37 +121,12 @@ def _of_rows(path: str | Path, columns: Columns, tokenizer: Tokenizer) -> dict[s
     }
 
 
-def _key(what: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:32]
-
-
-def _version(package: str) -> str:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:  # bytes need none
-        return ""
-
-
-@contextmanager
-def _new_folder(place: Path) -> Iterator[Path]:
-    """Give a folder to write into, which takes its place in the cache when it is whole."""
-    place.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=place.parent, prefix=".text-"))
-    try:
-        yield temporary
-        _make_room(place.parent, file_size(temporary))
-        shutil.rmtree(place, ignore_errors=True)  # a damaged one
-        os.rename(temporary, place)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
 def _made(
     folder: Path, chunks: Callable[[], Iterable[Rows]], tokenizer: Tokenizer, told: Told
 ) -> Encoded:
     """Encode rows into the cache; in memory where it cannot be written."""
     try:
-        with _new_folder(folder) as temporary:
+        with new_folder(folder) as temporary:
             with open(temporary / "ids.npy", "wb") as file:
                 made = encode_to(file, chunks(), tokenizer, told)
             _seal(temporary, made)
@@ -216,16 +173,3 @@ def _read(folder: Path) -> Encoded | None:
         return None
     log.warning("%s: damaged cache (its SHA-256 differs); reading the file again", folder)
     return None
-
-
-def _make_room(base: Path, needed: int) -> None:
-    """Remove what was used longest ago until the rest fits, and what killed processes left."""
-    for path in base.glob(".text-*"):
-        if time() - path.stat().st_mtime > DAY:
-            shutil.rmtree(path, ignore_errors=True)
-    kept = sorted(base.glob("text-*"), key=lambda path: path.stat().st_mtime)
-    sizes = [file_size(path) for path in kept]
-    for path, size in zip(kept, sizes, strict=True):
-        if needed + sum(sizes) > LIMIT:
-            shutil.rmtree(path, ignore_errors=True)
-            sizes[sizes.index(size)] = 0

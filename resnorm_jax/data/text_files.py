@@ -1,161 +1,22 @@
-"""Rows of texts, numbers and labels from files and folders; faults are told as ``file:line``."""
+"""Rows of texts, numbers and labels from files and folders, some at a time."""
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from resnorm_jax.data.arrow_format import (
-    SPLITS,
-    STATE,
-    parquet_table,
-    placed,
-    saved_table,
-    split_names,
-)
+from resnorm_jax.data.arrow_format import SPLITS, STATE, parquet_table, saved_table, split_names
+from resnorm_jax.data.cells import Labels, text_cell
 from resnorm_jax.data.class_folder import folder_table
-from resnorm_jax.data.csv_format import COMMAS, Form, Row, csv_table, read_csv_numbers
+from resnorm_jax.data.csv_format import Row, csv_table, read_csv_numbers
 from resnorm_jax.data.json_format import json_table
-from resnorm_jax.data.names import is_unicode, shown
 from resnorm_jax.data.rows import Rows
-from resnorm_jax.errors import UserError, nearest
+from resnorm_jax.data.text_columns import Columns
+from resnorm_jax.errors import UserError
 
 CHUNK_ROWS = 1000
 CHUNK_CHARACTERS = 2**20
-
-
-@dataclass(frozen=True)
-class Columns:
-    """What to read from a table.
-
-    Attributes:
-      text: column of the text; None reads numbers.
-      label: column of the label.
-      labelled: whether the rows are to learn from: each has a text and a label.
-      pair: column of a second text; "" where a row is one text.
-      form: how CSV, TSV and text files are written.
-    """
-
-    text: str | None = None
-    label: str = "label"
-    labelled: bool = False
-    pair: str = ""
-    form: Form = COMMAS
-
-    @property
-    def used(self) -> tuple[str, ...]:
-        """Names of the columns that are read."""
-        return tuple(name for name in (self.text or "x", self.pair, self.label) if name)
-
-    def named(self, header: Iterable[str]) -> "Columns":
-        """Return the columns by name, where a place was given for one."""
-        names = list(header)
-        text = None if self.text is None else placed(self.text, names)
-        pair, label = placed(self.pair, names), placed(self.label, names)
-        return replace(self, text=text, pair=pair, label=label)
-
-
-def columns_of(options: Any, labelled: bool) -> Columns:
-    """Return the columns that a source's options name."""
-    form = Form(header=options.header, quotes=options.quotes, encoding=options.encoding)
-    return Columns(options.text_column, options.label_column, labelled, options.pair_column, form)
-
-
-def kept_columns(options: Any) -> dict[str, Any]:
-    """Return what metadata keep of the columns: what is not the default, and the names."""
-    kept: dict[str, Any] = {
-        "text_column": options.text_column,
-        "label_column": options.label_column,
-    }
-    if options.pair_column:
-        kept["pair_column"] = options.pair_column
-    form = columns_of(options, labelled=True).form
-    return kept if form == COMMAS else {**kept, "form": asdict(form)}
-
-
-def saved_columns(encoding: Mapping[str, Any]) -> Columns:
-    """Return the columns of metadata, for rows to predict; an empty one reads numbers."""
-    if not encoding:
-        return Columns()
-    text, label = encoding.get("text_column", "text"), encoding.get("label_column", "label")
-    form = Form(**encoding.get("form", {}))
-    return Columns(text, label, False, encoding.get("pair_column", ""), form)
-
-
-def cell(row: Row, column: str, field: str) -> object:
-    """Return a row's value; raise a UserError when there is none, with the nearest column."""
-    where, values = row
-    if column not in values:
-        raise UserError(
-            f"{where}: no column {column!r} ({field}); {nearest(column, map(str, values))}"
-        )
-    if values[column] is None:
-        raise UserError(f"{where}: {column!r} is null ({field}); give a value or drop the row")
-    return values[column]
-
-
-def text_cell(row: Row, column: str, field: str = "data.text_column") -> str:
-    """Return a row's text; raise a UserError when it is no string or holds only blanks."""
-    value = cell(row, column, field)
-    if not isinstance(value, str) or not value.strip():
-        what = "empty text" if isinstance(value, str) else f"{shown(value)} is no text"
-        raise UserError(f"{row[0]}: {what} in column {column!r}; give a text or drop the row")
-    if not is_unicode(value):
-        raise UserError(f"{row[0]}: broken Unicode (a lone surrogate) in column {column!r}")
-    return value
-
-
-def label_cell(row: Row, column: str) -> str:
-    """Return a row's label as a string; raise a UserError when it is neither text nor integer."""
-    value = cell(row, column, "data.label_column")
-    if not isinstance(value, str | int) or isinstance(value, bool) or not str(value).strip():
-        raise UserError(
-            f"{row[0]}: {shown(value)} in column {column!r} is no label; give a name or an integer"
-        )
-    if isinstance(value, str) and not is_unicode(value):
-        raise UserError(f"{row[0]}: broken Unicode (a lone surrogate) in column {column!r}")
-    return str(value).strip()
-
-
-class Labels:
-    """The labels of a table, row by row, which may be missing or empty unless ``labelled``."""
-
-    def __init__(self, columns: Columns) -> None:
-        self._columns = columns
-        self._first: dict[str | None, tuple[object, str]] = {}
-        self._kinds: dict[type, tuple[object, str]] = {}
-
-    def of(self, row: Row) -> str | None:
-        """Return a row's label.
-
-        Raises:
-          UserError: see `label_cell`; also for two values that become one label: ``1`` and ``"1"``, or
-            ``"a"`` and ``" a"``; and for names among whole numbers.
-        """
-        columns, (where, values) = self._columns, row
-        value = values.get(columns.label)
-        if not columns.labelled and value in (None, ""):
-            return None
-        label = label_cell(row, columns.label)
-        other, place = self._first.setdefault(label, (value, where))
-        if (type(other), other) != (type(value), value):
-            raise UserError(
-                f"{where}: the label {shown(value)} would be one with {shown(other)} of {place}; "
-                "write both the same, or use different names"
-            )
-        self._kinds.setdefault(type(value), (value, where))
-        if len(self._kinds) > 1:
-            other, place = next(iter(self._kinds.values()))
-            raise UserError(
-                f"{where}: the label {shown(value)} is {_kind(value)}, {shown(other)} of {place} is "
-                f"{_kind(other)}; write all labels as names, or all as whole numbers"
-            )
-        return label
-
-
-def _kind(value: object) -> str:
-    return "a whole number" if isinstance(value, int) else "a name"
 
 
 def _value(row: Row, columns: Columns) -> Any:
@@ -250,7 +111,12 @@ def read_rows(path: str | Path, columns: Columns) -> Rows:
     if columns.text is None and delimiter:
         numbers = read_csv_numbers(path, replace(columns.form, delimiter=delimiter))
         return Rows([v for _, v in numbers], [None] * len(numbers), [w for w, _ in numbers])
-    made = list(read_chunks(path, columns))
+    return joined(read_chunks(path, columns))
+
+
+def joined(chunks: Iterable[Rows]) -> Rows:
+    """Return the rows of all chunks."""
+    made = list(chunks)
     return Rows(
         [value for chunk in made for value in chunk.values],
         [label for chunk in made for label in chunk.labels],

@@ -205,6 +205,23 @@ def same_batches(one, two):
     return True
 
 
+def test_pages_of_the_disk_are_let_go(tmp_path, monkeypatch):
+    from resnorm_jax.data import ragged
+
+    path = tmp_path / "ids.npy"
+    np.save(path, np.arange(4000, dtype=np.uint16))
+    told = []
+    ids = np.load(path, mmap_mode="r")
+    monkeypatch.setattr(ragged, "KEPT", 3 * ragged.AROUND)
+    rows = ragged.Ragged(ids, np.arange(0, 4001, 40), np.arange(100), 40)
+    monkeypatch.setattr(
+        rows, "_forget", lambda forget=rows._forget: told.append(rows._read) or forget()
+    )
+    for start in range(0, 8, 2):
+        np.testing.assert_array_equal(rows[start : start + 2].ravel(), ids[start * 40 :][:80])
+    assert told == [2 * ragged.AROUND, 4 * ragged.AROUND] * 2
+
+
 def folder_of(cache):
     (folder,) = cache.glob("text-*")
     return folder
@@ -238,7 +255,7 @@ def test_the_cache_knows_its_file_and_its_tokenizer_and_has_a_limit(tmp_path, mo
     path.write_text(path.read_text("utf-8").replace("dull", "dusk"), "utf-8")
     changed = load_dataset("text", options)
     assert any("dusk" in text for text, _ in texts_of(changed))
-    monkeypatch.setattr(text_cache, "LIMIT", 1)
+    monkeypatch.setattr("resnorm_jax.data.cache_folder.LIMIT", 1)
     load_dataset("text", options | {"max_length": 6})
     assert len(list(cache.glob("*"))) == 1
     cache.joinpath("file").write_text("")

@@ -135,6 +135,17 @@ def test_it_is_trained_on_training_rows_and_kept_for_new_ones(kind, tmp_path):
     assert {x.tobytes() for x in np.pad(rows.x, [(0, 0), (0, 20 - rows.x.shape[1])])} == known
     given = given_inputs([("the film", "was dull"), ("a", "b")], meta)
     assert (given.x[0] == 3).sum() == 2  # a separator after each of a pair
+    for bad, message in [
+        ("the film", "row 1: 'the film'; the model was trained on pairs of texts: give"),
+        (("a", " "), "row 1: empty text"),
+        (("a", "b", "c"), "trained on pairs"),
+        (("a", 3), "trained on pairs"),
+        (("a", "\ud800"), "row 1: broken Unicode"),
+    ]:
+        with pytest.raises(UserError, match=message):
+            given_inputs([bad], meta)
+    with pytest.raises(UserError, match=r"row 1: .* trained on single texts"):
+        given_inputs([("a", "b")], {**meta, "encoding": {**meta["encoding"], "pair_column": ""}})
     with pytest.raises(UserError, match=r"its tokenizer lies beside it; load the run"):
         read_inputs(tmp_path / "a.jsonl", {**meta, "directory": None})
 
@@ -165,6 +176,11 @@ def test_a_text_without_tokens_and_damaged_tokenizers(tmp_path):
     options = {"train": str(tmp_path / "a.csv"), "test": str(tmp_path / "a.csv")}
     with pytest.raises(UserError, match=r"a.csv:3: the tokenizer makes no token of the text"):
         load_dataset("text", options | {"tokenizer": str(tmp_path)})
+    (tmp_path / "b.csv").write_text("text,label\na,x\nb,y\n")
+    two = dict.fromkeys(("train", "test"), str(tmp_path / "b.csv"))
+    meta = describe(load_dataset("text", two | {"tokenizer": str(tmp_path)}))
+    with pytest.raises(UserError, match=r"a.csv:3: the tokenizer makes no token of the text"):
+        read_inputs(tmp_path / "a.csv", {**meta, "directory": str(tmp_path)})
     for damage in (b"", b"{}", b"[1]", b"\xff", trained("bpe")[:-9]):
         (tmp_path / "tokenizer.json").write_bytes(damage)
         with pytest.raises(UserError, match=r"tokenizer.json: .*damaged") as error:

@@ -6,7 +6,7 @@ from reliability.text_memory import of_size
 
 @pytest.mark.slow
 def test_memory_stays_flat_while_a_file_of_texts_is_read_and_trained_on():
-    small, large = of_size(50), of_size(200)
+    small, large = of_size(100), of_size(400)
     assert large["rows"] > 3.9 * small["rows"]
     for when in ("read_mb", "batches_mb"):
         grown = large[when] - small[when]

@@ -46,6 +46,7 @@ def measure(path: str, cache: str, tokenizer: str) -> dict:
     from resnorm_jax.data.text_cache import SMALL
 
     small = Path(cache) / "small.csv"
+    small.parent.mkdir()
     make_file(small, max(2 * SMALL // 10**6, 20))
     options = {"tokenizer": tokenizer, "max_length": 256, "cache": cache}
     load_dataset("text", {"train": str(small), **options})  # libraries, buffers
@@ -70,7 +71,7 @@ def measure(path: str, cache: str, tokenizer: str) -> dict:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Memory of large text files.")
-    parser.add_argument("--megabytes", type=int, nargs="+", default=[50, 200])
+    parser.add_argument("--megabytes", type=int, nargs="+", default=[100, 400])
     parser.add_argument("--tokenizer", default="bytes", help="a kind, or the path of a file")
     parser.add_argument("--measure", nargs=2, metavar=("FILE", "CACHE"), help="of one file, here")
     chosen = parser.parse_args()
