@@ -92,6 +92,7 @@ def serve(trained: Trained, host: str, port: int, limits: Limits, console: Conso
     bound = listen(host, port)
     with contextlib.closing(bound):
         service = warmed(trained, limits, console)
+        bound.listen(limits.connections)  # from here on whoever connects is waited for
         name = f"[{host}]" if ":" in host else host
         where = f"http://{name}:{bound.getsockname()[1]}/"
         if host not in LOCAL:
