@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from resnorm_jax.config import Config, from_dict, override
+from resnorm_jax.config import Config, override
 from resnorm_jax.config_file import read_config
+from resnorm_jax.interop.init_from import checked_config
 from resnorm_jax.training.experiment import run_experiment
 from resnorm_jax.training.saved_run import Trained, load_trained
 
@@ -39,7 +40,7 @@ def load_config(name: str, settings: Mapping[str, Any] | None = None) -> Config:
     config = read_config(name)
     for path, value in (settings or {}).items():
         override(config, path, "none" if value is None else str(value))
-    return from_dict(config.to_dict())
+    return checked_config(config.to_dict())
 
 
 def train(
@@ -60,7 +61,7 @@ def train(
     if not hasattr(config, "to_dict"):
         raise TypeError(f"config is a {type(config).__name__}; give what rn.load_config returns")
     _check_folder(workdir)
-    checked = config if isinstance(config, Config) else from_dict(config.to_dict())
+    checked = config if isinstance(config, Config) else checked_config(config.to_dict())
     quiet = Console(file=io.StringIO())
     return run_experiment(checked, Path(workdir), console or quiet)
 

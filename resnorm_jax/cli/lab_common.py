@@ -92,12 +92,12 @@ def read_config(text: str, **changes: int | None) -> "Config":
     """Return the checked config of ``FILE.py[:ARGUMENT]``, with the changes that are not None."""
     # Imported here, as below: --help should not wait for jax.
     with ending_at_once():
-        from resnorm_jax.config import from_dict
         from resnorm_jax.config_file import read_config
+        from resnorm_jax.interop.init_from import checked_config
 
     config = read_config(text)
     config.update({name: value for name, value in changes.items() if value is not None})
-    return from_dict(config.to_dict())
+    return checked_config(config.to_dict())
 
 
 def arrangement_names(text: str) -> tuple[str, ...]:

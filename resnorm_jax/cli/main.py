@@ -15,6 +15,7 @@ COMMANDS = {
     "predict": "class and probability for each row of a file, or of texts",
     "export": "a run's model as StableHLO, safetensors or ONNX",
     "serve": "a page and an HTTP API that predict with a run",
+    "convert": "a run as a Hugging Face checkpoint, or a checkpoint in our format",
     "lab": "which arrangement will train, and why: measured",
     "bench": "speed, memory and accuracy beside flax.linen and PyTorch",
 }

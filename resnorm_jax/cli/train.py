@@ -46,13 +46,14 @@ def _train(argv: list[str]) -> None:
     with ending_at_once():
         from rich.console import Console
 
-        from resnorm_jax.config import from_dict, override
+        from resnorm_jax.config import override
+        from resnorm_jax.interop.init_from import checked_config
         from resnorm_jax.training.experiment import run_experiment
 
     config = read_config(named.get("config", DEFAULT))
     for path, value in settings.items():
         override(config, path.removeprefix("config."), value)
-    checked = from_dict(config.to_dict())
+    checked = checked_config(config.to_dict())
     if "workdir" not in named:
         raise UserError("--workdir: missing; name a directory, e.g. --workdir=runs/first")
     if "require-accelerator" in named:

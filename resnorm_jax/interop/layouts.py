@@ -16,19 +16,21 @@ class Leaf:
       theirs: its name in their module; "" where their name is that of the array itself.
       read: their array, and our shape, to our array.
       write: our array to theirs.
+      before: its name in old files.
     """
 
     theirs: str
     read: Callable[[np.ndarray, Shape], np.ndarray]
     write: Callable[[np.ndarray], np.ndarray]
+    before: str = ""
 
 
 # Our leaf's name to what it is in their module.
 Layout = Mapping[str, Leaf]
 
 
-def _same(theirs: str) -> Leaf:
-    return Leaf(theirs, lambda a, shape: a.reshape(shape), lambda a: a)
+def _same(theirs: str, before: str = "") -> Leaf:
+    return Leaf(theirs, lambda a, shape: a.reshape(shape), lambda a: a, before)
 
 
 def _flat(theirs: str) -> Leaf:
@@ -53,7 +55,7 @@ CONV1D: Layout = {
     "kernel": Leaf("weight", lambda a, s: a.reshape(s), lambda a: a.reshape(a.shape[0], -1)),
     "bias": _flat("bias"),
 }
-NORM: Layout = {"scale": _same("weight"), "bias": _same("bias")}
+NORM: Layout = {"scale": _same("weight", "gamma"), "bias": _same("bias", "beta")}
 EMBEDDING: Layout = {"embedding": _same("weight")}
 # A convolution over images: ``[out, in, H, W]`` there, ``[H, W, in, out]`` here.
 CONVOLUTION: Layout = {

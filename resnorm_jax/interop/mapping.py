@@ -99,7 +99,8 @@ def _of_leaf(
     rule, leaf = found
     before = path[:2] if of_layers else ()
     parts = tuple((*before, *filter(None, p.split("/")), path[-1]) for p in rule.paths)
-    names = [n + (f".{leaf.theirs}" if leaf.theirs else "") for n in (rule.theirs, *rule.also)]
+    leaves = [f".{name}" for name in (leaf.theirs, leaf.before) if name] or [""]
+    names = [module + name for name in leaves for module in (rule.theirs, *rule.also)]
     usual, other = ("", family.prefix) if rule.outside else (family.prefix, "")
     full = tuple(p + n for n in names for p in (usual, other))
     if not of_layers:
@@ -139,7 +140,7 @@ def load(family: Family, plan: Plan, tensors: Mapping[str, np.ndarray], like: An
     """
     leaves = flatten(like)
     shapes = {path: tuple(leaf.shape) for path, leaf in leaves.items()}
-    out = dict.fromkeys(leaves)
+    out: dict[Path, np.ndarray] = {}
     used: set[str] = set()
     missing: list[str] = []
     absent: set[Path] = set()
@@ -158,9 +159,8 @@ def load(family: Family, plan: Plan, tensors: Mapping[str, np.ndarray], like: An
         elif piece.layer is None:
             out[piece.path] = value
         else:
-            if out[piece.path] is None:
-                out[piece.path] = np.empty(shapes[piece.path], np.float32)
-            out[piece.path][piece.layer] = value
+            whole = out.setdefault(piece.path, np.empty(shapes[piece.path], np.float32))
+            whole[piece.layer] = value
     absent |= set(leaves) - ruled
     fresh = {path for path in absent if path[0] in family.heads}
     fresh |= {p for p in leaves if any(p[:-1] == f[:-1] for f in fresh)}  # a map with its bias

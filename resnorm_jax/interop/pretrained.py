@@ -16,7 +16,7 @@ from resnorm_jax.build import check_names, classifier
 from resnorm_jax.config import ModelConfig
 from resnorm_jax.data.names import shown
 from resnorm_jax.errors import UserError, nearest
-from resnorm_jax.interop import files
+from resnorm_jax.interop import files, own_format
 from resnorm_jax.interop.families import FAMILIES
 from resnorm_jax.interop.family import Family
 from resnorm_jax.interop.mapping import Loaded, load, unload
@@ -173,7 +173,8 @@ def from_pretrained(
     """Load an encoder of Hugging Face: BERT, RoBERTa, DistilBERT, ELECTRA, ViT, ...
 
     Args:
-      folder: of the checkpoint: config.json and safetensors, in one file or several.
+      folder: of the checkpoint: config.json and safetensors, in one file or several; or one that
+        ``resnorm convert`` wrote.
       classes: of a new head, in place of the checkpoint's; None for the checkpoint's own head, or no
         head where it has none: the model then returns pooled vectors.
       dtype: of the computation; None for float32. Parameters are float32.
@@ -187,22 +188,37 @@ def from_pretrained(
       UserError: a folder without checkpoint, a family that is not known, files that are damaged or do
         not belong together; naming the file and what is wrong.
     """
+    if (Path(folder) / own_format.NAME).exists():
+        return _own(Path(folder), classes, dtype, seed)
     described = describe_checkpoint(Path(folder))
     count = classes or (None if described.classes is None else len(described.classes))
     model = described.model()
     check_names(model)
     module = classifier(model, described.meta(), classes=count, dtype=dtype)
-    loaded = load_into(described, module, model, first_params(described, module, seed))
+    loaded = load_into(described, module, model, first_params(described.meta(), module, seed))
     if described.classes is not None and classes is None and loaded.fresh:
         raise UserError(f"{folder}: no {loaded.fresh[0]}, though config.json says there is a head")
     return module, {"params": jax.tree.map(jnp.asarray, loaded.params)}
 
 
-def first_params(described: Description, module: SequenceClassifier, seed: int) -> Any:
-    """Return the first parameters of a checkpoint's model, as its ``init`` gives them."""
-    meta = described.meta()
-    shape = (1, *meta["shape"]) if meta["shape"] else (1, meta["max_length"])
-    dtype = jnp.float32 if meta["shape"] else jnp.int32
+def _own(
+    folder: Path, classes: int | None, dtype: Any, seed: int
+) -> tuple[SequenceClassifier, dict[str, Any]]:
+    """`from_pretrained`, of a folder that ``resnorm convert`` wrote in this library's format."""
+    model, meta, names = own_format.read_own(folder)
+    if classes is not None and classes != len(names or ()):
+        raise UserError(f"{folder}: a head of {len(names or ())} classes; leave classes out")
+    module = classifier(model, meta, classes=None if names is None else len(names), dtype=dtype)
+    params = own_format.load_own(folder, first_params(meta, module, seed))
+    return module, {"params": jax.tree.map(jnp.asarray, params)}
+
+
+def first_params(meta: Mapping[str, Any], module: SequenceClassifier, seed: int) -> Any:
+    """Return the first parameters of a model for data of which ``meta`` tells, as its ``init`` does."""
+    shape = (
+        (1, *meta["shape"]) if meta["kind"] == "images" else (1, meta["max_length"], *meta["shape"])
+    )
+    dtype = jnp.int32 if meta["kind"] == "tokens" else jnp.float32
     return jax.jit(module.init)(jax.random.key(seed), jnp.zeros(shape, dtype))["params"]
 
 

@@ -19,6 +19,7 @@ from resnorm_jax.build import (
 )
 from resnorm_jax.config import Config
 from resnorm_jax.data import Examples
+from resnorm_jax.interop.init_from import check_fits, from_checkpoint, with_weights
 from resnorm_jax.planning.unroll import loop_text
 from resnorm_jax.reporting.calibration import calibration
 from resnorm_jax.reporting.files import MetricsLog
@@ -30,7 +31,7 @@ from resnorm_jax.training.determinism import Determinism, determinism
 from resnorm_jax.training.devices import DataParallel, choose_devices
 from resnorm_jax.training.evaluation import predict
 from resnorm_jax.training.identity import change_line, described, identify
-from resnorm_jax.training.initial import first_variables
+from resnorm_jax.training.initial import first_variables, init_variables
 from resnorm_jax.training.loop import Outcome, Run, train_seed
 from resnorm_jax.training.memory import memory_told
 from resnorm_jax.training.optimizers import make_optimizer
@@ -74,6 +75,7 @@ def run_experiment(
     """
     phases = Phases()
     console.print(runtime_line(), highlight=False)
+    config = from_checkpoint(config)
     check_names(config.model)
     devices = choose_devices(config.devices, config.train.batch_size, config.train.accumulate)
     same = determinism(config.train.deterministic, devices[0].platform)
@@ -93,6 +95,7 @@ def _run(
     begun = stored_run(workdir)
     meta = described(dataset, begun)
     check_attention(config, meta)
+    check_fits(config, meta)
     model = build_model(config, meta)
     buckets = padded_lengths(config, dataset, begun)
     steps = total_steps(config, dataset, buckets)
@@ -100,7 +103,8 @@ def _run(
     first = partial(first_variables, config, model, dataset, buckets)
     # Before anything is written: a norm that does not fit its slot is found when it is made.
     with phases("compile"):
-        jax.eval_shape(lambda: first(config.seed))
+        shapes = jax.eval_shape(lambda: init_variables(model, dataset, buckets, config.seed))
+    weights = with_weights(config, model, shapes).told if config.init_from else ""
     check_steps(workdir, steps)
     with phases("data"):  # their digest
         now = identify(config, raw, dataset, devices, buckets, begun, same.told)
@@ -146,6 +150,8 @@ def _run(
                 variables = first(seed)
             if seed == config.seed:
                 model_summary(variables["params"], console)
+                if weights:
+                    console.print(weights, highlight=False, soft_wrap=True)
                 console.print(attention_line(config, meta), highlight=False)
                 if (stride := kernel_and_stride(config.model, meta)[1]) > 1:
                     console.print(f"stride: a token every {stride} positions", highlight=False)

@@ -9,6 +9,7 @@ import numpy as np
 
 from resnorm_jax.config import Config
 from resnorm_jax.data import Dataset, TrainBatches
+from resnorm_jax.interop.init_from import with_weights
 from resnorm_jax.training.determinism import determinism
 from resnorm_jax.training.keys import implementation
 from resnorm_jax.training.unit_weights import normalize_weights
@@ -20,8 +21,13 @@ Variables = dict[str, Any]
 def first_variables(
     config: Config, model: Any, dataset: Dataset, buckets: tuple[int, ...], seed: int
 ) -> Variables:
-    """Return the variables that a run starts from: `init_variables`, on unit weights if asked."""
+    """Return the variables that a run starts from.
+
+    Those of `init_variables`, with the weights of ``config.init_from``, on unit weights if asked.
+    """
     variables = init_variables(model, dataset, buckets, seed)
+    if config.init_from is not None:
+        variables = with_weights(config, model, variables).variables
     if not config.optimizer.unit_weights:
         return variables
     return {**variables, "params": normalize_weights(variables["params"])}

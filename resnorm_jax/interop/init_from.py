@@ -1,0 +1,116 @@
+"""Runs that start from a checkpoint's weights: what their config becomes, and their first variables."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from resnorm_jax.config import Config, ModelConfig, from_dict
+from resnorm_jax.data.names import shown
+from resnorm_jax.data.sources import SOURCES
+from resnorm_jax.errors import UserError
+from resnorm_jax.interop.pretrained import FREE, describe_checkpoint, load_into
+
+# Fields that a run with a checkpoint's weights may choose itself.
+OWN = (FREE - {"separator", "vocabulary", "max_length"}) | {"pooling"}
+
+
+def checked_config(values: Mapping[str, Any]) -> Config:
+    """Return the config that a person's values make, with a checkpoint's fields where they name one.
+
+    Raises:
+      UserError: see `resnorm_jax.config.from_dict` and `from_checkpoint`.
+    """
+    return from_checkpoint(from_dict(values))
+
+
+def from_checkpoint(config: Config) -> Config:
+    """Return a config with the model of its ``init_from``, and the tokenizer that belongs to it.
+
+    A config that has been through here comes out as it is.
+
+    Raises:
+      UserError: no such checkpoint, or a field of the model that contradicts it.
+    """
+    if config.init_from is None:
+        return config
+    try:
+        described = describe_checkpoint(Path(config.init_from))
+    except UserError as error:
+        raise UserError(f"config.init_from: {error}") from None
+    default = ModelConfig()
+    chosen: dict[str, Any] = {}
+    for field in (f.name for f in fields(ModelConfig) if f.name not in OWN):
+        given, usual = getattr(config.model, field), getattr(default, field)
+        value = described.fields.get(field, usual)
+        if given not in (usual, value):
+            raise UserError(
+                f"config.model.{field}: {shown(given)}, but the weights of init_from are of a model "
+                f"with {shown(value)}; leave the field out, or train without init_from"
+            )
+        chosen[field] = value
+    if config.model.pooling is None:
+        chosen["pooling"] = described.fields["pooling"]
+    return replace(
+        config,
+        model=replace(config.model, **chosen),
+        data=_with_tokenizer(config, described.folder),
+    )
+
+
+def _with_tokenizer(config: Config, folder: Path) -> Mapping[str, Any]:
+    """Return the options of the data with the checkpoint's tokenizer, where none is chosen."""
+    usual = getattr(SOURCES[config.data["source"]].options(), "tokenizer", None)
+    if usual is None or config.data["tokenizer"] != usual:
+        return config.data
+    if not (folder / "tokenizer.json").is_file():
+        raise UserError(
+            f"config.data.tokenizer: {usual!r}, and init_from has no tokenizer.json; name the one that "
+            "belongs to the weights"
+        )
+    return {**config.data, "tokenizer": str(folder)}
+
+
+@dataclass(frozen=True)
+class Started:
+    """Variables that a run starts from, and what is said of them."""
+
+    variables: dict[str, Any]
+    told: str
+
+
+def with_weights(config: Config, model: Any, variables: Mapping[str, Any]) -> Started:
+    """Return a model's first variables with the weights of ``config.init_from`` in place of theirs.
+
+    Args:
+      config: with a checkpoint.
+      model: as `resnorm_jax.build.build_model` makes it.
+      variables: of its ``init``.
+
+    Raises:
+      UserError: the weights do not fit; both sides are listed.
+    """
+    described = describe_checkpoint(Path(config.init_from or ""))
+    loaded = load_into(described, model, config.model, variables["params"])
+    new = f"; new: {', '.join(loaded.fresh)}" if loaded.fresh else ""
+    left = f"; not read: {len(loaded.unread)} arrays of other heads" if loaded.unread else ""
+    told = f"weights: {described.family.name} of {described.folder}{new}{left}"
+    return Started({**variables, "params": loaded.params}, told)
+
+
+def check_fits(config: Config, meta: Mapping[str, Any]) -> None:
+    """Raise UserError where the data are not of the kind and size that the weights are for."""
+    if config.init_from is None:
+        return
+    described = describe_checkpoint(Path(config.init_from))
+    wanted, kind = described.family.kind, meta["kind"]
+    if kind != wanted:
+        raise UserError(
+            f"config.init_from: a {described.family.name!r} model reads {wanted}; the data are {kind}"
+        )
+    if kind == "images" and list(meta["shape"]) != described.meta()["shape"]:
+        height, width, channels = described.meta()["shape"]
+        raise UserError(
+            f"config.init_from: its model reads images of {height} x {width} x {channels}; the data "
+            f"have {' x '.join(map(str, meta['shape']))}: resize them"
+        )

@@ -1,0 +1,99 @@
+"""Runs that start from a checkpoint's weights: the model is the checkpoint's, the head is new."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+from hugging_face import tiny, token_batch
+
+import resnorm_jax as rn
+from resnorm_jax.errors import UserError
+
+TEXTS = ["good fun", "bad day", "good food", "bad film", "a good one", "a bad one"] * 4
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    """A tiny BERT with a tokenizer of words."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "good", "bad", "fun", "day", "a"]
+    tokenizer = Tokenizer(models.WordLevel({w: n for n, w in enumerate(words)}, "[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.add_special_tokens(words[:4])
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
+    )  # fmt: skip
+    folder = tmp_path / "tiny"
+    tiny("bert").save_pretrained(folder)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    return folder
+
+
+def config(tmp_path, checkpoint, **settings):
+    rows = [{"text": t, "label": "yes" if "good" in t else "no"} for t in TEXTS]
+    path = tmp_path / "rows.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    base = {
+        "train.batch_size": 8, "train.steps": 2, "devices": 1, "init_from": str(checkpoint),
+        "train.evaluate_every": 2, "train.log_every": 1,
+    }  # fmt: skip
+    return rn.load_config(f"finetune:train={path}", {**base, **settings})
+
+
+def test_a_config_takes_the_checkpoints_model(tmp_path, checkpoint):
+    made = config(tmp_path, checkpoint)
+    model = made.model
+    assert (model.width, model.depth, model.heads, model.mlp_width) == (16, 3, 2, 24)
+    assert (model.arrangement, model.pooling, model.head_activation) == ("post_ln", "first", "tanh")
+    assert (model.vocabulary, model.token_types, model.separator) == (40, 2, 3)
+    assert config(tmp_path, checkpoint, **{"model.pooling": "mean"}).model.pooling == "mean"
+    with pytest.raises(UserError, match=r"^config\.model\.width: 32, but .* with 16; leave the"):
+        config(tmp_path, checkpoint, **{"model.width": 32})
+    with pytest.raises(UserError, match=r"^config\.init_from: .*config\.json: .*folder of a"):
+        config(tmp_path, tmp_path / "nowhere")
+
+
+@pytest.mark.table
+def test_a_run_starts_from_the_weights_and_goes_back(tmp_path, checkpoint, capsys):
+    import torch
+    import transformers
+
+    from resnorm_jax.cli.main import main
+
+    made = config(tmp_path, checkpoint, **{"optimizer.learning_rate": 1e-12})
+    rn.train(made, tmp_path / "run")
+    run = rn.load_run(tmp_path / "run")
+    # Weights of the body are the checkpoint's; the head for two classes is new.
+    _, variables = rn.from_pretrained(checkpoint, classes=2)
+    for name in ("front_end", "positions", "encoder", "head_hidden"):
+        mine, theirs = run.params[name], variables["params"][name]
+        for a, b in zip(*map(jax.tree.leaves, (mine, theirs)), strict=True):
+            np.testing.assert_allclose(a, b, atol=1e-6)
+    assert run.params["head"]["kernel"].shape == (16, 2)
+    # As a checkpoint of transformers: the same probabilities from the same texts.
+    assert main(["convert", str(tmp_path / "run"), f"--output={tmp_path / 'hf'}"]) == 0
+    back = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "hf").eval()
+    ids = torch.tensor([[2, 4, 6, 3], [2, 8, 1, 3]])
+    with torch.no_grad():
+        theirs = back(input_ids=ids).logits.softmax(-1).numpy()
+    ours = run.predict_proba(["good fun", "a thing"])
+    np.testing.assert_allclose(ours, theirs, atol=1e-5)
+    assert [back.config.id2label[n] for n in range(2)] == list(run.classes)
+    assert main(["convert", str(tmp_path / "run"), f"--output={tmp_path / 'hf'}"]) == 2
+    assert "is there already" in capsys.readouterr().err
+
+
+@pytest.mark.table
+def test_a_checkpoint_in_our_format_is_the_same_model(tmp_path, checkpoint):
+    from resnorm_jax.cli.main import main
+
+    assert main(["convert", str(checkpoint), f"--output={tmp_path / 'ours'}"]) == 0
+    ids, mask = token_batch()
+    logits = [
+        model.apply(variables, ids, mask)
+        for model, variables in map(rn.from_pretrained, (checkpoint, tmp_path / "ours"))
+    ]
+    np.testing.assert_array_equal(*logits)
