@@ -82,7 +82,7 @@ class Batcher:
         self.batches += 1
         loop = asyncio.get_running_loop()
         try:
-            found: Sequence[Any] = await loop.run_in_executor(self._thread, self._compute, rows)
+            found: list[Any] = list(await loop.run_in_executor(self._thread, self._compute, rows))
         except Exception as error:
             found = [error] * len(rows)
         for future, value in zip(futures, found, strict=True):

@@ -62,7 +62,8 @@ class Buckets:
             edges: tuple[int, ...] = (meta["shape"][0],)
         else:
             stride = kernel_and_stride(trained.config.model, meta)[1]
-            longest = longest or -(-meta["max_length"] // stride) * stride
+            cut = meta["encoding"].get("max_length", 0)  # where longer texts are
+            longest = longest or -(-max(meta["max_length"], cut) // stride) * stride
             known = {e for e in trained.identity.edges or () if e < longest}
             edges = few([*sorted(known), longest], lengths)
         return cls(

@@ -1,5 +1,6 @@
 """The process: a socket, the warmed model, and an end in which those who wait are answered."""
 
+import asyncio
 import contextlib
 import logging
 import signal
@@ -19,6 +20,7 @@ from resnorm_jax.training.calibration import calibration_line
 from resnorm_jax.training.saved_run import Trained
 
 LOCAL = ("127.0.0.1", "localhost", "::1")
+LAST_SECONDS = 0.5  # after a signal, in which what was sent before it is still read
 
 
 class _Server(uvicorn.Server):
@@ -33,6 +35,11 @@ class _Server(uvicorn.Server):
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End; but first take the connections that wait to be, which a closed socket would reset."""
+        await asyncio.sleep(LAST_SECONDS)
+        await super().shutdown(sockets)
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -92,6 +99,7 @@ def serve(trained: Trained, host: str, port: int, limits: Limits, console: Conso
     bound = listen(host, port)
     with contextlib.closing(bound):
         service = warmed(trained, limits, console)
+        bound.listen(limits.connections)  # from here on whoever connects is waited for
         name = f"[{host}]" if ":" in host else host
         where = f"http://{name}:{bound.getsockname()[1]}/"
         if host not in LOCAL:
