@@ -20,10 +20,11 @@ from resnorm_jax.training import loop
 from resnorm_jax.training.checkpoint import params_sha256
 from resnorm_jax.training.experiment import run_experiment
 from resnorm_jax.training.initial import init_variables
-from resnorm_jax.training.learned import Learned, cut, join, layer_numbers, learned_of
+from resnorm_jax.training.learned import Learned, cut, join, learned_of
 from resnorm_jax.training.losses import balanced_weights, classification_sums
 from resnorm_jax.training.low_rank import LowRank
 from resnorm_jax.training.optimizers import make_optimizer
+from resnorm_jax.training.parts import layer_numbers
 from resnorm_jax.training.patience import Patience
 from resnorm_jax.training.recipe import check_read, step_options, with_low_rank
 from resnorm_jax.training.saved_run import load_trained

@@ -15,7 +15,7 @@ from resnorm_jax.interop.post_rms import post_rms_params, scale_spread
 from resnorm_jax.interop.post_rms_exact import wide_post_rms_params
 from resnorm_jax.interop.pre_rms import centre, pre_rms_params
 from resnorm_jax.modules.pooling import POOLING
-from resnorm_jax.training.learned import layer_numbers
+from resnorm_jax.training.parts import layer_numbers
 
 RELATIVES = {"layer": "rms", "layer_no_bias": "rms", "layer_zero_centred": "rms_zero_centred"}
 LINEAR = ("mean", "cls", "first", "last")  # poolings that a linear map can be moved through
