@@ -68,7 +68,7 @@ def program(trained: Trained) -> Program:
 
     def function(parameters: Arrays, x: jax.Array, lengths: jax.Array | None = None) -> jax.Array:
         mask = None if lengths is None else jnp.arange(x.shape[1]) < lengths[:, None]
-        logits = model.apply(unflat(parameters), x, mask, deterministic=True)
+        logits: Any = model.apply(unflat(parameters), x, mask, deterministic=True)
         return jax.nn.log_softmax(logits)
 
     stride = getattr(model.front_end, "stride", 1)

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import traceback
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -96,8 +96,8 @@ class Service:
             question = await run_in_threadpool(self.reader.json, body)
             found = await self._answers(question)
         except Refused as no:
-            told = {"error": no.line, "field": no.field}
-            return JSONResponse(told, no.status, {**answers.HEADERS, **no.headers})
+            line = {"error": no.line, "field": no.field}
+            return JSONResponse(line, no.status, {**answers.HEADERS, **no.headers})
         told = {"predictions": found, "calibrated": question.calibrated, "note": self.note}
         return JSONResponse(told, headers=answers.HEADERS)
 
@@ -188,7 +188,7 @@ class Answered:
 async def _fields(request: Request, body: bytes) -> tuple[str, str, bytes, str]:
     """Return a form's text or numbers, its file's name and content, and how many classes."""
 
-    async def stream() -> AsyncIterator[bytes]:
+    async def stream() -> AsyncGenerator[bytes, None]:
         yield body
 
     parser = MultiPartParser(

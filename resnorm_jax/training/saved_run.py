@@ -108,7 +108,7 @@ class Trained:
     @property
     def temperature(self) -> float | None:
         """The temperature that calibrates this checkpoint's probabilities, or None."""
-        return self.calibration and self.calibration["temperature"]
+        return None if self.calibration is None else self.calibration["temperature"]
 
     def calibrated(self, log_probs: np.ndarray) -> np.ndarray:
         """Return log-probabilities ``[N, K]`` at the run's temperature; as they are without one."""
