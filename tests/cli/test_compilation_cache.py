@@ -93,7 +93,8 @@ def test_the_option_turns_it_off(monkeypatch, capsys):
 @pytest.mark.parametrize("words", [[], ["bench"], ["evalute"]])
 def test_the_option_is_not_for_commands_that_would_not_read_it(words, capsys):
     assert resnorm(["--no-compilation-cache", *words]) == 2
-    error = "error: resnorm --no-compilation-cache: name one of evaluate, predict, lab after it\n"
+    error = "error: resnorm --no-compilation-cache: name one of evaluate, predict, "
+    error += "export, serve, lab after it\n"
     assert capsys.readouterr().err == error
 
 

@@ -340,6 +340,7 @@ NO_ARRAYS = {
     "__version__": "a text",
     "article": "its names are rows",
     "from_pretrained": "takes a folder",
+    "load_exported": "takes a folder",
     "save_pretrained": "takes a folder",
     "norms": "its names are rows",
     "norms.POINTWISE": "a table",

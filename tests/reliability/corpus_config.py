@@ -450,7 +450,7 @@ RESNORM = {
     ),
     "evaluate/two runs": (("evaluate", "{d}/a", "{d}/b"), r"unrecognized arguments: \S+b"),
     "evaluate/run empty": (("evaluate", ""), r"empty; give a value"),
-    "predict/no input": (("predict", "{d}"), r"the following arguments are required: input"),
+    "predict/no input": (("predict", "{d}"), r"give a file, or --text"),
     "predict/row 0": (
         ("predict", "a", "b", "--explain={d}/a.html", "--row=0"),
         r"--row: 0 must be over 0",
