@@ -55,9 +55,17 @@ def _of_run(chosen: argparse.Namespace) -> None:
         trained.classes,
         family=family,
         channels=shape[-1] if shape else 3,
-        beside=trained.config.init_from or chosen.source,
+        beside=_tokenizers(trained),
     )
     print(f"{chosen.output}: a {family!r} checkpoint of {len(trained.classes)} classes")
+
+
+def _tokenizers(trained: "Trained") -> list[Path]:
+    """Return the folders of a run's tokenizer: its own; its checkpoint's where that is the same."""
+    own, name = trained.workdir / "tokenizer.json", "tokenizer.json"
+    theirs = Path(trained.config.init_from or "") / name
+    same = theirs.is_file() and own.is_file() and theirs.read_bytes() == own.read_bytes()
+    return [trained.workdir, *([theirs.parent] if same else [])]
 
 
 def _family(trained: "Trained") -> str:

@@ -15,6 +15,7 @@ import numpy as np
 from resnorm_jax.build import check_names, classifier
 from resnorm_jax.config import ModelConfig
 from resnorm_jax.data.names import shown
+from resnorm_jax.data.tokenizer_files import SPECIAL
 from resnorm_jax.errors import UserError, nearest
 from resnorm_jax.interop import files, own_format
 from resnorm_jax.interop.families import FAMILIES
@@ -247,7 +248,7 @@ def save_pretrained(
     *,
     family: str,
     channels: int = 3,
-    beside: str | PathLike[str] | None = None,
+    beside: Sequence[str | PathLike[str]] = (),
 ) -> None:
     """Write a classifier as a Hugging Face checkpoint, which `transformers` loads.
 
@@ -258,7 +259,7 @@ def save_pretrained(
       classes: names of the classes.
       family: a ``model_type`` of `FAMILIES`.
       channels: of images.
-      beside: a checkpoint's folder whose tokenizer files are copied, or None.
+      beside: folders whose tokenizer's files are copied, each from the first that has it.
 
     Raises:
       UserError: the folder is there, or the model is none of that family.
@@ -273,9 +274,30 @@ def save_pretrained(
     with files.new_folder(Path(folder)) as part:
         (part / files.CONFIG).write_text(json.dumps(config, indent=2) + "\n", "utf-8")
         files.write_tensors(part, {n: np.asarray(v, np.float32) for n, v in tensors.items()})
-        for name in files.TOKENIZER if beside is not None else ():
-            if (source := Path(beside or "") / name).is_file():
-                shutil.copyfile(source, part / name)
+        for name in files.TOKENIZER:
+            if found := next((Path(b) / name for b in beside if (Path(b) / name).is_file()), None):
+                shutil.copyfile(found, part / name)
+        _describe_tokenizer(part)
+
+
+# What transformers calls the special tokens that a tokenizer has, by use.
+THEIR_SPECIAL = {
+    "pad": "pad_token", "unknown": "unk_token", "begin": "cls_token", "separator": "sep_token",
+    "mask": "mask_token",
+}  # fmt: skip
+
+
+def _describe_tokenizer(folder: Path) -> None:
+    """Write what transformers needs beside a tokenizer.json that came alone."""
+    path, beside = folder / "tokenizer.json", folder / "tokenizer_config.json"
+    if not path.is_file() or beside.is_file():
+        return
+    added = [t["content"] for t in files.read_object(path)["added_tokens"] if t.get("special")]
+    said: dict[str, str] = {"tokenizer_class": "PreTrainedTokenizerFast"}
+    for use, name in THEIR_SPECIAL.items():
+        if found := next((t for t in SPECIAL[use] if t in added), None):
+            said[name] = found
+    beside.write_text(json.dumps(said, indent=2) + "\n", "utf-8")
 
 
 _BLANK: dict[str, Any] = {"classes": [], "vocabulary": (), "max_length": 1, "stride": 1}

@@ -65,10 +65,12 @@ def test_a_run_starts_from_the_weights_and_goes_back(tmp_path, checkpoint, capsy
     # As a checkpoint of transformers: the same probabilities from the same texts.
     assert main(["convert", str(tmp_path / "run"), f"--output={tmp_path / 'hf'}"]) == 0
     back = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "hf").eval()
-    ids = torch.tensor([[2, 4, 6, 3], [2, 8, 1, 3]])
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "hf")
+    found = tokenizer(["good fun", "a thing of a day"], padding=True, return_tensors="pt")
+    assert found["input_ids"].tolist() == [[2, 4, 6, 3, 0, 0, 0], [2, 8, 1, 1, 8, 7, 3]]
     with torch.no_grad():
-        theirs = back(input_ids=ids).logits.softmax(-1).numpy()
-    ours = run.predict_proba(["good fun", "a thing"])
+        theirs = back(**found).logits.softmax(-1).numpy()
+    ours = run.predict_proba(["good fun", "a thing of a day"])
     np.testing.assert_allclose(ours, theirs, atol=1e-5)
     assert [back.config.id2label[n] for n in range(2)] == list(run.classes)
     assert main(["convert", str(tmp_path / "run"), f"--output={tmp_path / 'hf'}"]) == 2
