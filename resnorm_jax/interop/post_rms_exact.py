@@ -25,6 +25,7 @@ import numpy as np
 from resnorm_jax.interop.post_rms import NORM, checked_layers
 
 Tree = Mapping[str, Any]
+MOST = 1e4  # factor in what reads a stream, beyond which float32 would show
 Array = np.ndarray
 
 
@@ -56,7 +57,7 @@ def wide_post_rms_params(
 
     Args:
       params: of a Post-LN `TransformerEncoder` with an ``embedding_norm``, whose norms are layer norms
-        with a scale (no element 0) and maybe a bias, and whose feed-forward layers have no gate.
+        with a scale and maybe a bias, and whose feed-forward layers have no gate.
       activation: of those layers, with ``act(a) - act(-a) = a``.
 
     Returns:
@@ -109,9 +110,15 @@ def _turned(norm: Tree) -> tuple[Axes, Array]:
     left, values, right = np.linalg.svd(basis.T @ (scale[:, None] * basis))
     write = _padded(basis @ left)
     sizes = np.append(values, 1.0)
-    if values.min() < 1e-6 * values.max():
-        raise ValueError("a norm's scale is 0 somewhere: what it takes away cannot be told again")
-    return Axes(write, sizes, (write.T * scale) / sizes[:, None], bias), _padded(basis @ right.T)
+    rows = write.T * scale
+    # A direction in which the scale is 0 is read by nobody; one whose mean alone is left is lost.
+    gone = sizes[:, None] <= 1e-12 * values.max()
+    read = np.where(gone, 0, rows / np.where(gone, 1, sizes[:, None]))
+    if np.abs(rows * gone).max() > 1e-9 * values.max() or np.abs(read).max() > MOST:
+        raise ValueError(
+            "a norm's scale leaves of some direction nothing but a mean, which is lost"
+        )
+    return Axes(write, sizes, read, bias), _padded(basis @ right.T)
 
 
 def _fixed(norm: Tree, write: Array) -> Axes:
