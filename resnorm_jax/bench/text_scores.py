@@ -138,8 +138,8 @@ CONTENDERS = (
     Contender("majority class", _majority),
     Contender("TF-IDF of 1 and 2 words, logistic regression", _tf_idf),
     Contender("the encoder frozen, logistic regression", _frozen),
-    Contender("configs/text.py, from scratch", _from_scratch, seeded=True),
     Contender("configs/finetune.py", _fine_tuned, seeded=True),
+    Contender("configs/text.py, from scratch", _from_scratch, seeded=True),
 )
 
 
