@@ -309,6 +309,9 @@ class Config:
         "folder of a Hugging Face checkpoint whose weights the run starts from, and whose config.json "
         "the model is made by",
     )
+    init_sha256: str | None = option(
+        None, "digest of that folder's weights: a run notes it; one that is given is checked"
+    )
     model: ModelConfig = field(default_factory=ModelConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     train: TrainConfig = field(default_factory=TrainConfig)

@@ -3,6 +3,7 @@
 Nothing is unpickled, and no path that a file names may leave the folder.
 """
 
+import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -99,11 +100,16 @@ class Tensors(Mapping[str, np.ndarray]):
             pickled = sorted(p.name for p in folder.glob("*.bin"))
             said = f"; {pickled[0]} is a pickle, which is code and is not read" if pickled else ""
             raise UserError(f"{folder}: no {WEIGHTS} and no {INDEX}{said}; save as safetensors")
-        for path in sorted(set(self._files.values())):
+        for path in self.paths:
             inside = set(self._reader(path).keys())
             gone = [n for n, at in self._files.items() if at == path and n not in inside]
             if gone:
                 raise UserError(f"{path}: no array {gone[0]!r}, which the index says it has")
+
+    @property
+    def paths(self) -> list[Path]:
+        """The files, by name."""
+        return sorted(set(self._files.values()))
 
     def _reader(self, path: Path) -> Any:
         if path not in self._open:
@@ -129,6 +135,19 @@ class Tensors(Mapping[str, np.ndarray]):
 
     def __len__(self) -> int:
         return len(self._files)
+
+
+def weights_sha256(folder: Path) -> str:
+    """Return the SHA-256 of a checkpoint's weights: of its files' digests, in the order of their names.
+
+    Raises:
+      UserError: there are none.
+    """
+    found = hashlib.sha256()
+    for path in Tensors(folder).paths:
+        with path.open("rb") as file:
+            found.update(hashlib.file_digest(file, "sha256").digest())
+    return found.hexdigest()
 
 
 @contextmanager

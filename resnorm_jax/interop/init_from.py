@@ -9,6 +9,7 @@ from resnorm_jax.config import Config, ModelConfig, from_dict
 from resnorm_jax.data.names import shown
 from resnorm_jax.data.sources import SOURCES
 from resnorm_jax.errors import UserError
+from resnorm_jax.interop.files import weights_sha256
 from resnorm_jax.interop.pretrained import FREE, describe_checkpoint, load_into
 
 # Fields that a run with a checkpoint's weights may choose itself.
@@ -33,9 +34,12 @@ def from_checkpoint(config: Config) -> Config:
       UserError: no such checkpoint, or a field of the model that contradicts it.
     """
     if config.init_from is None:
+        if config.init_sha256 is not None:
+            raise UserError("config.init_sha256: not read without init_from; leave it out")
         return config
     try:
         described = describe_checkpoint(Path(config.init_from))
+        digest = weights_sha256(described.folder)
     except UserError as error:
         raise UserError(f"config.init_from: {error}") from None
     default = ModelConfig()
@@ -51,8 +55,14 @@ def from_checkpoint(config: Config) -> Config:
         chosen[field] = value
     if config.model.pooling is None:
         chosen["pooling"] = described.fields["pooling"]
+    if config.init_sha256 not in (None, digest):
+        raise UserError(
+            f"config.init_sha256: {config.init_sha256}, but that of the weights of init_from is "
+            f"{digest}; fetch them again, or leave the field out"
+        )
     return replace(
         config,
+        init_sha256=digest,
         model=replace(config.model, **chosen),
         data=_with_tokenizer(config, described.folder),
     )

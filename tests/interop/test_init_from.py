@@ -1,5 +1,6 @@
 """Runs that start from a checkpoint's weights: the model is the checkpoint's, the head is new."""
 
+import hashlib
 import json
 
 import jax
@@ -43,6 +44,21 @@ def test_a_config_takes_the_checkpoints_model(tmp_path, checkpoint):
         config(tmp_path, checkpoint, **{"model.width": 32})
     with pytest.raises(UserError, match=r"^config\.init_from: .*config\.json: .*folder of a"):
         config(tmp_path, tmp_path / "nowhere")
+
+
+def test_a_run_notes_which_weights_it_started_from(tmp_path, checkpoint):
+    made = config(tmp_path, checkpoint)
+    file = checkpoint / "model.safetensors"
+    inner = hashlib.sha256(file.read_bytes()).digest()
+    assert made.init_sha256 == hashlib.sha256(inner).hexdigest()
+    pinned = {"init_sha256": made.init_sha256}
+    assert config(tmp_path, checkpoint, **pinned) == made
+    file.write_bytes(file.read_bytes()[:-1] + b"\0")
+    assert config(tmp_path, checkpoint).init_sha256 != made.init_sha256
+    with pytest.raises(UserError, match=r"^config\.init_sha256: .*but that of the weights"):
+        config(tmp_path, checkpoint, **pinned)
+    with pytest.raises(UserError, match=r"^config\.init_sha256: not read without init_from"):
+        rn.load_config("digits:smoke", pinned)
 
 
 @pytest.mark.table
