@@ -146,7 +146,9 @@ def left_behind(workdir: Path) -> dict[str, Any]:
             found[name] = (workdir / name).read_text()
     with contextlib.suppress(FileNotFoundError):
         found["report.json"] = _without_times(json.loads((workdir / "report.json").read_text()))
-    for kind in sorted((workdir / "checkpoints").glob("seed_*/*")):
+    for file in sorted((workdir / "checkpoints").glob("seed_*/*.json")):  # how it is calibrated
+        found[file.relative_to(workdir).as_posix()] = file.read_text()
+    for kind in sorted(p for p in (workdir / "checkpoints").glob("seed_*/*") if p.is_dir()):
         steps = sorted(p for p in kind.iterdir() if p.name.startswith("step_") and not p.suffix)
         where = kind.relative_to(workdir).as_posix()
         if steps:
