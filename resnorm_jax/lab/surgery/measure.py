@@ -15,11 +15,11 @@ from resnorm_jax.data import Dataset, TrainBatches
 from resnorm_jax.data.pipeline import eval_batches
 from resnorm_jax.errors import UserError
 from resnorm_jax.lab.surgery.change import Change
-from resnorm_jax.lab.surgery.distill import Recipe, distilled, outputs
+from resnorm_jax.lab.surgery.compare import compared, of_probabilities, of_vectors
+from resnorm_jax.lab.surgery.distill import Recipe, all_outputs, distilled, outputs
 from resnorm_jax.lab.surgery.parameters import RELATIVES, Made, copied, to_rms, to_wide_rms
 from resnorm_jax.lab.surgery.pointwise import fitted, function_of, norm_sums
 from resnorm_jax.ops.activations import ACTIVATIONS
-from resnorm_jax.reporting.metrics import score
 from resnorm_jax.training.devices import DataParallel
 from resnorm_jax.training.evaluation import predict
 from resnorm_jax.training.initial import init_variables
@@ -39,6 +39,7 @@ class Patient:
       dataset: prepared; training rows are learned from, test rows scored.
       buckets: padded lengths.
       told: given steps done in all, and the rows of the last one.
+      vectors: whether the model has no classes: its outputs are vectors, and compared as such.
     """
 
     config: Config
@@ -47,6 +48,7 @@ class Patient:
     dataset: Dataset
     buckets: tuple[int, ...]
     told: Callable[[int, int], None] = field(default=lambda step, rows: None)
+    vectors: bool = False
 
     def __post_init__(self) -> None:
         kept = sorted(set(self.variables) - {"params"})
@@ -56,11 +58,13 @@ class Patient:
                 "models of parameters alone"
             )
 
-    def log_probs(self, model: Any, params: Any) -> np.ndarray:
-        """Return log-probabilities ``[N, K]`` of a model on the test rows."""
+    def answers(self, model: Any, params: Any) -> np.ndarray:
+        """Return a model's log-probabilities ``[N, K]``, or vectors, of the test rows."""
+        size = self.config.train.batch_size
+        if self.vectors:
+            return all_outputs(model, {"params": params}, self.dataset.test, size, self.buckets)
         options = StepOptions(model.apply, optax.identity(), by_length=told_lengths(model))
         parallel = DataParallel(options, jax.local_devices()[:1])
-        size = self.config.train.batch_size
         return predict(parallel, {"params": params}, self.dataset.test, size, self.buckets)
 
 
@@ -69,7 +73,7 @@ def operate(patient: Patient, change: Change, recipe: Recipe, seeds: int) -> dic
     config = change.config(patient.config)
     old, new = (build_model(c, patient.meta) for c in (patient.config, config))
     params = patient.variables["params"]
-    before = patient.log_probs(old, params)
+    before = patient.answers(old, params)
     teacher = partial(outputs, old, patient.variables)
     after, recovered, curves, made = [], [], [], None
     first = patient.config.seed
@@ -77,7 +81,7 @@ def operate(patient: Patient, change: Change, recipe: Recipe, seeds: int) -> dic
         if made is None or made.random:
             made = changed(patient, old, new, config, change, seed)
             # Values are compared, where nothing is random, once for all seeds.
-            after.append(patient.log_probs(new, made.params))
+            after.append(patient.answers(new, made.params))
         batches = TrainBatches(
             patient.dataset.train, config.train.batch_size, patient.buckets, seed
         )
@@ -85,8 +89,10 @@ def operate(patient: Patient, change: Change, recipe: Recipe, seeds: int) -> dic
         learned, losses = distilled(new, made.params, teacher, batches, recipe, told)
         curves.append(losses)
         if recipe.steps:
-            recovered.append(patient.log_probs(new, learned))
+            recovered.append(patient.answers(new, learned))
     assert made is not None
+    labels, classes = patient.dataset.test.y, patient.meta["classes"]
+    how = of_vectors if patient.vectors else of_probabilities(labels, classes)
     stages = {
         "unchanged model": [before],
         "after surgery": after,
@@ -97,7 +103,7 @@ def operate(patient: Patient, change: Change, recipe: Recipe, seeds: int) -> dic
         "how": made.how,
         "fresh": made.fresh,
         "stages": [
-            {"model": name, **_compared(patient, before, found)}
+            {"model": name, **compared(before, found, how)}
             for name, found in stages.items()
             if found
         ],
@@ -149,22 +155,3 @@ def _all_same(model: Any) -> bool:
 
 def _shapes(tree: Any) -> Any:
     return jax.tree.map(np.shape, tree)
-
-
-def _compared(patient: Patient, before: np.ndarray, found: list[np.ndarray]) -> dict[str, Any]:
-    """Return, of each seed's log-probabilities on test rows, scores and agreement with the teacher."""
-    rows, classes = patient.dataset.test, patient.meta["classes"]
-    each = []
-    for log_probs in found:
-        scored = score(log_probs, rows.y, classes)
-        each.append({
-            "agreement": float((log_probs.argmax(1) == before.argmax(1)).mean()),
-            "kl": float((np.exp(before) * (before - log_probs)).sum(1).mean()),
-            "largest": float(np.abs(log_probs - before).max()),
-            "accuracy": float(scored["accuracy"]),
-            "log_loss": float(scored["log_loss"]),
-        })  # fmt: skip
-    names = each[0]
-    mean = {name: float(np.mean([one[name] for one in each])) for name in names}
-    spread = {name: float(np.std([one[name] for one in each])) for name in names}
-    return {"mean": mean, "spread": spread, "seeds": each}

@@ -138,13 +138,14 @@ def _watch(phi: Any, mask: Any, call: Any, args: Any, kwargs: Any, context: Any)
     x: Any = args[0] if args else None
     if context.method_name != "__call__" or module.name not in SLOTS or np.ndim(x) != 3:
         return y
-    weight = jnp.ones(x.shape[:-1]) if mask is None else _weight(mask, x)
+    weight = jnp.ones(x.shape[:-1]) if mask is None else token_weight(mask, x)
     for name, value in _summed(phi, x, y, weight).items():
         module.sow(NORM_SUMS, name, value, reduce_fn=lambda _, new: new, init_fn=lambda: None)
     return y
 
 
-def _weight(mask: jax.Array, x: jax.Array) -> jax.Array:
+def token_weight(mask: jax.Array, x: jax.Array) -> jax.Array:
+    """Return 1 at valid positions of ``x [B, T, D]``, else 0, of a mask of positions or rows."""
     if mask.shape[1] == 1:  # of whole rows
         return jnp.broadcast_to(mask, x.shape[:2]).astype(jnp.float32)
     tokens = mask[:, :: max(1, -(-mask.shape[1] // x.shape[1]))].astype(jnp.float32)

@@ -15,7 +15,7 @@ from resnorm_jax.config import OptimizerConfig
 from resnorm_jax.errors import UserError
 from resnorm_jax.lab.surgery import pointwise
 from resnorm_jax.lab.surgery.change import read_change
-from resnorm_jax.lab.surgery.distill import Recipe, distillation_loss
+from resnorm_jax.lab.surgery.distill import Outputs, Recipe, distillation_loss
 from resnorm_jax.lab.surgery.parameters import copied, to_rms, to_wide_rms
 from resnorm_jax.ops.activations import gelu
 
@@ -149,11 +149,12 @@ def test_the_loss_is_that_of_the_equation():
     kl = 4 * (soft(t) * np.log(soft(t) / soft(s))).sum(-1) @ weight / 3
     error = ((hs - ht) ** 2).sum(-1) @ weight / ((ht**2).sum(-1) @ weight)
     recipe = Recipe(1, OptimizerConfig(), temperature=2.0, hidden=0.5)
-    found = distillation_loss((s, hs), (t, ht), weight, recipe)
+    student, teacher = (Outputs(z, h, h[:, None], weight[:, None]) for z, h in ((s, hs), (t, ht)))
+    found = distillation_loss(student, teacher, weight, recipe)
     assert float(found) == pytest.approx(kl + 0.5 * error, rel=1e-5)
-    assert float(distillation_loss((t, ht), (t, ht), weight, recipe)) == pytest.approx(0, abs=1e-7)
+    assert float(distillation_loss(teacher, teacher, weight, recipe)) == pytest.approx(0, abs=1e-7)
     alone = replace(recipe, hidden=0.0)
-    assert float(distillation_loss((s, hs), (t, ht), weight, alone)) == pytest.approx(kl, rel=1e-5)
+    assert float(distillation_loss(student, teacher, weight, alone)) == pytest.approx(kl, rel=1e-5)
 
 
 @pytest.mark.parametrize("text", ["rms", "norm=", "depth=3", ""])
