@@ -86,7 +86,7 @@ def measure(chosen: Any, change: Change, console: Console) -> dict[str, Any]:
     """Return the report: every score, and what it was scored on."""
     trained = load_trained(chosen.run, chosen.seed, chosen.checkpoint)
     change.config(trained.config)  # before the data are read
-    dataset = trained.dataset()
+    dataset = trained.one_label("resnorm lab surgery")
     buckets = padded_lengths(trained.config, dataset, trained.identity)
     patient = Patient(trained.config, trained.meta, trained.variables, dataset, buckets)
     optimizer = whole(trained.config.optimizer, chosen.learning_rate)

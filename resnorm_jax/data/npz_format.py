@@ -59,7 +59,9 @@ def _label_sets(path: str | Path, arrays: dict[str, np.ndarray]) -> tuple[list[L
     if "classes" in arrays:
         given = arrays["classes"]
         if given.shape != (len(names),) or given.dtype.kind not in "iuU" or _broken(given).any():
-            raise UserError(f"{path}: 'classes' is {given.dtype} {given.shape}; give {len(names)} names")
+            raise UserError(
+                f"{path}: 'classes' is {given.dtype} {given.shape}; give {len(names)} names"
+            )
         names = [str(name) for name in given.tolist()]
     bad = next((n for n in names if not n.strip() or not is_unicode(n)), None)
     if bad is not None:

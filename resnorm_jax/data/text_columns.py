@@ -6,7 +6,6 @@ from typing import Any
 
 from resnorm_jax.data.csv_format import COMMAS, Form
 
-
 JOINED = "\0,"  # between names of columns, which no header holds
 
 

@@ -77,7 +77,9 @@ def _folder(path: Path, columns: Columns) -> Iterator[Row]:
     if columns.pair:
         raise UserError(f"{path}: a folder of texts has no pairs; give a file")
     if columns.many:
-        raise UserError(f"{path}: a text of a folder has one label, not data.labels=many; give a file")
+        raise UserError(
+            f"{path}: a text of a folder has one label, not data.labels=many; give a file"
+        )
     return folder_table(path, str(columns.text), columns.label, columns.form.encoding)
 
 

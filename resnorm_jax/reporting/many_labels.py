@@ -9,12 +9,9 @@ from typing import Any
 import numpy as np
 from scipy.special import expit
 
-from resnorm_jax.reporting.metrics import expected_calibration_error
+from resnorm_jax.reporting.metrics import EVERY, expected_calibration_error
 
-HEADLINES = (
-    "accuracy", "micro_f1", "macro_f1", "average_precision", "log_loss",
-    "expected_calibration_error",
-)  # fmt: skip
+HEADLINES = EVERY
 HALF = 0.5
 FLOOR = float(np.log(np.finfo(np.float64).eps))
 
@@ -47,7 +44,9 @@ def score(
     """
     log_probs, labels = np.asarray(log_probs, np.float64), np.asarray(labels)
     if log_probs.shape != labels.shape or labels.shape[1:] != (len(classes),) or not len(labels):
-        raise ValueError(f"log_probs {log_probs.shape}, labels {labels.shape}, {len(classes)} classes")
+        raise ValueError(
+            f"log_probs {log_probs.shape}, labels {labels.shape}, {len(classes)} classes"
+        )
     if not np.isin(labels, (0, 1)).all():
         raise ValueError("labels must be 0 or 1 (-1 marks rows whose labels are not known)")
     true, p = labels > 0, np.exp(log_probs)
@@ -79,6 +78,17 @@ def score(
             for k, name in enumerate(classes)
         ],
     }
+
+
+def decide(
+    probabilities: np.ndarray, classes: Sequence[str], thresholds: np.ndarray | float = HALF
+) -> np.ndarray:
+    """Return the names of each row's labels, ``[N]`` of tuples, in the order of classes."""
+    said = np.asarray(probabilities) >= thresholds
+    found = np.empty(len(said), object)
+    for i, row in enumerate(said):
+        found[i] = tuple(name for name, has in zip(classes, row, strict=True) if has)
+    return found
 
 
 def average_precision(p: np.ndarray, true: np.ndarray) -> float:

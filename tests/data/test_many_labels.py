@@ -140,33 +140,37 @@ def test_bad_sets_of_labels(tmp_path, labels, message):
 def test_other_mistakes(tmp_path):
     path = tmp_path / "a.jsonl"
     jsonl(path)
-    with pytest.raises(UserError, match="is no label; .*or set data.labels=many"):
+    with pytest.raises(UserError, match=r"is no label; .*or set data.labels=many"):
         load(path, labels="one")
-    with pytest.raises(UserError, match="data.separator: not read with data.labels=one"):
+    with pytest.raises(UserError, match=r"data.separator: not read with data.labels=one"):
         load(path, labels="one", separator=";")
-    with pytest.raises(UserError, match="no column .happy. .data.label_column.; choose"):
+    with pytest.raises(UserError, match=r"no column .happy. .data.label_column.; choose"):
         load(path, label_column="happy,label")
     (tmp_path / "b.jsonl").write_text('{"text": "a", "label": ["joy", "hope"]}')
-    with pytest.raises(UserError, match="b.jsonl:1: unseen label 'hope', not in the training rows"):
+    with pytest.raises(
+        UserError, match=r"b.jsonl:1: unseen label 'hope', not in the training rows"
+    ):
         load(path, test=str(tmp_path / "b.jsonl"))
     flags(tmp_path / "a.csv")
     (tmp_path / "b.csv").write_text((tmp_path / "a.csv").read_text().replace("1", "2"))
-    with pytest.raises(UserError, match="b.csv:2: '2' in column 'joy'; give 0 or 1"):
+    with pytest.raises(UserError, match=r"b.csv:2: '2' in column 'joy'; give 0 or 1"):
         load(tmp_path / "b.csv", label_column="joy,rage,sad")
     (tmp_path / "folder" / "joy").mkdir(parents=True)
-    with pytest.raises(UserError, match="a text of a folder has one label"):
+    with pytest.raises(UserError, match=r"a text of a folder has one label"):
         load(tmp_path / "folder")
     (tmp_path / "one.jsonl").write_text('{"x": [1, 2, 3], "label": ["0"]}')
     one = load_dataset("arrays", npz(tmp_path / "one.npz", np.arange(len(TABLE)) % 2))
     with pytest.raises(UserError, match=r"one.jsonl:1: .*is no label"):
         read_inputs(tmp_path / "one.jsonl", describe(one))
     many = load_dataset("arrays", npz(tmp_path / "many.npz"))
-    with pytest.raises(UserError, match=r"one.npz: row 1: '0'; the model was trained on any number"):
+    with pytest.raises(
+        UserError, match=r"one.npz: row 1: '0'; the model was trained on any number"
+    ):
         read_inputs(tmp_path / "one.npz", describe(many))
-    with pytest.raises(UserError, match="row 2 of 'y' .rows, labels. is .0 2 0.; give 0 and 1"):
-        npz(tmp_path / "c.npz", TABLE + 2 * (np.arange(8)[:, None] == 1) * [0, 1, 0])
+    npz(tmp_path / "c.npz", TABLE + 2 * (np.arange(8)[:, None] == 1) * [0, 1, 0])
+    with pytest.raises(UserError, match=r"row 2 of 'y' .rows, labels. is .0 2 0.; give 0 and 1"):
         load_dataset("arrays", {"train": str(tmp_path / "c.npz")})
-    with pytest.raises(UserError, match="'classes' is .* .2,.; give 3 names"):
+    with pytest.raises(UserError, match=r"'classes' is .* .2,.; give 3 names"):
         load_dataset("arrays", npz(tmp_path / "d.npz", classes=["a", "b"]))
     files = {"train": str(tmp_path / "many.npz"), "test": str(tmp_path / "one.npz")}
     with pytest.raises(UserError, match=r"one.npz: 'y' has 1 axes, that of .*many.npz has 2"):
