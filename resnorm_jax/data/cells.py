@@ -1,5 +1,7 @@
 """A row's text and label, checked; faults are told with the row's place."""
 
+from itertools import pairwise
+
 from resnorm_jax.data.csv_format import Row
 from resnorm_jax.data.names import is_unicode, shown
 from resnorm_jax.data.rows import Label
@@ -115,7 +117,7 @@ FLAGS = {"0": False, "1": True, "0.0": False, "1.0": True, "False": False, "True
 def _as_set(where: str, labels: list[str]) -> tuple[str, ...]:
     """Return labels in one order, so that equal sets are equal."""
     made = sorted(labels)
-    twice = next((a for a, b in zip(made, made[1:], strict=False) if a == b), None)
+    twice = next((a for a, b in pairwise(made) if a == b), None)
     if twice is not None:
         raise UserError(f"{where}: the label {shown(twice)} stands twice; name it once")
     return tuple(made)

@@ -145,8 +145,9 @@ def read_npz(path: str | Path, *, labelled: bool = False) -> Rows:
     """Read rows: features ``[N, L(, C)]``, tokens ``[N, L]`` or images ``[N, H, W, C]``.
 
     Labels are ``y [N]``, integers or strings; or ``y [N, K]`` of 0 and 1, where a row has any number of
-    K labels, whose names may stand in ``classes [K]``. uint8 images are divided by 255. Tokens without ``lengths`` end at their trailing zeros. What
-    lies beyond a row's length is not read. ``labelled``: whether there must be a ``y``.
+    K labels, whose names may stand in ``classes [K]``. uint8 images are divided by 255. Tokens without
+    ``lengths`` end at their trailing zeros. What lies beyond a row's length is not read. ``labelled``:
+    whether there must be a ``y``.
 
     Raises:
       UserError: see ``read_arrays``; also for wrong types, shapes, lengths and values (row named).

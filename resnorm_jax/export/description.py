@@ -24,8 +24,8 @@ WHAT = {
 
 
 OUTPUTS = {
-    "single_label": "logarithms of the classes' probabilities; divided by `temperature`, and normalized "
-    "again, they are calibrated",
+    "single_label": "logarithms of the classes' probabilities; divided by `temperature`, and "
+    "normalized again, they are calibrated",
     "multi_label": "logarithms of each label's probability p; a row has a label from `thresholds` on; "
     "sigmoid((log p - log(1 - p)) / `temperature`) is calibrated",
 }

@@ -42,8 +42,8 @@ def fit_temperature(log_probs: np.ndarray, labels: np.ndarray) -> float | None:
 
     Args:
       log_probs: ``[N, K]`` logits or log-probabilities of held-out rows.
-      labels: ``[N]`` indices of classes; or ``[N, K]`` of 0 and 1, where a row has any number of labels,
-        of whose log-probabilities each is divided as a logit.
+      labels: ``[N]`` indices of classes; or ``[N, K]`` of 0 and 1, where a row has any number of labels
+        and log-probabilities are of each, whose logit is divided.
 
     Returns:
       T; None where no T from 0.001 to 1000 is best: if every row is right, the surer the better, and

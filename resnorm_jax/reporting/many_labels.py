@@ -117,8 +117,8 @@ def _by_cut(p: np.ndarray, true: np.ndarray) -> tuple[np.ndarray, np.ndarray, np
 def best_thresholds(log_probs: np.ndarray, labels: np.ndarray) -> list[float]:
     """Return for each label the threshold with most F1 on these rows, halfway to the next probability.
 
-    A label that no row has keeps 0.5. Source: Lipton, Elkan and Narayanaswamy, "Thresholding Classifiers
-    to Maximize F1 Score" (2014, arXiv 1402.1892): the best one is seldom 0.5.
+    A label that no row has keeps 0.5. Source: Lipton, Elkan and Narayanaswamy, "Thresholding
+    Classifiers to Maximize F1 Score" (2014, arXiv 1402.1892): the best one is seldom 0.5.
 
     Args:
       log_probs: ``[N, K]`` of rows that were held out of training.

@@ -117,8 +117,8 @@ def result_table(report: Mapping[str, Any], console: Console) -> None:
     Args:
       report: ``seeds``, a list of scores (see ``reporting.metrics.score``), each with its ``seed``;
         and, optional, ``title``, ``summary`` (of ``summarize_seeds``; computed when absent),
-        ``baselines`` (a rule's name to its accuracy or scores, majority class among them) and ``files`` (what
-        a file holds to its path).
+        ``baselines`` (a rule's name to its accuracy or scores, majority class among them) and ``files``
+        (what a file holds to its path).
       console: where to print.
     """
     table = Table(title=Text(str(report.get("title", "Result"))), title_justify="left")
