@@ -228,9 +228,17 @@ class TrainConfig:
         "of the rows in the loss: all alike, or such that every class has the same sum (balanced)",
         choices=("none", "balanced"),
     )
+    threshold: float | Literal["validation"] = option(
+        0.5,
+        "where rows have any number of labels: probability from which a row has one, or of each label "
+        "that with most F1 on the validation rows (validation)",
+        Rule(0, 1, ("low", "high")),
+        choices=("validation",),
+    )
     select: str = option(
         "last",
-        "which checkpoint is scored: the last, or the best on the validation rows",
+        "which checkpoint is scored: the last, or the best on the validation rows: by accuracy, or by "
+        "micro F1 at 0.5 where rows have any number of labels; then by loss",
         choices=("last", "best"),
     )
     score: str = option(

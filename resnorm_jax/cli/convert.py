@@ -56,6 +56,7 @@ def _of_run(chosen: argparse.Namespace) -> None:
         family=family,
         channels=shape[-1] if shape else 3,
         beside=_tokenizers(trained),
+        task=trained.task.name,
     )
     print(f"{chosen.output}: a {family!r} checkpoint of {len(trained.classes)} classes")
 

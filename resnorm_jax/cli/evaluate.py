@@ -40,7 +40,6 @@ def _evaluate(chosen: argparse.Namespace) -> None:
 
         from resnorm_jax.reporting.calibration import errors
         from resnorm_jax.reporting.files import write_json
-        from resnorm_jax.reporting.metrics import score
         from resnorm_jax.reporting.tables import per_class_table, result_table, runtime_line
         from resnorm_jax.training.saved_run import load_trained
 
@@ -50,7 +49,8 @@ def _evaluate(chosen: argparse.Namespace) -> None:
     trained = load_trained(chosen.run, chosen.seed, chosen.checkpoint)
     examples, rules = _rows(trained, chosen.input)
     log_probs = trained.log_probs(examples)
-    found = score(log_probs, examples.y, trained.meta["classes"])
+    classes = trained.meta["classes"]
+    found = trained.task.score(log_probs, examples.y, classes, trained.thresholds)
     if trained.temperature is not None:
         told = errors(trained.calibrated(log_probs), examples.y)
         found["calibrated"] = {"temperature": trained.temperature, **told}
@@ -80,7 +80,7 @@ def _calibration_line(trained: "Trained", found: dict[str, Any]) -> str:
     return f"temperature {trained.temperature:.3f}, from validation rows: {'; '.join(told)}"
 
 
-def _rows(trained: "Trained", path: Path | None) -> tuple["Examples", dict[str, float]]:
+def _rows(trained: "Trained", path: Path | None) -> tuple["Examples", dict[str, Any]]:
     """Return the rows to score, and what trivial rules score on them."""
     with ending_at_once():
         from resnorm_jax.data.inputs import read_inputs
@@ -90,6 +90,7 @@ def _rows(trained: "Trained", path: Path | None) -> tuple["Examples", dict[str, 
         dataset = trained.dataset()
         return dataset.test, baselines(dataset, "test")
     examples = read_inputs(path, trained.meta)
-    if (examples.y < 0).any():
-        raise UserError(f"{path}: row {int((examples.y < 0).argmax()) + 1} has no label to score")
+    unknown = (examples.y < 0).reshape(len(examples), -1).any(axis=1)
+    if unknown.any():
+        raise UserError(f"{path}: row {int(unknown.argmax()) + 1} has no label to score")
     return examples, {}

@@ -111,7 +111,7 @@ def shares(text: str) -> list[float]:
 def measure(chosen: Any, plan: Plan, console: Console) -> dict[str, Any]:
     """Return the report: every score, and what it was scored on."""
     trained = load_trained(chosen.run, chosen.seed, chosen.checkpoint)
-    dataset = trained.dataset()
+    dataset = trained.one_label("resnorm lab prune")
     kind, rows = choosing_rows(dataset, chosen.rows, trained.config.seed)
     subject = Subject(trained, rows, dataset.test)
     with Progress("prune", plan.evaluations(subject.depth), console=console) as progress:

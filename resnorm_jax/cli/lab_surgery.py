@@ -154,7 +154,7 @@ def _patient(chosen: Any, change: Change) -> tuple[Patient, dict[str, Any]]:
         return patient, {**said, "weights_sha256": patient.config.init_sha256}
     trained = load_trained(chosen.run, chosen.seed, chosen.checkpoint)
     change.config(trained.config)  # before the data are read
-    dataset = trained.dataset()
+    dataset = trained.one_label("resnorm lab surgery")
     buckets = padded_lengths(trained.config, dataset, trained.identity)
     patient = Patient(trained.config, trained.meta, trained.variables, dataset, buckets)
     return patient, {"checkpoint": trained.kind, "step": trained.step}

@@ -5,6 +5,7 @@ import csv
 import io
 import json
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from resnorm_jax.training.saved_run import Trained
 
 Rows = list[dict[str, Any]]
+JOINT = "; "  # between the labels of a row in CSV
 
 
 def main(argv: list[str]) -> int:
@@ -73,6 +75,7 @@ def main(argv: list[str]) -> int:
 def _predict(chosen: argparse.Namespace, suffix: str) -> None:
     # Imported here: --help and mistakes should not wait for jax.
     with ending_at_once():
+        import numpy as np
         from rich.console import Console
 
         from resnorm_jax.reporting.files import write_bytes
@@ -92,7 +95,10 @@ def _predict(chosen: argparse.Namespace, suffix: str) -> None:
         write_explanation(trained, examples, chosen.row or 1, chosen.explain, chosen.run, console)
         if chosen.output is None:
             return
-    rows = predictions(_log_probs(chosen, trained, examples), classes, chosen.top)
+    plain, shown = _log_probs(chosen, trained, examples)
+    rows = predictions(shown, classes, chosen.top)
+    if trained.task.name == "multi_label":
+        rows = labelled(rows, trained.task.decide(np.exp(plain), classes, trained.thresholds))
     text = WRITERS[suffix](rows)
     if chosen.output is None:
         print(text, end="")
@@ -117,15 +123,15 @@ def _examples(chosen: argparse.Namespace, trained: "Trained") -> "Examples":
 
 def _log_probs(
     chosen: argparse.Namespace, trained: "Trained", examples: "Examples"
-) -> "np.ndarray":
-    """Return log-probabilities, calibrated if they are to be; tell so beside the results."""
+) -> tuple["np.ndarray", "np.ndarray"]:
+    """Return log-probabilities, plain and as shown: calibrated if they are to be; tell so."""
     from resnorm_jax.training.calibration import calibration_line
 
     log_probs = trained.log_probs(examples)
     if chosen.calibrated == "false":
-        return log_probs
+        return log_probs, log_probs
     print(calibration_line(trained.calibration), file=sys.stderr)
-    return trained.calibrated(log_probs)
+    return log_probs, trained.calibrated(log_probs)
 
 
 def predictions(log_probs: "np.ndarray", classes: list[str], top: int | None = None) -> Rows:
@@ -147,22 +153,32 @@ def predictions(log_probs: "np.ndarray", classes: list[str], top: int | None = N
     return rows
 
 
+def labelled(rows: Rows, labels: Iterable[tuple[str, ...]]) -> Rows:
+    """Return predictions with a row's ``labels``, a list, in place of its one class."""
+    made = []
+    for row, names in zip(rows, labels, strict=True):
+        rest = {name: value for name, value in row.items() if name not in ("class", "probability")}
+        made.append({"row": rest.pop("row"), "labels": list(names), **rest})
+    return made
+
+
 def _csv(rows: Rows) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    head = ["class", "probability"]
-    if rows and "top" in rows[0]:
-        ranks = range(2, len(rows[0]["top"]) + 1)
-        writer.writerow(["row", *head, *(f"{name} {rank}" for rank in ranks for name in head)])
+    head, first = ["class", "probability"], rows[0] if rows else {}
+    many = ["labels"] if "labels" in first else []
+    if "top" in first:
+        ranks = ["", *(f" {rank}" for rank in range(2, len(first["top"]) + 1))]
+        writer.writerow(["row", *many, *(f"{name}{rank}" for rank in ranks for name in head)])
         for row in rows:
-            writer.writerow([row["row"], *(v for one in row["top"] for v in one.values())])
+            told = [JOINT.join(row[name]) for name in many]
+            writer.writerow([row["row"], *told, *(v for one in row["top"] for v in one.values())])
         return out.getvalue()
-    classes = list(rows[0]["probabilities"]) if rows else []
-    writer.writerow(["row", *head, *(f"p({c})" for c in classes)])
+    classes = list(first.get("probabilities", ()))
+    writer.writerow(["row", *(many or head), *(f"p({c})" for c in classes)])
     for row in rows:
-        writer.writerow(
-            [row["row"], row["class"], row["probability"], *row["probabilities"].values()]
-        )
+        told = [JOINT.join(row["labels"])] if many else [row["class"], row["probability"]]
+        writer.writerow([row["row"], *told, *row["probabilities"].values()])
     return out.getvalue()
 
 

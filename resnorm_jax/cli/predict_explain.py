@@ -28,6 +28,8 @@ def write_explanation(
     from resnorm_jax.reporting import html
     from resnorm_jax.reporting.files import write_json
 
+    if trained.task.name != "single_label":
+        raise UserError("--explain: rows of this run have any number of labels; leave it out")
     if row > len(examples):
         raise UserError(f"--row: {row}; the file has rows 1 to {len(examples)}")
     found = explain(trained, examples, row - 1)

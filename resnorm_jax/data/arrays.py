@@ -18,7 +18,11 @@ from resnorm_jax.schema import FRACTION, SEED, option
 class ArraysOptions:
     """Options of the ``arrays`` source; `read_npz` says what a file holds."""
 
-    train: str = option("", ".npz file with x, y (integers or strings) and optional lengths")
+    train: str = option(
+        "",
+        ".npz file with x, y (integers or strings; or [rows, labels] of 0 and 1, where a row has any "
+        "number of labels, and their names as classes) and optional lengths",
+    )
     test: str = option("", "the same, to score on; empty splits the training file")
     test_fraction: float = option(0.2, "of the rows, stratified, without a test file", FRACTION)
     seed: int = option(0, "of that split", SEED)
@@ -41,11 +45,15 @@ def _check_alike(paths: tuple[Path, Path], kind: Kind, train: np.ndarray, test: 
 
 
 def _test_rows(
-    paths: tuple[Path, Path], kind: Kind, train: np.ndarray, classes: tuple[str, ...]
+    paths: tuple[Path, Path], kind: Kind, train: np.ndarray, classes: tuple[str, ...], many: bool
 ) -> Examples:
     rows = read_npz(paths[1], labelled=True)
     if rows.kind != kind:
         raise UserError(f"{paths[1]}: holds {rows.kind}, {paths[0]} holds {kind}")
+    if rows.many != many:
+        raise UserError(
+            f"{paths[1]}: 'y' has {1 + rows.many} axes, that of {paths[0]} has {1 + many}; match them"
+        )
     x, lengths = rows.padded(kind)
     _check_alike(paths, kind, train, x)
     return Examples(x, lengths, rows.indices(classes, "the training rows"))
@@ -61,12 +69,13 @@ def load_arrays(options: ArraysOptions) -> Dataset:
         raise UserError("data.train: not given; give an .npz file with 'x' and 'y'")
     path = check_file("data.train", options.train)
     rows = read_npz(path, labelled=True)
-    kind, classes = rows.kind or "features", rows.class_names()
+    kind = rows.kind or "features"
+    classes = rows.declared if rows.many else rows.class_names()
     train = rows.examples(kind, classes, "the training rows")
     size = int(train.x.max()) + 1 if kind == "tokens" else 0
     if options.test:
         paths = (path, check_file("data.test", options.test))
-        test = _test_rows(paths, kind, train.x, classes)
+        test = _test_rows(paths, kind, train.x, classes, rows.many)
     else:
         kept, held = stratified_split(
             train.y, options.test_fraction, options.seed, "data.test_fraction"

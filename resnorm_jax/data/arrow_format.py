@@ -101,10 +101,16 @@ def _batch_rows(
 ) -> Iterator[Row]:
     values = {name: batch.column(name).to_pylist() for name in batch.schema.names}
     for name in values.keys() & names.keys():
-        values[name] = [_class_name(names[name], v) for v in values[name]]
+        values[name] = [_class_names(names[name], v) for v in values[name]]
     missing = dict.fromkeys(header)  # all columns, in order, so that a message can name them
     for i in range(batch.num_rows):
         yield f"{place} {done + i + 1}", missing | {k: v[i] for k, v in values.items()}
+
+
+def _class_names(names: Sequence[str], value: Any) -> Any:
+    if isinstance(value, list):
+        return [_class_name(names, v) for v in value]
+    return _class_name(names, value)
 
 
 def _class_name(names: Sequence[str], value: Any) -> Any:
@@ -121,7 +127,8 @@ def class_names(schema: Any) -> dict[str, Sequence[str]]:
     try:
         about = json.loads((schema.metadata or {}).get(SCHEMA_KEY, b"{}"))
         features = about.get("info", {}).get("features", {})
-        return {column: f["names"] for column, f in features.items() if _is_label(f)}
+        inner = {column: f.get("feature") or f for column, f in features.items()}  # of lists
+        return {column: f["names"] for column, f in inner.items() if _is_label(f)}
     except (ValueError, AttributeError, TypeError):
         return {}
 

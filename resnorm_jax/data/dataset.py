@@ -12,6 +12,7 @@ import numpy as np
 from resnorm_jax.data.ragged import Ragged
 
 Kind = Literal["features", "tokens", "images"]
+Task = Literal["single_label", "multi_label"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,7 +24,8 @@ class Examples:
         float32 for images. Positions at and after a row's length are padding and hold zeros. Tokens
         that would take much memory are a `Ragged`, which reads as such an array.
       lengths: ``[N]`` int32, valid positions of each row (for images: H, not used).
-      y: ``[N]`` int32 class indices; -1 where the label is not known (rows to predict).
+      y: ``[N]`` int32 class indices; or, where a row has any number of labels, ``[N, K]`` int8: 1 for
+        those that it has, 0 for the others. -1 where it is not known (rows to predict).
     """
 
     x: np.ndarray
@@ -82,6 +84,11 @@ class Dataset:
     files: Mapping[str, bytes] = field(default_factory=dict)
     told: Mapping[str, object] = field(default_factory=dict)
     lines: tuple[str, ...] = ()
+
+    @property
+    def task(self) -> Task:
+        """Whether a row has one label, or any number of them."""
+        return "multi_label" if self.train.y.ndim == 2 else "single_label"
 
     @property
     def max_length(self) -> int:

@@ -10,7 +10,7 @@ import numpy as np
 
 from resnorm_jax.data.dataset import Examples
 from resnorm_jax.data.ragged import Ragged
-from resnorm_jax.data.rows import Rows
+from resnorm_jax.data.rows import Label, Rows
 from resnorm_jax.data.tokenization import Tokenizer
 from resnorm_jax.errors import UserError
 
@@ -26,7 +26,8 @@ class Encoded:
       offsets: ``[N + 1]`` int64: row ``i`` is ``ids[offsets[i]:offsets[i + 1]]``.
       labels: ``[N]`` int32, which of ``names`` is a row's label.
       cut: ``[N]`` int32, tokens of a row that were cut off.
-      names: different labels, in the order of their first rows.
+      names: different labels, in the order of their first rows; or different sets of labels, each a
+        tuple, where a row has any number of them.
       places: ``file:line`` of these rows.
     """
 
@@ -34,7 +35,7 @@ class Encoded:
     offsets: np.ndarray
     labels: np.ndarray
     cut: np.ndarray
-    names: tuple[str, ...]
+    names: tuple[Label, ...]
     places: tuple[str, ...]
 
     def __len__(self) -> int:
@@ -46,7 +47,7 @@ class Encoded:
         return Rows([None] * len(self.names), self.names, self.places)
 
     def indices(self, classes: tuple[str, ...]) -> np.ndarray:
-        """Return the labels as indices of classes, ``[N]`` int32.
+        """Return the labels as indices of classes, as `Rows.indices` does.
 
         Raises:
           UserError: a label is not among the classes.
@@ -67,7 +68,7 @@ class Labelled:
     """The labels of rows as they come: numbers in memory, each different name once."""
 
     def __init__(self) -> None:
-        self._codes, self._places = dict[str | None, int](), list[str]()
+        self._codes, self._places = dict[Label, int](), list[str]()
         self._rows = array("i")
 
     def add(self, rows: Rows) -> None:
@@ -79,10 +80,10 @@ class Labelled:
             self._rows.append(code)
 
     @property
-    def arrays(self) -> tuple[np.ndarray, tuple[str, ...], tuple[str, ...]]:
+    def arrays(self) -> tuple[np.ndarray, tuple[Label, ...], tuple[str, ...]]:
         """Labels ``[N]`` int32, their names, and the place of each name."""
         rows = np.frombuffer(self._rows, np.int32) if self._rows else np.zeros(0, np.int32)
-        return rows, tuple(str(name) for name in self._codes), tuple(self._places)
+        return rows, tuple(self._codes), tuple(self._places)
 
 
 def read_labels(chunks: Iterable[Rows]) -> Encoded:

@@ -104,7 +104,7 @@ def read_inputs(path: str | Path, meta: Meta) -> Examples:
     folder = bool(encoding) and os.path.isdir(path)
     if not folder:
         check_choice(f"{path}: file suffix", suffix, READERS)
-    columns = saved_columns(encoding)
+    columns = saved_columns(encoding, meta.get("task") == "multi_label")
     if columns.text is not None and (folder or suffix in TABLES):
         rows = joined(_encoded(chunk, meta) for chunk in read_chunks(path, columns))
     else:
@@ -184,6 +184,13 @@ def _encoded(rows: Rows, meta: Meta) -> Rows:
     return replace(rows, values=ids)
 
 
+def _check_labels(rows: Rows, many: bool) -> None:
+    for label, place in zip(rows.labels, rows.where, strict=True):
+        if label is not None and isinstance(label, tuple) != many:
+            wanted = "any number of labels: give a list" if many else "one label a row: give a name"
+            raise UserError(f"{place}: {shown(label)}; the model was trained on {wanted}")
+
+
 def prepared(rows: Rows, meta: Meta) -> Examples:
     """Return rows checked, and scaled or tokenized as the training data was.
 
@@ -191,6 +198,7 @@ def prepared(rows: Rows, meta: Meta) -> Examples:
       UserError: see `read_inputs`.
     """
     kind = meta["kind"]
+    _check_labels(rows, meta.get("task") == "multi_label")
     rows = _encoded(rows, meta)
     pairs = zip(rows.where, rows.values, strict=True)
     rows = replace(rows, values=[CHECKS[kind](*pair, meta) for pair in pairs])

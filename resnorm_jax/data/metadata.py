@@ -13,6 +13,7 @@ from resnorm_jax.data.tokenizer_files import FILE
 from resnorm_jax.errors import UserError
 
 KINDS = ("features", "tokens", "images")
+TASKS = ("single_label", "multi_label")
 PAIR = ("mean", "scale")
 LARGEST = float(np.finfo(np.float64).max)
 AXES = {"features": 1, "images": 3}  # of "shape", which is not read for tokens
@@ -46,7 +47,8 @@ def _is_scaling(value: Any) -> bool:
 def _is_encoding(value: Any) -> bool:
     if not isinstance(value, Mapping) or not value:
         return isinstance(value, Mapping)
-    columns = [value.get(key, key) for key in ("text_column", "label_column", "pair_column")]
+    names = ("text_column", "label_column", "pair_column", "separator")
+    columns = [value.get(key, key) for key in names]
     known = value.get("tokenizer") in TOKENIZERS
     kept = value.get("tokenizer") == FILE and isinstance(value.get("sha256"), str)
     return (
@@ -66,7 +68,7 @@ def _is_form(value: Any) -> bool:
 
 
 # Of versions since: what there is if the file has none.
-ABSENT = {"stride": 1}
+ABSENT: dict[str, Any] = {"stride": 1, "task": "single_label"}
 Check = tuple[Callable[[Any], bool], str]
 CHECKS: dict[str, Check] = {
     "kind": (lambda value: isinstance(value, str) and value in KINDS, f"one of {', '.join(KINDS)}"),
@@ -79,6 +81,7 @@ CHECKS: dict[str, Check] = {
     "scaling": (_is_scaling, "null, or mean and scale (over 0) of each channel"),
     "encoding": (_is_encoding, "an object with tokenizer and max_length, or {}"),
     "stride": (_is_count, "a whole number over 0"),
+    "task": (lambda value: value in TASKS, f"one of {', '.join(TASKS)}"),
 }
 
 

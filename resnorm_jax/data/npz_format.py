@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 
 from resnorm_jax.data.dataset import Kind
-from resnorm_jax.data.names import is_unicode, shown
+from resnorm_jax.data.names import check_distinct, is_unicode, shown
 from resnorm_jax.data.npz_members import read_arrays
-from resnorm_jax.data.rows import Rows
+from resnorm_jax.data.rows import Label, Rows
 from resnorm_jax.errors import UserError
 
 LARGEST_TOKEN = 10**6
@@ -44,6 +44,30 @@ def _check_rows(path: str | Path, arrays: dict[str, np.ndarray], key: str, kinds
     if values.dtype.kind not in kinds:
         what = "integers" if kinds == "iu" else "integers or strings"
         raise UserError(f"{path}: {key!r} holds {values.dtype}; give {what}")
+
+
+def _label_sets(path: str | Path, arrays: dict[str, np.ndarray]) -> tuple[list[Label], list[str]]:
+    """Return each row's labels, of ``y [N, K]`` of 0 and 1, and the names of all K."""
+    y, names = arrays["y"], [str(k) for k in range(arrays["y"].shape[1])]
+    if len(y) != len(arrays["x"]) or not names:
+        raise UserError(
+            f"{path}: 'y' has shape {y.shape}, 'x' has {len(arrays['x'])} rows; match them"
+        )
+    if y.dtype.kind not in "iub" or not np.isin(y, (0, 1)).all():
+        row = int(np.argmin(np.isin(y, (0, 1)).all(1))) + 1
+        raise UserError(f"{path}: row {row} of 'y' [rows, labels] is {y[row - 1]}; give 0 and 1")
+    if "classes" in arrays:
+        given = arrays["classes"]
+        if given.shape != (len(names),) or given.dtype.kind not in "iuU" or _broken(given).any():
+            raise UserError(
+                f"{path}: 'classes' is {given.dtype} {given.shape}; give {len(names)} names"
+            )
+        names = [str(name) for name in given.tolist()]
+    bad = next((n for n in names if not n.strip() or not is_unicode(n)), None)
+    if bad is not None:
+        raise UserError(f"{path}: 'classes' has {shown(bad)}, no label; give a name")
+    check_distinct(names, [str(path)] * len(names))
+    return [tuple(n for n, has in zip(names, row, strict=True) if has) for row in y.tolist()], names
 
 
 def _given_lengths(path: str | Path, arrays: dict[str, np.ndarray], longest: int) -> np.ndarray:
@@ -106,7 +130,7 @@ def _broken(y: np.ndarray) -> np.ndarray:
     return numbers.max(axis=1) > sys.maxunicode
 
 
-def _labels(path: str | Path, y: np.ndarray) -> list[str | None]:
+def _labels(path: str | Path, y: np.ndarray) -> list[Label]:
     if _broken(y).any():
         row = int(_broken(y).argmax()) + 1
         raise UserError(f"{path}: row {row} has broken Unicode in 'y'; write the file again")
@@ -120,16 +144,21 @@ def _labels(path: str | Path, y: np.ndarray) -> list[str | None]:
 def read_npz(path: str | Path, *, labelled: bool = False) -> Rows:
     """Read rows: features ``[N, L(, C)]``, tokens ``[N, L]`` or images ``[N, H, W, C]``.
 
-    uint8 images are divided by 255. Tokens without ``lengths`` end at their trailing zeros. What
-    lies beyond a row's length is not read. ``labelled``: whether there must be a ``y``.
+    Labels are ``y [N]``, integers or strings; or ``y [N, K]`` of 0 and 1, where a row has any number of
+    K labels, whose names may stand in ``classes [K]``. uint8 images are divided by 255. Tokens without
+    ``lengths`` end at their trailing zeros. What lies beyond a row's length is not read. ``labelled``:
+    whether there must be a ``y``.
 
     Raises:
       UserError: see ``read_arrays``; also for wrong types, shapes, lengths and values (row named).
     """
-    arrays = read_arrays(path, ("x", "y") if labelled else ("x",), ("y", "lengths"))
+    arrays = read_arrays(path, ("x", "y") if labelled else ("x",), ("y", "lengths", "classes"))
     x, kind = arrays["x"], _layout(path, arrays["x"])
-    labels: list[str | None] = [None] * len(x)
-    if "y" in arrays:
+    labels: list[Label] = [None] * len(x)
+    names: list[str] = []
+    if "y" in arrays and arrays["y"].ndim == 2:
+        labels, names = _label_sets(path, arrays)
+    elif "y" in arrays:
         _check_rows(path, arrays, "y", "iuU")
         labels = _labels(path, arrays["y"])
     if kind == "images" and x.dtype == np.uint8:
@@ -142,4 +171,5 @@ def read_npz(path: str | Path, *, labelled: bool = False) -> Rows:
         lengths = _token_lengths(path, x)
     x = _tokens(path, x) if kind == "tokens" else _features(path, x, lengths)
     values = [row[:length] for row, length in zip(x, lengths, strict=True)]
-    return Rows(values, labels, [f"{path}: row {i + 1}" for i in range(len(x))], kind)
+    where = [f"{path}: row {i + 1}" for i in range(len(x))]
+    return Rows(values, labels, where, kind, tuple(names))

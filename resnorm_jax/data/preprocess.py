@@ -148,9 +148,9 @@ def describe(dataset: Dataset) -> dict[str, Any]:
     Returns:
       ``name``, ``kind``, ``classes``, ``vocabulary``, ``scaling`` (``mean`` and ``scale`` lists,
       or None), ``shape`` (``[C]`` for features, ``[H, W, C]`` for images, else ``[]``),
-      ``max_length``, ``encoding``, ``source``, and ``stride``: positions from one token to the next,
-      unless a config says otherwise, so that the longest row of features has at most `MOST_TOKENS`;
-      1 for tokens and images. ``read_inputs`` takes it.
+      ``max_length``, ``encoding``, ``source``, ``task``, and ``stride``: positions from one token to
+      the next, unless a config says otherwise, so that the longest row of features has at most
+      `MOST_TOKENS`; 1 for tokens and images. ``read_inputs`` takes it.
     """
     first = {"features": 2, "images": 1, "tokens": 2}[dataset.kind]
     scaling = dataset.scaling
@@ -164,6 +164,7 @@ def describe(dataset: Dataset) -> dict[str, Any]:
         "max_length": dataset.max_length,
         "encoding": dict(dataset.encoding),
         "source": dict(dataset.source),
+        "task": dataset.task,
         "stride": -(-dataset.max_length // MOST_TOKENS) if dataset.kind == "features" else 1,
     }
 

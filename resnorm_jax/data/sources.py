@@ -93,7 +93,11 @@ def load_dataset(source: str, options: Mapping[str, object]) -> Dataset:
     """
     made = make_options(source, options)
     data = SOURCES[source].load(made)
-    if len(data.classes) < 2:
+    if not data.classes:
+        raise UserError(
+            f"data.source: no training row of {data.name!r} has a label; give some labels"
+        )
+    if len(data.classes) < 2 and data.task == "single_label":
         raise UserError(
             f"data.source: the training rows of {data.name!r} have one class, {data.classes[0]!r}; "
             "give rows of at least two"

@@ -29,13 +29,36 @@ def held_counts(counts: np.ndarray, fraction: float) -> np.ndarray:
     return held
 
 
+def strata(y: np.ndarray) -> np.ndarray:
+    """Return the class of each row; where a row has any number of labels, the rarest that it has.
+
+    Rows without a label are a class of their own. Rare labels come first as in Sechidis, Tsoumakas and
+    Vlahavas, "On the Stratification of Multi-Label Data" (ECML PKDD 2011), in one pass, however.
+    """
+    if y.ndim == 1:
+        return y
+    counts = (y > 0).sum(axis=0)
+    rarest = np.where(y > 0, counts, len(y) + 1).argmin(axis=1)
+    return np.where((y > 0).any(axis=1), rarest, y.shape[1])
+
+
+def _each_kept(y: np.ndarray, out: np.ndarray) -> np.ndarray:
+    """Return the rows held out less one of each label that would have no other row."""
+    inside = np.ones(len(y), bool)
+    inside[out] = False
+    for label in np.flatnonzero((y > 0).any(axis=0)):
+        if not (y[inside, label] > 0).any():
+            inside[np.flatnonzero(y[:, label] > 0)[0]] = True
+    return np.flatnonzero(~inside)
+
+
 def stratified_split(
     y: np.ndarray, fraction: float, seed: int, field: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Split rows at random, class by class.
+    """Split rows at random, class by class; see `strata` where a row has any number of labels.
 
     Args:
-      y: ``[N]`` class indices.
+      y: ``[N]`` class indices, or ``[N, K]`` of 0 and 1.
       fraction: of the rows to hold out.
       seed: of the choice.
       field: config field that asked for the split, for the message.
@@ -48,11 +71,14 @@ def stratified_split(
     """
     SEED.check(f"{field.rsplit('.', 1)[0]}.seed", seed)
     rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed])))
-    held = held_counts(np.bincount(y), fraction)
+    groups = strata(y)
+    held = held_counts(np.bincount(groups), fraction)
     chosen = [
-        rng.permutation(np.flatnonzero(y == label))[:count] for label, count in enumerate(held)
+        rng.permutation(np.flatnonzero(groups == label))[:count] for label, count in enumerate(held)
     ]
     out = np.sort(np.concatenate(chosen)).astype(np.int64)
+    if y.ndim == 2:
+        out = _each_kept(y, out)
     if not len(out):
         raise UserError(
             f"{field}: {fraction} of {len(y)} rows holds out nothing; raise it or give more rows"

@@ -167,7 +167,8 @@ def _read(folder: Path) -> Encoded | None:
                 n: np.load(folder / f"{n}.npy", mmap_mode="r" if n == "ids" else None)
                 for n in ARRAYS
             }
-            return Encoded(**made, names=tuple(about["names"]), places=tuple(about["places"]))
+            names = [tuple(n) if isinstance(n, list) else n for n in about["names"]]
+            return Encoded(**made, names=tuple(names), places=tuple(about["places"]))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         log.warning("%s: damaged cache (%s); reading the file again", folder, error)
         return None

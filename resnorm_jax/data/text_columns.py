@@ -6,6 +6,8 @@ from typing import Any
 
 from resnorm_jax.data.csv_format import COMMAS, Form
 
+JOINED = "\0,"  # between names of columns, which no header holds
+
 
 @dataclass(frozen=True)
 class Columns:
@@ -13,7 +15,9 @@ class Columns:
 
     Attributes:
       text: column of the text; None reads numbers.
-      label: column of the label.
+      label: column of the label; of several labels, or several columns, by comma, each of 0 and 1.
+      many: whether a row has any number of labels.
+      separator: between several labels in one field of text.
       labelled: whether the rows are to learn from: each has a text and a label.
       pair: column of a second text; "" where a row is one text.
       form: how CSV, TSV and text files are written.
@@ -24,24 +28,38 @@ class Columns:
     labelled: bool = False
     pair: str = ""
     form: Form = COMMAS
+    many: bool = False
+    separator: str = ","
 
     @property
     def used(self) -> tuple[str, ...]:
         """Names of the columns that are read."""
-        return tuple(name for name in (self.text or "x", self.pair, self.label) if name)
+        apart = self.label.split(",") if self.many else []
+        names = (self.text or "x", self.pair, self.label, *apart)
+        return tuple(name for name in names if name)
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """Columns of 0 and 1 that hold a label each, of columns that are `named`; or none."""
+        return tuple(self.label.split(JOINED)) if JOINED in self.label else ()
 
     def named(self, header: Iterable[str]) -> "Columns":
         """Return the columns by name, where a place was given for one."""
         names = list(header)
         text = None if self.text is None else placed(self.text, names)
         pair, label = placed(self.pair, names), placed(self.label, names)
+        if self.many and "," in label and label not in names:
+            label = JOINED.join(placed(part.strip(), names) for part in label.split(","))
         return replace(self, text=text, pair=pair, label=label)
 
 
 def columns_of(options: Any, labelled: bool) -> Columns:
     """Return the columns that a source's options name."""
     form = Form(header=options.header, quotes=options.quotes, encoding=options.encoding)
-    return Columns(options.text_column, options.label_column, labelled, options.pair_column, form)
+    return Columns(
+        options.text_column, options.label_column, labelled, options.pair_column, form,
+        options.labels == "many", options.separator,
+    )  # fmt: skip
 
 
 def kept_columns(options: Any) -> dict[str, Any]:
@@ -52,17 +70,23 @@ def kept_columns(options: Any) -> dict[str, Any]:
     }
     if options.pair_column:
         kept["pair_column"] = options.pair_column
+    if options.labels == "many":
+        kept["separator"] = options.separator
     form = columns_of(options, labelled=True).form
     return kept if form == COMMAS else {**kept, "form": asdict(form)}
 
 
-def saved_columns(encoding: Mapping[str, Any]) -> Columns:
-    """Return the columns of metadata, for rows to predict; an empty one reads numbers."""
+def saved_columns(encoding: Mapping[str, Any], many: bool = False) -> Columns:
+    """Return the columns of metadata, for rows to predict; an empty one reads numbers.
+
+    ``many`` is whether a row has any number of labels.
+    """
     if not encoding:
-        return Columns()
+        return Columns(many=many)
     text, label = encoding.get("text_column", "text"), encoding.get("label_column", "label")
     form = Form(**encoding.get("form", {}))
-    return Columns(text, label, False, encoding.get("pair_column", ""), form)
+    pair, separator = encoding.get("pair_column", ""), encoding.get("separator", ",")
+    return Columns(text, label, False, pair, form, many, separator)
 
 
 def placed(column: str, header: Sequence[str]) -> str:

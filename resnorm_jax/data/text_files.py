@@ -11,7 +11,7 @@ from resnorm_jax.data.cells import Labels, text_cell
 from resnorm_jax.data.class_folder import folder_table
 from resnorm_jax.data.csv_format import Row, csv_table, read_csv_numbers
 from resnorm_jax.data.json_format import json_table
-from resnorm_jax.data.rows import Rows
+from resnorm_jax.data.rows import Label, Rows
 from resnorm_jax.data.text_columns import Columns
 from resnorm_jax.errors import UserError
 
@@ -32,7 +32,7 @@ def _value(row: Row, columns: Columns) -> Any:
 def _chunks(rows: Iterable[Row], columns: Columns) -> Iterator[Rows]:
     """Yield the rows, so many at a time that they take little memory."""
     labels: Labels | None = None
-    made: list[tuple[Any, str | None, str]] = []
+    made: list[tuple[Any, Label, str]] = []
     size = 0
     for row in rows:
         if labels is None:
@@ -53,7 +53,7 @@ def _characters(value: Any) -> int:
     return sum(len(text) if isinstance(text, str) else 1 for text in texts)
 
 
-def _together(rows: Iterable[tuple[Any, str | None, str]]) -> Rows:
+def _together(rows: Iterable[tuple[Any, Label, str]]) -> Rows:
     values, labels, where = map(list, zip(*rows, strict=True))
     return Rows(values, labels, where)
 
@@ -76,6 +76,10 @@ def _folder(path: Path, columns: Columns) -> Iterator[Row]:
         raise UserError(f"{path}: a dictionary of data sets; give the folder of one: {names}")
     if columns.pair:
         raise UserError(f"{path}: a folder of texts has no pairs; give a file")
+    if columns.many:
+        raise UserError(
+            f"{path}: a text of a folder has one label, not data.labels=many; give a file"
+        )
     return folder_table(path, str(columns.text), columns.label, columns.form.encoding)
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 from resnorm_jax.data.metadata import check_meta
 from resnorm_jax.errors import UserError
@@ -22,6 +23,21 @@ WHAT = {
 }
 
 
+OUTPUTS = {
+    "single_label": "logarithms of the classes' probabilities; divided by `temperature`, and "
+    "normalized again, they are calibrated",
+    "multi_label": "logarithms of each label's probability p; a row has a label from `thresholds` on; "
+    "sigmoid((log p - log(1 - p)) / `temperature`) is calibrated",
+}
+
+
+def _thresholds(trained: Trained) -> dict[str, list[float]]:
+    """Return the probability from which a row has each label, where it has any number."""
+    if trained.task.name == "single_label":
+        return {}
+    return {"thresholds": np.broadcast_to(trained.thresholds, len(trained.classes)).tolist()}
+
+
 def describe_export(trained: Trained, made: Program, form: str) -> dict[str, Any]:
     """Return what ``model.json`` says, but for the files and how they were checked."""
     what = {"x": WHAT[trained.meta["kind"]], "lengths": "valid positions of each row, from 1 on"}
@@ -36,12 +52,12 @@ def describe_export(trained: Trained, made: Program, form: str) -> dict[str, Any
             "name": "log_probs",
             "dtype": "float32",
             "shape": ["b", len(trained.classes)],
-            "what": "logarithms of the classes' probabilities; divided by `temperature`, and "
-            "normalized again, they are calibrated",
+            "what": OUTPUTS[trained.task.name],
         },
         "sizes": {"b": "rows", "l": {"most": made.most, "positions": made.stride}},
         "classes": list(trained.classes),
         "temperature": trained.temperature,
+        **_thresholds(trained),
         "preprocessing": trained.meta,
         "parameters": list(made.parameters),
         "config": trained.config.to_dict(),

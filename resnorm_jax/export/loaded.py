@@ -14,7 +14,7 @@ from resnorm_jax.data.pipeline import eval_batches
 from resnorm_jax.errors import UserError
 from resnorm_jax.export.description import read_description
 from resnorm_jax.export.formats import FORMATS, Call
-from resnorm_jax.reporting.calibration import calibrate
+from resnorm_jax.training.tasks import Task, task_of
 
 ROWS = 32  # of a batch
 
@@ -47,6 +47,11 @@ class Exported:
         """The temperature that calibrates the probabilities, or None."""
         return self.about["temperature"]
 
+    @property
+    def task(self) -> Task:
+        """What is asked of a row: one label, or any number of them."""
+        return task_of(self.meta)
+
     def log_probs(self, examples: Examples) -> np.ndarray:
         """Return log-probabilities ``[N, K]`` of rows prepared as the training rows were.
 
@@ -78,11 +83,14 @@ class Exported:
         if calibrated and self.temperature is None:
             raise UserError("calibrated: the exported run had no temperature; leave it out")
         log_probs = self.log_probs(given_inputs(x, self.meta, lengths))
-        return np.exp(calibrate(log_probs, self.temperature or 1.0) if calibrated else log_probs)
+        if calibrated:
+            log_probs = self.task.calibrate(log_probs, self.temperature or 1.0)
+        return np.exp(log_probs)
 
     def predict(self, x: Any, lengths: Sequence[int] | None = None) -> np.ndarray:
-        """Return the most probable class' name of each row, ``[N]``."""
-        return np.array(self.classes)[self.predict_proba(x, lengths).argmax(-1)]
+        """Return the most probable class' name of each row, ``[N]``; or a tuple of its labels."""
+        thresholds = np.array(self.about.get("thresholds", 0.5))
+        return self.task.decide(self.predict_proba(x, lengths), self.classes, thresholds)
 
 
 def load_exported(folder: str | Path) -> Exported:

@@ -64,12 +64,13 @@ def program(trained: Trained) -> Program:
     """Return a run's model as a function: dropout off, attention of all queries at once."""
     meta = trained.meta
     model = build_model(trained.config, meta)
+    log_probs = trained.task.log_probs
     model = model.clone(encoder=model.encoder.clone(attention="xla"))
 
     def function(parameters: Arrays, x: jax.Array, lengths: jax.Array | None = None) -> jax.Array:
         mask = None if lengths is None else jnp.arange(x.shape[1]) < lengths[:, None]
         logits: Any = model.apply(unflat(parameters), x, mask, deterministic=True)
-        return jax.nn.log_softmax(logits)
+        return log_probs(logits)
 
     stride = getattr(model.front_end, "stride", 1)
     positions = "l" if stride == 1 else f"{stride}*l"

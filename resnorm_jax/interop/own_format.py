@@ -44,6 +44,7 @@ def write_own(
         "model": asdict(model),
         "classes": None if classes is None else list(classes),
         "data": {name: meta[name] for name in ("kind", "shape", "max_length")},
+        "task": meta.get("task", "single_label"),
     }
     tensors = {"/".join(path): np.asarray(leaf) for path, leaf in flatten(params).items()}
     with files.new_folder(folder) as part:
@@ -72,7 +73,17 @@ def read_own(folder: Path) -> tuple[ModelConfig, dict[str, Any], tuple[str, ...]
         raise UserError(f"{path}: data: no kind, shape and max_length; write it again")
     if classes is not None and not names:
         raise UserError(f"{path}: classes: no list of names; write it again with resnorm convert")
-    meta = {"classes": classes or [], "vocabulary": range(model.vocabulary or 0), "stride": 1}
+    task = said.get("task", "single_label")
+    if task not in ("single_label", "multi_label"):
+        raise UserError(
+            f"{path}: task: {task!r} is not single_label or multi_label; write it again"
+        )
+    meta = {
+        "task": task,
+        "classes": classes or [],
+        "vocabulary": range(model.vocabulary or 0),
+        "stride": 1,
+    }
     return model, {**meta, **data}, None if classes is None else tuple(classes)
 
 

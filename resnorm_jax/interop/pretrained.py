@@ -44,6 +44,7 @@ class Description:
       fields: of `resnorm_jax.config.ModelConfig`, those that the checkpoint decides.
       classes: names of its head's classes; None where it has no head.
       channels: of images.
+      task: what is asked of a row: see `THEIR_TASKS`.
     """
 
     folder: Path
@@ -51,6 +52,7 @@ class Description:
     fields: Mapping[str, Any]
     classes: tuple[str, ...] | None
     channels: int = 3
+    task: str = "single_label"
 
     def model(self, **changed: Any) -> ModelConfig:
         """Return the model's config, with the fields of ``changed`` in place of its own."""
@@ -69,6 +71,7 @@ class Description:
             "shape": shape,
             "max_length": min(self.fields["max_length"] or 8, 8),
             "stride": 1,
+            "task": self.task,
         }
 
 
@@ -97,8 +100,16 @@ def describe_checkpoint(folder: str | Path) -> Description:
     given = {name: value for name, value in found.items() if value is not None}
     fields_ = {**found, **checked(ModelConfig, given, f"{path}: ")}
     return Description(
-        folder, family, fields_, _classes(path, said), int(said.get("num_channels", 3))
-    )
+        folder, family, fields_, _classes(path, said), int(said.get("num_channels", 3)),
+        THEIR_TASKS.get(str(said.get("problem_type")), "single_label"),
+    )  # fmt: skip
+
+
+# What is asked of a row, as a config.json says it and as here; a regression's head is one logit.
+THEIR_TASKS = {
+    "single_label_classification": "single_label",
+    "multi_label_classification": "multi_label",
+}
 
 
 def _family(path: Path, said: Mapping[str, Any]) -> Family:
@@ -249,6 +260,7 @@ def save_pretrained(
     family: str,
     channels: int = 3,
     beside: Sequence[str | PathLike[str]] = (),
+    task: str = "single_label",
 ) -> None:
     """Write a classifier as a Hugging Face checkpoint, which `transformers` loads.
 
@@ -259,6 +271,7 @@ def save_pretrained(
       classes: names of the classes.
       family: a ``model_type`` of `FAMILIES`.
       channels: of images.
+      task: ``"single_label"``, or ``"multi_label"`` where a row has any number of classes.
       beside: folders whose tokenizer's files are copied, each from the first that has it.
 
     Raises:
@@ -268,6 +281,7 @@ def save_pretrained(
         raise UserError(f"--family: {family!r} is not written; {nearest(family, FAMILIES.names())}")
     row = FAMILIES.get(family)
     config = their_config(row, model, classes, channels)
+    config["problem_type"] = next(t for t, ours in THEIR_TASKS.items() if ours == task)
     module = classifier(model, {**_BLANK, "kind": row.kind, "shape": _image(model, row, channels)},
                         classes=len(classes))  # fmt: skip
     tensors = unload(row, module.encoder.plan(model.width), variables["params"])

@@ -4,11 +4,13 @@ Source: Guo, Pleiss, Sun and Weinberger, "On Calibration of Modern Neural Networ
 arXiv 1706.04599), section 4.2. The temperature is fitted on rows that were held out of training.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from scipy.optimize import brentq
 
+from resnorm_jax.reporting import many_labels
 from resnorm_jax.reporting.metrics import expected_calibration_error, log_loss
 
 COLDEST, HOTTEST = 1e-3, 1e3
@@ -40,26 +42,32 @@ def fit_temperature(log_probs: np.ndarray, labels: np.ndarray) -> float | None:
 
     Args:
       log_probs: ``[N, K]`` logits or log-probabilities of held-out rows.
-      labels: ``[N]`` indices of classes.
+      labels: ``[N]`` indices of classes; or ``[N, K]`` of 0 and 1, where a row has any number of labels
+        and log-probabilities are of each, whose logit is divided.
 
     Returns:
       T; None where no T from 0.001 to 1000 is best: if every row is right, the surer the better, and
       where the model is no better than chance, the less sure the better.
     """
+    slope = (_slope if labels.ndim == 1 else many_labels.slope)(log_probs, labels)
+    low, high = 1 / HOTTEST, 1 / COLDEST
+    if not slope(low) < 0 < slope(high):
+        return None
+    return 1 / float(brentq(slope, low, high, xtol=1e-12, rtol=1e-10))
+
+
+def _slope(log_probs: np.ndarray, labels: np.ndarray) -> Callable[[float], float]:
+    """Return the derivative of the mean negative log-likelihood in 1 / T."""
     z = np.maximum(np.asarray(log_probs, np.float64), LOWEST)
     z = z - z.max(axis=1, keepdims=True)
     own = z[np.arange(len(labels)), labels]
 
     def slope(sharpness: float) -> float:
-        """Derivative of the mean negative log-likelihood in 1 / T."""
         weights = np.exp(sharpness * z)
         weights /= weights.sum(axis=1, keepdims=True)
         return float(((weights * z).sum(axis=1) - own).mean())
 
-    low, high = 1 / HOTTEST, 1 / COLDEST
-    if not slope(low) < 0 < slope(high):
-        return None
-    return 1 / float(brentq(slope, low, high, xtol=1e-12, rtol=1e-10))
+    return slope
 
 
 def calibration(log_probs: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
@@ -70,7 +78,8 @@ def calibration(log_probs: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
       ``log_loss`` and ``expected_calibration_error``; without a temperature both are the same.
     """
     temperature = fit_temperature(log_probs, labels)
-    after = log_probs if temperature is None else calibrate(log_probs, temperature)
+    by = calibrate if labels.ndim == 1 else many_labels.calibrate
+    after = log_probs if temperature is None else by(log_probs, temperature)
     return {
         "temperature": temperature,
         "rows": len(labels),
@@ -81,6 +90,8 @@ def calibration(log_probs: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
 
 def errors(log_probs: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     """Return ``log_loss`` and ``expected_calibration_error``, as `score` has them."""
+    if labels.ndim == 2:
+        return many_labels.errors(log_probs, labels)
     log_probs = np.asarray(log_probs, np.float64)
     right = log_probs.argmax(axis=1) == labels
     confidence = np.exp(log_probs.max(axis=1))

@@ -230,6 +230,41 @@ def draw_confusion(
     return True
 
 
+def draw_labels(per_class: Sequence[Mapping[str, Any]], path: str | Path, title: str) -> bool:
+    """Draw precision, recall and F1 of each label as points on a line, the best F1 on top.
+
+    Args:
+      per_class: of `resnorm_jax.reporting.many_labels.score`.
+      path: where to write the PNG.
+      title: above the figure.
+
+    Returns:
+      Whether it was drawn; False, after a note, where matplotlib is missing.
+    """
+    rows = sorted(per_class, key=lambda row: row["f1"])
+    figure = _figure(path, 7.0, float(np.clip(1.8 + 0.28 * len(rows), 3.0, 24.0)))
+    if figure is None:
+        return False
+    axes, places = figure.subplots(), np.arange(len(rows))
+    ends = np.array([[row["precision"], row["recall"]] for row in rows])
+    axes.hlines(places, ends.min(axis=1), ends.max(axis=1), color="0.75", linewidth=2)
+    for name, marker in (("precision", ">"), ("recall", "<"), ("f1", "o")):
+        values = [row[name] for row in rows]
+        label = "F1" if name == "f1" else name
+        axes.plot(values, places, marker, label=label, markersize=6, clip_on=False)
+    shown = places[:: 1 + len(rows) // 80]
+    names = [f"{_short(str(rows[k]['class']))} ({rows[k]['support']})" for k in shown]
+    axes.set_yticks(shown, names, fontsize=8, parse_math=False)
+    axes.set(xlim=(0, 1), ylim=(-0.6, len(rows) - 0.4), xlabel="share")
+    axes.set_ylabel("label (rows that have it)")
+    axes.grid(True, axis="x", color="0.9", linewidth=0.8)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.set_title(textwrap.fill(title, 60), fontsize=11, parse_math=False)
+    figure.legend(loc="outside lower center", ncols=3, frameon=False)
+    save_figure(figure, path)
+    return True
+
+
 def _label_classes(axes: Any, names: Sequence[str]) -> None:
     """Write the class names along both axes, slanted below where they would meet."""
     places = range(0, len(names), 1 + len(names) // 50)

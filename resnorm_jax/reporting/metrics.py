@@ -15,6 +15,13 @@ HEADLINES = ("accuracy", "macro_f1", "log_loss", "expected_calibration_error")
 """The scores that are averaged over seeds."""
 
 
+EVERY = (
+    "accuracy", "micro_f1", "macro_f1", "average_precision", "log_loss",
+    "expected_calibration_error",
+)  # fmt: skip
+"""Those and what is scored where a row has any number of labels, in the order of tables."""
+
+
 def score(log_probs: np.ndarray, labels: np.ndarray, classes: Sequence[str]) -> dict[str, Any]:
     """Score predictions; the result holds plain Python values, ready for JSON.
 
@@ -148,11 +155,16 @@ def summarize_seeds(scores: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, 
       scores: one result of ``score`` for each seed; None (a NaN that went through JSON) is NaN.
 
     Returns:
-      ``{name: {"mean", "sd", "min", "max"}}`` for each name in ``HEADLINES``.
+      ``{name: {"mean", "sd", "min", "max"}}`` for each of the scores' `headlines`.
     """
     if not scores:
         raise ValueError("no seeds to summarize")
-    return {name: _spread([_number(s[name]) for s in scores]) for name in HEADLINES}
+    return {name: _spread([_number(s[name]) for s in scores]) for name in headlines(scores)}
+
+
+def headlines(scores: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """Return the scores that are averaged over seeds: what the tables of results show."""
+    return tuple(name for name in EVERY if name in scores[0])
 
 
 def _number(value: float | None) -> float:

@@ -9,11 +9,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from resnorm_jax.reporting.metrics import HEADLINES, summarize_seeds
+from resnorm_jax.reporting.metrics import headlines, summarize_seeds
 
 LABELS = {
     "accuracy": "accuracy",
+    "micro_f1": "micro F1",
     "macro_f1": "macro F1",
+    "average_precision": "AP",
     "log_loss": "log loss",
     "expected_calibration_error": "ECE",
 }
@@ -115,21 +117,24 @@ def result_table(report: Mapping[str, Any], console: Console) -> None:
     Args:
       report: ``seeds``, a list of scores (see ``reporting.metrics.score``), each with its ``seed``;
         and, optional, ``title``, ``summary`` (of ``summarize_seeds``; computed when absent),
-        ``baselines`` (a rule's name to its accuracy, majority class among them) and ``files`` (what
-        a file holds to its path).
+        ``baselines`` (a rule's name to its accuracy or scores, majority class among them) and ``files``
+        (what a file holds to its path).
       console: where to print.
     """
     table = Table(title=Text(str(report.get("title", "Result"))), title_justify="left")
     table.add_column("")
-    for name in HEADLINES:
+    names = headlines(report["seeds"])
+    for name in names:
         table.add_column(LABELS[name], justify="right", no_wrap=True)
     for each in report["seeds"]:
-        table.add_row(f"seed {each['seed']}", *(format_score(each[name]) for name in HEADLINES))
+        table.add_row(f"seed {each['seed']}", *(format_score(each[name]) for name in names))
     if len(report["seeds"]) > 1:  # the spread of one seed would say 0 where it is not known
         _add_summary(table, report, "+/- sd" if console.options.ascii_only else "± sd")
     table.add_section()
-    for rule, accuracy in report.get("baselines", {}).items():
-        table.add_row(Text(rule), format_score(accuracy), *[""] * (len(HEADLINES) - 1))
+    for rule, found in report.get("baselines", {}).items():
+        every = found if isinstance(found, Mapping) else {"accuracy": found}
+        cells = [format_score(every[name]) if name in every else "" for name in names]
+        table.add_row(Text(rule), *cells)
     console.print(table)
     _print_files(report.get("files", {}), console)
 
@@ -139,7 +144,7 @@ def _add_summary(table: Table, report: Mapping[str, Any], spread: str) -> None:
     summary = report.get("summary") or summarize_seeds(report["seeds"])
     table.add_section()
     for label, key in (("mean", "mean"), (spread, "sd")):
-        table.add_row(label, *(format_score(summary[name][key]) for name in HEADLINES))
+        table.add_row(label, *(format_score(values[key]) for values in summary.values()))
 
 
 def _print_files(files: Mapping[str, Any], console: Console) -> None:

@@ -36,13 +36,22 @@ EXAMPLES = {
 }
 
 
-def answers(log_probs: np.ndarray, classes: Sequence[str], top: int) -> list[dict[str, Any]]:
-    """Return ``class``, ``probability`` and the ``top`` classes of each row, most probable first."""
+def answers(
+    log_probs: np.ndarray,
+    classes: Sequence[str],
+    top: int,
+    labels: Sequence[tuple[str, ...]] | None = None,
+) -> list[dict[str, Any]]:
+    """Return ``class``, ``probability`` and the ``top`` classes of each row, most probable first.
+
+    With ``labels``, of each row, these are in place of ``class`` and ``probability``.
+    """
     found = []
-    for p in np.exp(log_probs.astype(np.float64)):
+    for number, p in enumerate(np.exp(log_probs.astype(np.float64))):
         order = np.argsort(-p, kind="stable")[:top]
         told = [{"class": classes[i], "probability": round(float(p[i]), 6)} for i in order]
-        found.append({**told[0], "top": told})
+        head: dict[str, Any] = told[0] if labels is None else {"labels": list(labels[number])}
+        found.append({**head, "top": told})
     return found
 
 
@@ -75,7 +84,9 @@ def bars(title: str, row: Mapping[str, Any]) -> Html:
         f"</progress><span>{100 * one['probability']:.1f} %</span></div>"
         for one in row["top"]
     )
-    return Html(f'<div class="answer"><h3>{escape(title)}</h3>{lines}</div>')
+    said = ", ".join(row["labels"]) or "none" if "labels" in row else ""
+    labels = f"<p>Labels: <strong>{escape(said)}</strong></p>" if said else ""
+    return Html(f'<div class="answer"><h3>{escape(title)}</h3>{labels}{lines}</div>')
 
 
 def page(meta: Mapping[str, Any], note: str, parts: Sequence[str], shown: Html) -> Html:

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import traceback
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -39,6 +39,7 @@ class Service:
       compute: from rows to log-probabilities.
       rows: from prepared examples to rows.
       calibrated: from log-probabilities to those at the run's temperature.
+      labels: from log-probabilities to the labels of each row, where a row has any number; or None.
       note: what is said of calibration.
       answered: how many requests were answered with predictions.
     """
@@ -50,6 +51,7 @@ class Service:
     rows: Callable[[Examples], list[Any]]
     calibrated: Callable[[np.ndarray], np.ndarray]
     note: str
+    labels: Callable[[np.ndarray], Sequence[tuple[str, ...]]] | None = None
     answered: int = 0
     batcher: Batcher = field(init=False)
 
@@ -139,8 +141,9 @@ class Service:
             row = int(np.argmin(np.isfinite(found.max(axis=1)))) + 1
             raise Refused(422, f"row {row}: the model's output is not finite; rescale it", "rows")
         self.answered += 1
+        labels = None if self.labels is None else self.labels(found)
         found = self.calibrated(found) if question.calibrated else found
-        return answers.answers(found, self.meta["classes"], question.top)
+        return answers.answers(found, self.meta["classes"], question.top, labels)
 
     async def _body(self, request: Request, wanted: str) -> bytes:
         """Return a request's body, if it is of the type and size, and comes in time."""

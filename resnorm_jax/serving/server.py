@@ -8,6 +8,7 @@ import socket
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import uvicorn
 from rich.console import Console
 
@@ -86,8 +87,16 @@ def warmed(trained: Trained, limits: Limits, console: Console) -> Service:
         buckets.warm(lambda number: progress.update(number))
     return Service(
         trained.meta, limits, buckets.lengths[-1], buckets.log_probs, buckets.rows,
-        trained.calibrated, calibration_line(trained.calibration),
+        trained.calibrated, calibration_line(trained.calibration), _labels(trained),
     )  # fmt: skip
+
+
+def _labels(trained: Trained) -> Any:
+    """Return what gives the labels of each row, where a row has any number of them."""
+    if trained.task.name == "single_label":
+        return None
+    task, classes, thresholds = trained.task, trained.classes, trained.thresholds
+    return lambda log_probs: task.decide(np.exp(log_probs), classes, thresholds)
 
 
 def serve(trained: Trained, host: str, port: int, limits: Limits, console: Console) -> None:

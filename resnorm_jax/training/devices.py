@@ -60,8 +60,9 @@ class DataParallel:
         train = partial(train_step, options=options, axis_name=DEVICE_AXIS)
         self._train = self._mapped(train, self._everywhere, out_axes=None, donate_argnums=(0,))
         self._predict = self._mapped(
-            partial(predict_step, apply=options.apply), self._by_row, out_axes=0
-        )
+            partial(predict_step, apply=options.apply, log_probs=options.task.log_probs),
+            self._by_row, out_axes=0,
+        )  # fmt: skip
 
     def replicate(self, tree: Any) -> Any:
         """Return a pytree of arrays with a copy on every device."""

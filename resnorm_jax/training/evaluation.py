@@ -8,7 +8,6 @@ import numpy as np
 from resnorm_jax.data.dataset import Examples
 from resnorm_jax.data.pipeline import eval_batches
 from resnorm_jax.errors import DivergedError, UserError
-from resnorm_jax.reporting.metrics import score
 from resnorm_jax.training.advice import HUGE
 from resnorm_jax.training.devices import DataParallel
 
@@ -76,6 +75,6 @@ def evaluate(
     buckets: Sequence[int],
     doing: Callable[[str], None] = lambda activity: None,
 ) -> dict[str, Any]:
-    """Return the scores of `resnorm_jax.reporting.metrics.score` over all rows; see `predict`."""
+    """Return the scores of the run's task over all rows; see `predict`."""
     found = predict(parallel, variables, examples, batch_size, buckets, doing)
-    return score(found, examples.y, classes)
+    return parallel.options.task.score(found, examples.y, classes)

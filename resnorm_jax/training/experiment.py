@@ -23,7 +23,7 @@ from resnorm_jax.interop.init_from import check_fits, from_checkpoint, with_weig
 from resnorm_jax.planning.unroll import loop_text
 from resnorm_jax.reporting.calibration import calibration
 from resnorm_jax.reporting.files import MetricsLog
-from resnorm_jax.reporting.metrics import score
+from resnorm_jax.reporting.many_labels import best_thresholds
 from resnorm_jax.reporting.tables import model_summary, runtime_line
 from resnorm_jax.training.calibration import write_calibration
 from resnorm_jax.training.checkpoint import params_sha256
@@ -44,6 +44,7 @@ from resnorm_jax.training.recipe import class_weights, step_options, with_low_ra
 from resnorm_jax.training.report import make_report, write_report
 from resnorm_jax.training.run_data import (
     data_line,
+    labels_line,
     padded_lengths,
     padding,
     read_data,
@@ -59,6 +60,7 @@ from resnorm_jax.training.run_directory import (
     stored_run,
 )
 from resnorm_jax.training.step import TrainState, create_state
+from resnorm_jax.training.tasks import fixed_thresholds, task_of
 from resnorm_jax.training.watchdog import Watchdog
 
 
@@ -103,6 +105,8 @@ def _run(
         dataset = scaled(raw, config)
     begun = stored_run(workdir)
     meta = described(dataset, begun)
+    task = task_of(meta)
+    task.check(train)
     check_attention(config, meta)
     check_fits(config, meta)
     model = build_model(config, meta)
@@ -110,7 +114,7 @@ def _run(
     steps = total_steps(config, dataset, buckets)
     optimizer, schedule = make_optimizer(config.optimizer, steps)
     weights = class_weights(train, dataset.train.y, len(dataset.classes))
-    options = step_options(model, config.optimizer, train, optimizer, weights)
+    options = step_options(model, config.optimizer, train, optimizer, weights, task)
 
     pretraining = pretraining_of(config, model, meta)
     base = partial(first_variables, config, model, dataset, buckets)
@@ -156,7 +160,7 @@ def _run(
         runners.append(parallel(pretraining.options, devices, same.options))
         pretraining.begin(run, runners[-1])
     padded = padding(dataset, buckets, train.batch_size)
-    for line in (data_line(dataset, padded), *dataset.lines):
+    for line in (data_line(dataset, padded), *labels_line(dataset), *dataset.lines):
         console.print(line, highlight=False, soft_wrap=True)
     scores = []
 
@@ -215,8 +219,12 @@ def _scores(run: Run, seed: int, outcome: Outcome) -> dict[str, Any]:
     with run.phases("evaluation"):
         scored = log_probs(rows)
         if valid is not None:
-            found = calibration(scored if rows is valid else log_probs(valid), valid.y)
+            held = scored if rows is valid else log_probs(valid)
+            found = calibration(held, valid.y)
+            if run.train.threshold == "validation":
+                found["thresholds"] = best_thresholds(held, valid.y)
             write_calibration(run.workdir, seed, outcome.step, run.train.select, found)
+    thresholds = fixed_thresholds(run.train.threshold, found)
     return {
         "seed": seed,
         "step": outcome.step,
@@ -224,6 +232,6 @@ def _scores(run: Run, seed: int, outcome: Outcome) -> dict[str, Any]:
         "train_seconds": round(outcome.seconds, 3),
         "examples_per_second": outcome.examples_per_second,
         **outcome.counts,
-        **score(scored, rows.y, run.dataset.classes),
+        **run.parallel.options.task.score(scored, rows.y, run.dataset.classes, thresholds),
         "calibration": found,
     }

@@ -251,7 +251,8 @@ class _Sitting:
         except Preempted as stop:
             self._save(done, state, validate=True)
             raise self._stopped(stop.number, done) from None
-        numbers = {"loss": found["log_loss"], **{k: found[k] for k in ("accuracy", "macro_f1")}}
+        logged = run.parallel.options.task.logged
+        numbers = {"loss": found["log_loss"], **{name: found[name] for name in logged}}
         reporter.write(done, "valid", **numbers)
         self.patience.saw(merit(numbers))
         if run.train.select == "best":

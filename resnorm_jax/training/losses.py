@@ -46,6 +46,49 @@ def classification_sums(
     return sums | {"loss": jnp.sum(losses * by_row), "mass": jnp.sum(by_row)}
 
 
+def label_sums(
+    logits: jax.Array,
+    labels: jax.Array,
+    weight: jax.Array,
+    label_smoothing: float = 0.0,
+    class_weights: Sequence[float] | None = None,
+) -> dict[str, jax.Array]:
+    """Weighted sums where a row has any number of labels.
+
+    The loss of a row is the mean over labels of ``-t log sigmoid(z) - (1 - t) log sigmoid(-z)`` with
+    ``t = (1 - s) y + s / 2``. A row is said to have a label from probability 0.5 on.
+
+    Args:
+      logits: ``[B, K]``.
+      labels: ``[B, K]`` of 0 and 1.
+      weight: ``[B]``; 0 for rows that fill a batch.
+      label_smoothing: s.
+      class_weights: None; labels are not weighted.
+
+    Returns:
+      ``loss``; ``correct``, rows whose labels are all right; ``count``; and over all pairs of row and
+      label ``hits``, said and true, ``said`` and ``true``: float32 scalars.
+    """
+    if class_weights is not None:
+        raise ValueError("labels are not weighted")
+    true, said = labels > 0, logits >= 0
+    targets = true.astype(logits.dtype)
+    targets = (1 - label_smoothing) * targets + label_smoothing / 2 if label_smoothing else targets
+    losses = optax.sigmoid_binary_cross_entropy(logits, targets).mean(axis=-1)
+
+    def total(by_row: jax.Array) -> jax.Array:
+        return jnp.sum(by_row.astype(losses.dtype) * weight)
+
+    return {
+        "loss": total(losses),
+        "correct": total((said == true).all(axis=-1)),
+        "count": jnp.sum(weight),
+        "hits": total((said & true).sum(axis=-1)),
+        "said": total(said.sum(axis=-1)),
+        "true": total(true.sum(axis=-1)),
+    }
+
+
 def balanced_weights(labels: np.ndarray, classes: int) -> tuple[float, ...]:
     """Return the weight of each class with which all classes count alike: ``n / (K n_c)``.
 

@@ -13,12 +13,14 @@ from resnorm_jax.errors import UserError
 from resnorm_jax.training.learned import learned_of
 from resnorm_jax.training.losses import balanced_weights
 from resnorm_jax.training.low_rank import low_rank_of
-from resnorm_jax.training.step import NAMES, WEIGHTED, StepOptions
+from resnorm_jax.training.step import WEIGHTED, StepOptions
+from resnorm_jax.training.tasks import SINGLE, Task
 
 # Fields that only `resnorm train` reads, of which other commands cannot do what they say.
 TRAINING_ALONE = (
     ("optimizer", "lora_rank"),
     ("train", "class_weights"),
+    ("train", "threshold"),
     ("train", "patience"),
     ("pretrain", "updates"),
 )
@@ -29,9 +31,9 @@ def class_weights(train: TrainConfig, labels: np.ndarray, classes: int) -> tuple
     return balanced_weights(labels, classes) if train.class_weights == "balanced" else None
 
 
-def sum_names(train: TrainConfig) -> tuple[str, ...]:
+def sum_names(train: TrainConfig, task: Task) -> tuple[str, ...]:
     """Return the names of a run's sums, which its state holds."""
-    return NAMES if train.class_weights == "none" else WEIGHTED
+    return task.names if train.class_weights == "none" else WEIGHTED
 
 
 def step_options(
@@ -40,6 +42,7 @@ def step_options(
     train: TrainConfig,
     made: optax.GradientTransformation,
     weights: tuple[float, ...] | None,
+    task: Task = SINGLE,
 ) -> StepOptions:
     """Return what a run's step is made of.
 
@@ -49,12 +52,14 @@ def step_options(
       train: likewise: loss, micro-batches, averages.
       made: the transform of that config.
       weights: of the classes; see `class_weights`.
+      task: what is asked of a row.
     """
     low_rank = low_rank_of(optimizer)
     return StepOptions(
         model.apply if low_rank is None else low_rank.applied(model.apply),
         made, train.label_smoothing, train.accumulate, train.ema, train.log_every,
         by_length=told_lengths(model), learned=learned_of(optimizer), class_weights=weights,
+        task=task,
     )  # fmt: skip
 
 

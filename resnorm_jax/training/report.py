@@ -8,7 +8,7 @@ from rich.console import Console
 
 from resnorm_jax.config import Config
 from resnorm_jax.data import Dataset
-from resnorm_jax.reporting.figures import draw_confusion, draw_curves
+from resnorm_jax.reporting.figures import draw_confusion, draw_curves, draw_labels
 from resnorm_jax.reporting.files import MetricsLog, write_json
 from resnorm_jax.reporting.metrics import summarize_seeds
 from resnorm_jax.reporting.tables import per_class_table, phases_table, result_table
@@ -22,6 +22,7 @@ FILES = {
     "log": "metrics.jsonl",
     "curves": "curves.png",
     "confusion": "confusion.png",
+    "labels": "labels.png",
     "checkpoints": "checkpoints",
 }
 
@@ -47,7 +48,7 @@ def make_report(
         "arrangement": config.model.arrangement,
         "split": split,
         "rows": len(scored_rows(dataset, split)),
-        "majority": trivial["majority class"],
+        "majority": majority(trivial),
         "baselines": trivial,
         **{name: values["mean"] for name, values in summary.items()},
         "summary": summary,
@@ -60,6 +61,12 @@ def make_report(
         "changes": list(identity.changes),
         **dataset.told,
     }
+
+
+def majority(trivial: Mapping[str, Any]) -> float:
+    """Return the accuracy of the first trivial rule, which says what most rows have."""
+    first = next(iter(trivial.values()))
+    return first["accuracy"] if isinstance(first, Mapping) else first
 
 
 def write_report(
@@ -75,7 +82,11 @@ def write_report(
     about = f"{title}: seed {first['seed']}, {rows}"
     with phases("report"):
         draw_curves(log.rows(), files["curves"], title, report["seeds"], report["split"])
-        draw_confusion(first["confusion"], report["classes"], files["confusion"], about)
+        if "confusion" in first:
+            draw_confusion(first["confusion"], report["classes"], files["confusion"], about)
+        else:
+            draw_labels(first["per_class"], files["labels"], about)
+    del files["labels" if "confusion" in first else "confusion"]
     report = {**report, "phases": phases.told()}
     write_json(files["report"], report)
     phases_table(report["phases"], PHASES, console)

@@ -61,6 +61,8 @@ class Reporter:
         shown = {"loss": host["loss"] / (host.get("mass", count) or math.nan)}
         if "correct" in host:
             shown["accuracy"] = host["correct"] / count
+        if "hits" in host:
+            shown["micro_f1"] = 2 * host["hits"] / ((host["said"] + host["true"]) or math.nan)
         self.write(
             step,
             "train",

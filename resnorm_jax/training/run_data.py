@@ -22,6 +22,7 @@ from resnorm_jax.data.buckets import epoch_positions, quantile_buckets
 from resnorm_jax.data.preprocess import check_values
 from resnorm_jax.data.tokenizer_files import FILE
 from resnorm_jax.errors import UserError
+from resnorm_jax.reporting import many_labels
 from resnorm_jax.sizes import STEPS
 from resnorm_jax.training.identity import FORMER, Identity
 
@@ -31,8 +32,10 @@ PROGRAM = 100_000
 
 
 def prepare_data(config: Config) -> Dataset:
-    """Return the data as they are trained on: `read_data`, then `scaled`."""
-    return scaled(read_data(config), config)
+    """Return the data as they are trained on: `read_data`, then `scaled`; each row has one label."""
+    dataset = read_data(config)
+    check_one_label(dataset, "resnorm lab and bench")
+    return scaled(dataset, config)
 
 
 def scaled(dataset: Dataset, config: Config) -> Dataset:
@@ -66,8 +69,9 @@ def held_out(dataset: Dataset, config: Config) -> Dataset:
     """Hold out validation rows, if the config says so and the data have none."""
     if config.train.validation and dataset.valid is None:
         dataset = split_validation(dataset, config.train.validation, config.seed)
-    for field, unset in (("select", "last"), ("score", "test"), ("patience", None)):
-        if dataset.valid is not None or getattr(config.train, field) == unset:
+    asking: dict[str, Any] = {"select": "best", "score": "validation", "threshold": "validation"}
+    for field, value in (asking | {"patience": config.train.patience or "none"}).items():
+        if dataset.valid is not None or getattr(config.train, field) != value:
             continue
         raise UserError(
             f"config.train.{field}: {getattr(config.train, field)!r} needs validation rows; "
@@ -133,6 +137,15 @@ def total_steps(config: Config, dataset: Dataset, buckets: tuple[int, ...]) -> i
     return steps
 
 
+def labels_line(dataset: Dataset) -> tuple[str, ...]:
+    """Return a line on the labels where a row has any number of them."""
+    if dataset.task == "single_label":
+        return ()
+    y = dataset.train.y > 0
+    empty = 100 * float((~y.any(axis=1)).mean())
+    return (f"labels: {y.sum(axis=1).mean():.2f} a training row; {empty:.1f} % of rows have none",)
+
+
 def data_line(dataset: Dataset, padded: Mapping[str, Any] | None = None) -> str:
     """Return one line on the data: rows, lengths, classes, and what `padding` gives."""
     parts = [f"{len(dataset.train)} training"]
@@ -150,8 +163,27 @@ def data_line(dataset: Dataset, padded: Mapping[str, Any] | None = None) -> str:
     return f"{line}; {100 * padded['share']:.1f} % of positions are padding, to {edges}"
 
 
-def baselines(dataset: Dataset, split: str) -> dict[str, float]:
-    """Return the accuracy of the trivial rules on the scored rows."""
+def check_one_label(dataset: Dataset, command: str) -> None:
+    """Raise UserError where a row has any number of labels, for what wants one."""
+    if dataset.task != "single_label":
+        raise UserError(
+            f"data: rows of {dataset.name!r} have any number of labels, which {command} do not read"
+        )
+
+
+def baselines(dataset: Dataset, split: str) -> dict[str, Any]:
+    """Return the accuracy of the trivial rules on the scored rows.
+
+    Where a row has any number of labels it is every score of a rule: of always giving each label its
+    share of the training rows as its probability, hence saying those that most rows have.
+    """
+    if dataset.task == "multi_label":
+        rows = scored_rows(dataset, split)
+        share = (dataset.train.y > 0).mean(axis=0)
+        with np.errstate(divide="ignore"):
+            log_probs = np.broadcast_to(np.log(share), rows.y.shape)
+        found = many_labels.score(log_probs, rows.y, dataset.classes)
+        return {"majority of each label": {n: found[n] for n in many_labels.HEADLINES}}
     if split == "test":
         return {"majority class": majority_accuracy(dataset), **dataset.rules}
     return {"majority class": majority_accuracy(replace(dataset, test=scored_rows(dataset, split)))}

@@ -12,12 +12,11 @@ import optax
 
 from resnorm_jax.build import build_model, kernel_and_stride, told_lengths
 from resnorm_jax.config import Config
-from resnorm_jax.data import Dataset, Examples
+from resnorm_jax.data import Dataset, Examples, length_buckets
 from resnorm_jax.data.fingerprint import fingerprint
 from resnorm_jax.data.inputs import given_inputs
 from resnorm_jax.errors import UserError
 from resnorm_jax.modules.positions import POSITIONS
-from resnorm_jax.reporting.calibration import calibrate
 from resnorm_jax.training.calibration import calibration_line, read_calibration
 from resnorm_jax.training.checkpoint import DamagedCheckpointError
 from resnorm_jax.training.determinism import determinism
@@ -28,10 +27,17 @@ from resnorm_jax.training.initial import variables_like
 from resnorm_jax.training.model_state import packed, unpacked
 from resnorm_jax.training.optimizers import make_optimizer
 from resnorm_jax.training.recipe import sum_names, with_low_rank, without_low_rank
-from resnorm_jax.training.run_data import read_data, scaled, with_kept_tokenizer
+from resnorm_jax.training.run_data import (
+    PROGRAM,
+    check_one_label,
+    read_data,
+    scaled,
+    with_kept_tokenizer,
+)
 from resnorm_jax.training.run_directory import read_run
 from resnorm_jax.training.saving import Stores
 from resnorm_jax.training.step import StepOptions, create_state, scored_variables
+from resnorm_jax.training.tasks import Task, fixed_thresholds, task_of
 
 
 @dataclass
@@ -85,8 +91,8 @@ class Trained:
           UserError: for a row that is longer than the model's learned positions.
         """
         self.check_lengths(examples)
-        buckets = (int(examples.lengths.max()),) if len(examples) else (1,)
-        size = self.config.train.batch_size
+        size, most = self.config.train.batch_size, self.config.train.buckets
+        buckets = length_buckets(examples.lengths, most, size, PROGRAM) if len(examples) else (1,)
         return predict(self.parallel, self.variables, examples, size, buckets)
 
     @property
@@ -112,12 +118,46 @@ class Trained:
 
     def calibrated(self, log_probs: np.ndarray) -> np.ndarray:
         """Return log-probabilities ``[N, K]`` at the run's temperature; as they are without one."""
-        return log_probs if self.temperature is None else calibrate(log_probs, self.temperature)
+        if self.temperature is None:
+            return log_probs
+        return self.task.calibrate(log_probs, self.temperature)
+
+    @property
+    def task(self) -> Task:
+        """What is asked of a row: one label, or any number of them."""
+        return task_of(self.meta)
+
+    @property
+    def thresholds(self) -> np.ndarray | float:
+        """Probabilities, not calibrated, from which a row has a label: one for all, or ``[K]``.
+
+        Raises:
+          UserError: they were to be found on validation rows, and were not for this checkpoint.
+        """
+        found = fixed_thresholds(self.config.train.threshold, self.calibration)
+        if found is None:
+            raise UserError(
+                f"{self.workdir}: no thresholds were found for this checkpoint; start the training "
+                "command again"
+            )
+        return found
+
+    def one_label(self, command: str) -> Dataset:
+        """Return the `dataset`, for a command that wants one label a row.
+
+        Raises:
+          UserError: rows have any number of labels; or see `dataset`.
+        """
+        dataset = self.dataset()
+        check_one_label(dataset, command)
+        return dataset
 
     def predict_proba(
         self, x: Any, lengths: Sequence[int] | None = None, *, calibrated: bool = False
     ) -> np.ndarray:
         """Return probabilities ``[N, K]`` float32 of rows given as numbers or texts.
+
+        They sum to 1, but where a row has any number of labels.
 
         Args:
           x: rows as the training data had them, not scaled: an array ``[N, L, C]``, ``[N, L]`` of
@@ -137,8 +177,11 @@ class Trained:
         return np.exp(self.calibrated(log_probs) if calibrated else log_probs)
 
     def predict(self, x: Any, lengths: Sequence[int] | None = None) -> np.ndarray:
-        """Return the most probable class' name of each row, ``[N]``; see `predict_proba`."""
-        return np.array(self.classes)[self.predict_proba(x, lengths).argmax(-1)]
+        """Return the most probable class' name of each row, ``[N]``; see `predict_proba`.
+
+        Where a row has any number of labels, it is a tuple of their names, of `thresholds`.
+        """
+        return self.task.decide(self.predict_proba(x, lengths), self.classes, self.thresholds)
 
     @property
     def reads_texts(self) -> bool:
@@ -179,12 +222,12 @@ def load_trained(workdir: Path, seed: int | None = None, kind: str | None = None
     meta = identity.data
     seed = config.seed if seed is None else seed
     kind = kind or config.train.select
-    model = build_model(config, meta)
+    model, task = build_model(config, meta), task_of(meta)
     optimizer, _ = make_optimizer(config.optimizer, 10**9)
     like = jax.eval_shape(
         lambda: create_state(
             with_low_rank(config.optimizer, variables_like(model, meta), 0),
-            optimizer, seed, config.train.ema, sum_names(config.train),
+            optimizer, seed, config.train.ema, sum_names(config.train, task),
         )
     )  # fmt: skip
     like = jax.tree.map(lambda s: np.zeros(s.shape, s.dtype), like)
@@ -204,7 +247,7 @@ def load_trained(workdir: Path, seed: int | None = None, kind: str | None = None
         raise UserError(f"damaged checkpoint: {error}; run the training command again") from None
     devices = choose_devices(1, config.train.batch_size, 1)
     same = determinism(config.train.deterministic, devices[0].platform)
-    options = StepOptions(model.apply, optax.identity(), by_length=told_lengths(model))
+    options = StepOptions(model.apply, optax.identity(), by_length=told_lengths(model), task=task)
     parallel = DataParallel(options, devices, same.options)
     variables = unpacked(found, wanted) if kind == "best" else scored_variables(found)
     variables = without_low_rank(config.optimizer, variables)

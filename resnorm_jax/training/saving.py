@@ -19,8 +19,11 @@ from resnorm_jax.training.run_directory import seed_directory
 
 
 def merit(note: Mapping[str, float]) -> tuple[float, float]:
-    """Return what the best checkpoint is largest in: accuracy, then less loss, on validation rows."""
-    return note["accuracy"], -note["loss"]
+    """Return what the best checkpoint is largest in, on validation rows; then it has less loss.
+
+    It is the accuracy, or micro F1 where a row has any number of labels.
+    """
+    return note.get("micro_f1", note["accuracy"]), -note["loss"]
 
 
 @dataclass(frozen=True)

@@ -15,12 +15,12 @@ from resnorm_jax.training import model_state
 from resnorm_jax.training.keys import implementation
 from resnorm_jax.training.learned import Kept as Parts
 from resnorm_jax.training.learned import Learned, cut, join
-from resnorm_jax.training.losses import classification_sums
 from resnorm_jax.training.model_state import Kept, Params
+from resnorm_jax.training.tasks import SINGLE, Task
 
 Batch = Mapping[str, jax.Array]
 Sums = dict[str, jax.Array]
-NAMES = ("loss", "correct", "count")  # of the sums of classes
+NAMES = SINGLE.names
 WEIGHTED = (*NAMES, "mass")  # where the classes have weights
 
 
@@ -79,8 +79,8 @@ class StepOptions:
 
     ``guarded`` holds back an update that is not finite; without it such numbers go into the state.
     ``by_length`` tells the model a batch's lengths in place of its mask, so that NVIDIA's attention can
-    serve. ``learned`` is what of the parameters has a gradient; None for all of them. ``objective`` is
-    another loss than that of classes.
+    serve. ``learned`` is what of the parameters has a gradient; None for all of them. ``task`` is what
+    is asked of a row; ``objective`` is another loss than that of classes.
     """
 
     apply: Callable[..., Any]
@@ -94,19 +94,20 @@ class StepOptions:
     learned: Learned | None = None
     class_weights: tuple[float, ...] | None = None
     objective: Objective | None = None
+    task: Task = SINGLE
 
     @property
     def names(self) -> tuple[str, ...]:
         """The names of `sums`."""
         if self.objective is not None:
             return self.objective.names
-        return NAMES if self.class_weights is None else WEIGHTED
+        return self.task.names if self.class_weights is None else WEIGHTED
 
     def sums(self, out: Any, batch: Batch) -> Sums:
         """Return the sums over a device's rows of what the model made of them."""
         if self.objective is not None:
             return self.objective.sums(out, batch)
-        return classification_sums(
+        return self.task.sums(
             out, batch["y"], batch["weight"], self.label_smoothing, self.class_weights
         )
 
@@ -218,11 +219,14 @@ def told(batch: Mapping[str, Any], by_length: bool) -> dict[str, Any]:
 
 
 def predict_step(
-    variables: Mapping[str, Any], batch: Batch, apply: Callable[..., jax.Array]
+    variables: Mapping[str, Any],
+    batch: Batch,
+    apply: Callable[..., jax.Array],
+    log_probs: Callable[[jax.Array], jax.Array] = SINGLE.log_probs,
 ) -> jax.Array:
     """Return log-probabilities ``[B, K]`` of this device's rows, dropout off."""
     logits = apply(variables, batch["x"], **model_state.validity(batch), deterministic=True)
-    return jax.nn.log_softmax(logits)
+    return log_probs(logits)
 
 
 def _gradient_sums(

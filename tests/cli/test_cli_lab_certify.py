@@ -50,6 +50,16 @@ def test_a_deep_stack_without_skip_or_norm_will_not_train(grid, tmp_path, capsys
     assert "http" not in page.replace("http://www.w3.org", "")
 
 
+@pytest.mark.table
+@pytest.mark.parametrize("norm", ["batch", "power"])
+def test_norms_whose_statistics_run_over_rows(norm, tmp_path, capsys):
+    small = f"--config=configs/digits.py:smoke,norm={norm},depth=2,width=8,heads=2"
+    assert main(["lab", "certify", small, "--arrangements=pre_ln", f"--output={tmp_path}/o"]) == 0
+    (found,) = json.loads((tmp_path / "o" / "certify.json").read_text())["certificates"]
+    assert found["name"] == "pre_ln"
+    assert found["score"] > 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

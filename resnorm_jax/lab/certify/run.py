@@ -60,6 +60,8 @@ def probe(case: Case, arrangement: str) -> Probe:
     )
     check_names(quiet.model)
     model = build_model(quiet, dict(case.meta))
+    # Nothing is spread over devices here: norms whose statistics run over rows have all of them.
+    model = model.clone(encoder=model.encoder.clone(axis_name=None))
 
     def apply(variables: Any, x: Any, mask: Any) -> tuple[jax.Array, jax.Array]:
         options: dict[str, Any] = {"deterministic": True}
