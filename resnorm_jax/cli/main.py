@@ -17,10 +17,12 @@ COMMANDS = {
     "export": "a run's model as StableHLO, safetensors or ONNX",
     "serve": "a page and an HTTP API that predict with a run",
     "lab": "which arrangement will train, and why: measured",
+    "plan-run": "memory, bytes on the link and time of a step on N devices, before there are any",
+    "launch": "many processes: a file for Slurm or JobSet, or N of them here, restarted",
     "bench": "speed, memory and accuracy beside flax.linen and PyTorch",
 }
 KEEPING = ("evaluate", "predict", "export", "serve", "lab")  # commands that keep compiled programs
-COMPUTING = ("train", "evaluate", "predict", "export", "serve", "lab", "bench")
+COMPUTING = ("train", "evaluate", "predict", "export", "serve", "lab", "plan-run", "bench")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -65,7 +67,8 @@ def _command(name: str) -> Callable[[list[str]], int]:
 
     if name not in COMMANDS:
         raise UserError(f"resnorm: no command {name!r}; {nearest(name, COMMANDS)}")
-    modules = {"list": "listing"}  # a module called list would hide the type
+    # A module called list would hide the type, and a name has no dash.
+    modules = {"list": "listing", "plan-run": "plan_run"}
     with ending_at_once():
         if name == "train":
             from resnorm_jax.cli.train import main

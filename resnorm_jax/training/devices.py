@@ -80,6 +80,10 @@ class DataParallel:
         """
         return self._train(state, dict(batch if isinstance(batch, Spread) else self.put(batch)))
 
+    def lower(self, state: TrainState, batch: Mapping[str, Any]) -> Any:
+        """Return the program of `train`, lowered for these arrays; of the state, shapes serve."""
+        return self._train.lower(state, self._spread(batch))
+
     def predict(self, variables: Mapping[str, Any], batch: Mapping[str, Any]) -> np.ndarray:
         """Return log-probabilities of a global batch, ``[B, K]`` on the host.
 

@@ -175,7 +175,7 @@ LAYERS = [  # a module may import from its own row and those above it
         "interop",
     },
     {"training"},
-    {"lab", "runs", "estimators", "export", "serving"},
+    {"lab", "runs", "estimators", "export", "serving", "scaling", "launching"},
     {"bench"},
     {"cli", "__main__"},
 ]
