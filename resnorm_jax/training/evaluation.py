@@ -10,11 +10,11 @@ from resnorm_jax.data.pipeline import eval_batches
 from resnorm_jax.errors import DivergedError, UserError
 from resnorm_jax.reporting.metrics import score
 from resnorm_jax.training.advice import HUGE
-from resnorm_jax.training.devices import DataParallel
+from resnorm_jax.training.doors import Door
 
 
 def predict(
-    parallel: DataParallel,
+    parallel: Door,
     variables: Mapping[str, Any],
     examples: Examples,
     batch_size: int,
@@ -68,7 +68,7 @@ def _check_finite(log_probs: np.ndarray, examples: Examples) -> None:
 
 
 def evaluate(
-    parallel: DataParallel,
+    parallel: Door,
     variables: Mapping[str, Any],
     examples: Examples,
     classes: Sequence[str],
