@@ -88,6 +88,10 @@ class DataParallel:
         """
         return self._train(state, dict(batch if isinstance(batch, Spread) else self.put(batch)))
 
+    def lower(self, state: TrainState, batch: Mapping[str, Any]) -> jax.stages.Lowered:
+        """Return the program of `train`, not compiled yet."""
+        return self._train.lower(state, dict(self.put(batch)))
+
     def predict(self, variables: Mapping[str, Any], batch: Mapping[str, Any]) -> np.ndarray:
         """Return log-probabilities of a global batch, ``[B, K]`` on the host.
 

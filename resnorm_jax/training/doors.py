@@ -42,6 +42,9 @@ class Door(Protocol):
     def train(self, state: TrainState, batch: Mapping[str, Any]) -> tuple[TrainState, Any]:
         """Do one update with a global batch; the state is donated."""
 
+    def lower(self, state: TrainState, batch: Mapping[str, Any]) -> jax.stages.Lowered:
+        """Return the program of `train`, not compiled yet."""
+
     def predict(self, variables: Mapping[str, Any], batch: Mapping[str, Any]) -> np.ndarray:
         """Return log-probabilities of a global batch, ``[B, K]`` on the host."""
 

@@ -88,10 +88,13 @@ class Sharded:
         The state is donated; it comes from `replicate` or from the update before.
         """
         batch = batch if isinstance(batch, Spread) else self.put(batch)
-        return self.program(state)(state, dict(batch))
+        return self._program(state)(state, dict(batch))
 
-    def program(self, state: TrainState) -> Any:
-        """Return the compiled step of states like this one."""
+    def lower(self, state: TrainState, batch: Mapping[str, Any]) -> jax.stages.Lowered:
+        """Return the program of `train`, not compiled yet."""
+        return self._program(state).lower(state, dict(self.put(batch)))
+
+    def _program(self, state: TrainState) -> Any:
         laid = self.shardings(state)
         return self._once(
             self._train, state, out_shardings=(laid, None), in_shardings=(laid, None),
