@@ -13,6 +13,7 @@ from ml_collections import ConfigDict, config_dict
 
 from resnorm_jax.config_fields import (
     Config,
+    MeshConfig,
     ModelConfig,
     OptimizerConfig,
     PretrainConfig,
@@ -33,6 +34,7 @@ from resnorm_jax.schema import (
 
 __all__ = [
     "Config",
+    "MeshConfig",
     "ModelConfig",
     "OptimizerConfig",
     "PretrainConfig",
@@ -67,6 +69,7 @@ def from_dict(values: Mapping[str, Any]) -> Config:
     if config.model.pooling is None and config.init_from is None:
         config = replace(config, model=replace(config.model, pooling=POOLING))
     _check_divisors(config)
+    _check_mesh(config)
     KEY_SEED.check("config.seed + config.seeds - 1", config.seed + config.seeds - 1)
     return config
 
@@ -288,3 +291,21 @@ def _check_divisors(config: Config) -> None:
             f"config.train.accumulate: {config.train.accumulate} does not divide "
             f"train.batch_size {config.train.batch_size}"
         )
+
+
+def _check_mesh(config: Config) -> None:
+    """Check the mesh against the model; the devices are known only where they are used."""
+    mesh, model = config.mesh, config.model
+    unread = [f.name for f in fields(MeshConfig) if getattr(mesh, f.name) != f.default]
+    if config.parallel != "sharded" and unread:
+        raise UserError(
+            f"config.mesh.{unread[0]}: not read with parallel={config.parallel}; set parallel=sharded"
+        )
+    inner = model.mlp_width or 4 * model.width
+    for name, size in (("heads", model.heads), ("mlp_width", inner)):
+        if size % mesh.tensor:
+            near = max(n for n in range(1, mesh.tensor) if size % n == 0)
+            raise UserError(
+                f"config.mesh.tensor: {mesh.tensor} does not divide model.{name} {size}; "
+                f"try tensor={near}"
+            )

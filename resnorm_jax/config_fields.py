@@ -308,6 +308,21 @@ class PretrainConfig:
 
 
 @dataclass(frozen=True)
+class MeshConfig:
+    """How devices are arranged where ``parallel`` is ``sharded``: rows x parameters x heads."""
+
+    fsdp: int | None = option(
+        None,
+        "devices that share out each parameter and its optimizer state; all that tensor leaves",
+        over_zero(10**5),
+    )
+    tensor: int = option(
+        1, "devices that share out heads and the feed-forward layer, on the same rows",
+        over_zero(10**5),
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
 class Config:
     """Everything that decides a run's numbers; ``data`` holds a source's name and its options."""
 
@@ -329,6 +344,12 @@ class Config:
     )
     seeds: int = option(1, "how many runs, with seeds seed, seed + 1, ...", over_zero(10**5))
     devices: int = option(0, "how many local devices; 0 for all", from_zero(10**5))
+    parallel: str = option(
+        "pmap",
+        "how devices work together: each has all parameters (pmap), or its share of them (sharded)",
+        choices=("pmap", "sharded"),
+    )
+    mesh: MeshConfig = field(default_factory=MeshConfig)
     profile: str = option(
         "none",
         "steps: a trace of ten steps is written into the run directory, once they compile nothing",

@@ -34,6 +34,7 @@ def train(arguments: list[str]) -> None:
     sys.path.insert(0, str(ROOT))
     from resnorm_jax.cli.train import main
     from resnorm_jax.training import experiment  # as the command imports it
+    from resnorm_jax.training.devices import DataParallel
 
     told: dict[str, float] = {"imports": age()}
     import jax
@@ -46,7 +47,7 @@ def train(arguments: list[str]) -> None:
 
     jax.monitoring.register_event_duration_secs_listener(note)
 
-    class Timed(experiment.DataParallel):
+    class Timed(DataParallel):
         def train(self, *given):
             out = super().train(*given)
             if "first step" not in told:
@@ -56,7 +57,6 @@ def train(arguments: list[str]) -> None:
                 told["programs"] = spent["programs"]
             return out
 
-    experiment.DataParallel = Timed
     run = experiment.run_experiment
     experiment.run_experiment = lambda *given: run(*given, parallel=Timed)
     status = main(["train.py", *arguments])

@@ -5,6 +5,7 @@ from typing import Any
 
 from resnorm_jax.bench.load import load_lines
 from resnorm_jax.bench.score_report import score_lines
+from resnorm_jax.bench.sharding_report import HEADER, sharding_cells, sharding_title
 
 Row = Mapping[str, Any]
 Lines = list[str]
@@ -139,6 +140,11 @@ def tile_lines(rows: Sequence[Row]) -> Lines:
     return ["Tiles of the kernels", "", *markdown(["", *numbers], table)]
 
 
+def sharding_lines(rows: Sequence[Row]) -> Lines:
+    """Return what each device holds and sends, a line for each door and mesh."""
+    return [sharding_title(rows), "", *markdown(HEADER, sharding_cells(rows))]
+
+
 REPORTS: dict[str, Callable[[Any], Lines]] = {
     "copy": copy_lines,
     "norm": norm_lines,
@@ -147,6 +153,7 @@ REPORTS: dict[str, Callable[[Any], Lines]] = {
     "tune": tile_lines,
     "scores": score_lines,
     "serve": lambda rows: [line for row in rows for line in load_lines(row)],
+    "sharding": sharding_lines,
 }
 
 

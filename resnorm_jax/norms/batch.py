@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from resnorm_jax.arguments import as_mask
 from resnorm_jax.norms.layer import Dtype, Initializer, _Norm
+from resnorm_jax.ops.layout import mapped_axes
 from resnorm_jax.ops.norms.batch import batch_norm, batch_statistics, norm_by_statistics
 from resnorm_jax.ops.norms.group import group_norm
 from resnorm_jax.ops.statistics import normalized_axes
@@ -203,9 +204,9 @@ def moved(old: jax.Array, new: jax.Array, momentum: float, seen: jax.Array) -> j
     return jnp.where(seen, momentum * old + (1 - momentum) * new, old).astype(old.dtype)
 
 
-def _mapped(module: Any) -> str | None:
+def _mapped(module: Any) -> Any:
     """Return the axis over devices; while parameters are made there may be none."""
-    return None if module.is_initializing() else module.axis_name
+    return None if module.is_initializing() else mapped_axes(module.axis_name)
 
 
 def _axes(axes: int | Sequence[int] | None) -> Any:

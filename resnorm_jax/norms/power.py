@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from resnorm_jax.arguments import as_mask, check_fits, check_real
 from resnorm_jax.norms.layer import Dtype, Initializer, _Norm
+from resnorm_jax.ops.layout import mapped_axes
 from resnorm_jax.ops.norms.batch import norm_by_statistics
 from resnorm_jax.ops.norms.core import rms_norm
 from resnorm_jax.ops.norms.operands import affine
@@ -93,7 +94,8 @@ class PowerNorm(_Norm):
             )
             return out.astype(dtype)
         axes = tuple(range(x.ndim - 1))
-        shared = (None if self.is_initializing() else self.axis_name), self.axis_index_groups
+        name = None if self.is_initializing() else mapped_axes(self.axis_name)
+        shared = name, self.axis_index_groups
         batch = jax.lax.stop_gradient(masked_mean(u * u, valid, axes, *shared))
         used = jnp.where(count.value < self.warmup, batch, square.value.astype(u.dtype))
         z = power_scale(

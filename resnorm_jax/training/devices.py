@@ -64,6 +64,15 @@ class DataParallel:
             self._by_row, out_axes=0,
         )  # fmt: skip
 
+    @property
+    def shares(self) -> int:
+        """Over how many parts the rows of a batch are spread: each has its own dropout."""
+        return len(self.devices)
+
+    def created(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Return ``function``, which makes a state, as one program."""
+        return jax.jit(function)
+
     def replicate(self, tree: Any) -> Any:
         """Return a pytree of arrays with a copy on every device."""
         return jax.device_put(tree, self._everywhere)
@@ -80,7 +89,7 @@ class DataParallel:
         """
         return self._train(state, dict(batch if isinstance(batch, Spread) else self.put(batch)))
 
-    def lower(self, state: TrainState, batch: Mapping[str, Any]) -> Any:
+    def lower(self, state: TrainState, batch: Mapping[str, Any]) -> jax.stages.Lowered:
         """Return the program of `train`, lowered for these arrays; of the state, shapes serve."""
         return self._train.lower(state, self._spread(batch))
 
@@ -122,8 +131,12 @@ class DataParallel:
         return {k: v.reshape(count, v.shape[0] // count, *v.shape[1:]) for k, v in batch.items()}
 
 
-def choose_devices(count: int, batch_size: int, accumulate: int) -> list[jax.Device]:
+def choose_devices(
+    count: int, batch_size: int, accumulate: int, tensor: int = 1
+) -> list[jax.Device]:
     """Return the first ``count`` local devices (0 for all), checked against the batch.
+
+    Of ``tensor`` devices each has the same rows.
 
     Raises:
       UserError: if there are fewer, or rows do not divide.
@@ -134,10 +147,11 @@ def choose_devices(count: int, batch_size: int, accumulate: int) -> list[jax.Dev
             f"config.devices: {count} asked for, {len(local)} found ({local[0].platform})"
         )
     devices = local[: count or len(local)]
-    share = len(devices) * accumulate
+    groups = max(1, len(devices) // tensor)
+    share = groups * accumulate
     if batch_size % share:
         near = max(1, round(batch_size / share)) * share
-        parts = f"{len(devices)} devices" + (f" x {accumulate} micro-batches" * (accumulate > 1))
+        parts = f"{groups} devices" + (f" x {accumulate} micro-batches" * (accumulate > 1))
         raise UserError(
             f"config.train.batch_size: {batch_size} rows do not divide by {parts}; try {near}"
         )
@@ -145,12 +159,14 @@ def choose_devices(count: int, batch_size: int, accumulate: int) -> list[jax.Dev
 
 
 def check_replicated(tree: Any) -> None:
-    """Raise NotReplicatedError if any leaf differs between devices.
+    """Raise NotReplicatedError if any leaf differs between devices that hold the same part of it.
 
     `jax.pmap` with ``out_axes=None`` does not check: it hands on the first device's values.
     """
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        shards = [np.asarray(s.data) for s in getattr(leaf, "addressable_shards", [])]
-        if any(s.tobytes() != shards[0].tobytes() for s in shards[1:]):
+        seen: dict[str, bytes] = {}
+        shards = getattr(leaf, "addressable_shards", [])
+        values = [(str(s.index), np.asarray(s.data).tobytes()) for s in shards]
+        if any(seen.setdefault(part, value) != value for part, value in values):
             name = jax.tree_util.keystr(path, simple=True, separator="/")
             raise NotReplicatedError(f"{name} differs between devices: is a psum missing?")

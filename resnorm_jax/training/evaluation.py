@@ -9,11 +9,11 @@ from resnorm_jax.data.dataset import Examples
 from resnorm_jax.data.pipeline import eval_batches
 from resnorm_jax.errors import DivergedError, UserError
 from resnorm_jax.training.advice import HUGE
-from resnorm_jax.training.devices import DataParallel
+from resnorm_jax.training.doors import Door
 
 
 def predict(
-    parallel: DataParallel,
+    parallel: Door,
     variables: Mapping[str, Any],
     examples: Examples,
     batch_size: int,
@@ -67,7 +67,7 @@ def _check_finite(log_probs: np.ndarray, examples: Examples) -> None:
 
 
 def evaluate(
-    parallel: DataParallel,
+    parallel: Door,
     variables: Mapping[str, Any],
     examples: Examples,
     classes: Sequence[str],

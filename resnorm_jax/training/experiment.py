@@ -1,6 +1,5 @@
 """A whole run: data, model, every seed, scores, files."""
 
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,8 @@ from resnorm_jax.reporting.tables import model_summary, runtime_line
 from resnorm_jax.training.calibration import write_calibration
 from resnorm_jax.training.checkpoint import params_sha256
 from resnorm_jax.training.determinism import Determinism, determinism
-from resnorm_jax.training.devices import DataParallel, choose_devices
+from resnorm_jax.training.devices import choose_devices
+from resnorm_jax.training.doors import Make, door_of
 from resnorm_jax.training.evaluation import predict
 from resnorm_jax.training.identity import change_line, described, identify
 from resnorm_jax.training.initial import first_variables, init_variables
@@ -68,7 +68,7 @@ def run_experiment(
     config: Config,
     workdir: Path,
     console: Console,
-    parallel: Callable[..., DataParallel] = DataParallel,
+    parallel: Make | None = None,
 ) -> dict[str, Any]:
     """Train and score every seed of a config; return the report that is also written.
 
@@ -76,7 +76,7 @@ def run_experiment(
       config: of the run.
       workdir: its directory.
       console: where to print.
-      parallel: makes what runs the steps, e.g. one that also times them, of what `DataParallel` takes.
+      parallel: makes what runs the steps, e.g. one that also times them, in place of the config's.
 
     Raises:
       UserError: for a mistake in the config, the data or the work directory. Nothing is
@@ -88,7 +88,10 @@ def run_experiment(
     console.print(runtime_line(), highlight=False)
     config = from_checkpoint(config)
     check_names(config.model)
-    devices = choose_devices(config.devices, config.train.batch_size, config.train.accumulate)
+    devices = choose_devices(
+        config.devices, config.train.batch_size, config.train.accumulate, config.mesh.tensor
+    )
+    parallel = parallel or door_of(config, len(devices))
     same = determinism(config.train.deterministic, devices[0].platform)
     console.print(f"deterministic: {same.told}", highlight=False)
     with claimed(workdir), Signals() as signals:
@@ -164,7 +167,7 @@ def _run(
         console.print(line, highlight=False, soft_wrap=True)
     scores = []
 
-    made_state = jax.jit(started)  # one program, in place of one for each shape in the optimizer's
+    made_state = runner.created(started)  # one program, in place of one for each shape in the optimizer's
 
     def state_of(seed: int, variables: Any) -> TrainState:
         return made_state(np.uint32(seed), variables)

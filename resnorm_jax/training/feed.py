@@ -4,12 +4,13 @@ from collections import deque
 from collections.abc import Iterator
 
 from resnorm_jax.data.pipeline import Batch
-from resnorm_jax.training.devices import DataParallel, Spread
+from resnorm_jax.training.devices import Spread
+from resnorm_jax.training.doors import Door
 from resnorm_jax.training.phases import Phases
 
 
 def put_ahead(
-    parallel: DataParallel, phases: Phases, numbered: Iterator[tuple[int, Batch]]
+    parallel: Door, phases: Phases, numbered: Iterator[tuple[int, Batch]]
 ) -> Iterator[tuple[int, Spread, int]]:
     """Yield ``(index, batch, rows)``: the batch on the devices, and how many rows are no fillers.
 

@@ -16,7 +16,8 @@ from resnorm_jax.errors import Preempted
 from resnorm_jax.reporting.files import MetricsLog
 from resnorm_jax.reporting.progress import Progress
 from resnorm_jax.reporting.tensorboard import Scalars
-from resnorm_jax.training.devices import DataParallel, check_replicated
+from resnorm_jax.training.devices import check_replicated
+from resnorm_jax.training.doors import Door
 from resnorm_jax.training.evaluation import evaluate
 from resnorm_jax.training.feed import put_ahead
 from resnorm_jax.training.model_state import packed, unpacked
@@ -37,7 +38,7 @@ class Run:
 
     train: TrainConfig
     dataset: Dataset
-    parallel: DataParallel
+    parallel: Door
     schedule: optax.Schedule
     buckets: tuple[int, ...]
     workdir: Path

@@ -16,7 +16,7 @@ from resnorm_jax.errors import DivergedError
 from resnorm_jax.reporting.files import MetricsLog, write_bytes, write_json
 from resnorm_jax.training.advice import bad_data_rows, explained
 from resnorm_jax.training.checkpoint import CheckpointStore, DamagedCheckpointError
-from resnorm_jax.training.devices import DataParallel
+from resnorm_jax.training.doors import Door
 from resnorm_jax.training.forensics import examine
 from resnorm_jax.training.step import TrainState
 
@@ -32,7 +32,7 @@ class Guarded(Protocol):
     """Of a run: what runs its steps, and where it writes."""
 
     train: TrainConfig
-    parallel: DataParallel
+    parallel: Door
     workdir: Path
     log: MetricsLog
     console: Console
@@ -182,7 +182,7 @@ class Guard:
             again, _ = self.parallel.train(again, self.batches.batch_at(earlier + self.offset))
         state, index = jax.tree.map(np.array, again), step + self.offset
         batch, numbers = self.batches.batch_at(index), self.batches.rows_at(index) + 1
-        options, devices = self.parallel.options, len(self.parallel.devices)
+        options, devices = self.parallel.options, self.parallel.shares
         found = examine(options, state, batch, devices)
         odd = bad_data_rows(batch)
         found = replace(found, rows=odd) if len(odd) else found

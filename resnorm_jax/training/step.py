@@ -20,6 +20,7 @@ from resnorm_jax.training.tasks import SINGLE, Task
 
 Batch = Mapping[str, jax.Array]
 Sums = dict[str, jax.Array]
+AxisName = str | tuple[str, ...] | None
 NAMES = SINGLE.names
 WEIGHTED = (*NAMES, "mass")  # where the classes have weights
 
@@ -174,14 +175,42 @@ def train_step(
     and are divided by the sum of weights once, so that fillers and uneven devices count rightly.
     Each micro-batch has its own batch statistics, and the running ones move after each.
     """
+    sums, gradient, kept = device_sums(state, batch, options, axis_name)
+    if axis_name is not None:
+        sums, gradient = lax.psum((sums, gradient), axis_name)
+    return updated_state(state, sums, gradient, kept, options)
+
+
+def device_sums(
+    state: TrainState, batch: Batch, options: StepOptions, axis_name: AxisName = None
+) -> tuple[Sums, Params, Kept]:
+    """Return metrics and gradient, both summed over this device's rows, and what is kept after.
+
+    Args:
+      state: of which ``step``, ``key``, ``params`` and ``collections`` are read.
+      batch: as of `train_step`.
+      options: likewise.
+      axis_name: the mapped axis, or axes, whose index this device's dropout depends on.
+    """
     root = jax.random.wrap_key_data(state.key, impl=implementation())
     key = jax.random.fold_in(root, state.step)
     if axis_name is not None:
         key = jax.random.fold_in(key, lax.axis_index(axis_name))
-    batch = told(batch, options.by_length)
-    sums, gradient, kept = _gradient_sums(state, batch, key, options)
-    if axis_name is not None:
-        sums, gradient = lax.psum((sums, gradient), axis_name)
+    return _gradient_sums(state, told(batch, options.by_length), key, options)
+
+
+def updated_state(
+    state: TrainState, sums: Sums, gradient: Params, kept: Kept, options: StepOptions
+) -> tuple[TrainState, Sums]:
+    """Return the state after an update, and the metrics, as `train_step` does.
+
+    Args:
+      state: before it.
+      sums: metrics over the rows of all devices.
+      gradient: of the sum of the losses over the same rows.
+      kept: what the model keeps beside its parameters, after the pass.
+      options: of the step.
+    """
     gradient = jax.tree.map(lambda g: g / divisor(sums), gradient)
     sums |= {"grad_norm": optax.tree.norm(gradient), "steps": jnp.ones((), jnp.float32)}
     parts = _parts(state.params, options)
@@ -203,6 +232,11 @@ def train_step(
         held = state.replace(sums=before)
         updated = lax.cond(finite, lambda new, old: new, lambda new, old: old, updated, held)
     return updated.replace(step=state.step + 1), {**updated.sums, "finite": finite}
+
+
+def learned_part(params: Params, options: StepOptions) -> Params:
+    """Return what of the parameters has a gradient, in the gradient's structure."""
+    return cut(params, _parts(params, options))
 
 
 def divisor(sums: Sums) -> jax.Array:

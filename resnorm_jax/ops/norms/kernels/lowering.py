@@ -8,6 +8,7 @@ from typing import Any
 from jax.interpreters import mlir
 
 from resnorm_jax.ops.norms.kernels import reference, tiles, triton, why
+from resnorm_jax.ops.norms.kernels.divided import divided, features_are_whole, typed
 from resnorm_jax.ops.norms.kernels.form import Form, Names, Operands, positional
 from resnorm_jax.ops.norms.kernels.reference import PLAIN, PRODUCTS, Sums
 
@@ -34,11 +35,12 @@ def _elsewhere(
             "'interpret' tests it anywhere"
         )
     if name in KERNELS and form.implementation == "interpret":
-        reason = _no_kernel(ctx, names, outs)
+        reason = _no_kernel(ctx, names, outs) or _cut(ctx)
         if reason is not None:
             raise ValueError(f"implementation 'interpret' cannot serve this norm: {reason}")
         function = partial(_kernel, name, interpret=True)
-    return _lower(function, ctx, arrays, form, names, outs)
+    kernel = name in KERNELS and form.implementation == "interpret"
+    return _lower(function, ctx, arrays, form, names, outs, divide=kernel)
 
 
 def _on_cuda(name: str, ctx: Any, *arrays: Any, form: Form, names: Names, outs: Names):
@@ -52,7 +54,7 @@ def _on_cuda(name: str, ctx: Any, *arrays: Any, form: Form, names: Names, outs: 
     exported = ctx.module_context.lowering_parameters.for_export
     to_xla = reason is not None or (exported and not asked)
     function = getattr(reference, name) if to_xla else partial(_kernel, name)
-    return _lower(function, ctx, arrays, form, names, outs)
+    return _lower(function, ctx, arrays, form, names, outs, divide=not to_xla)
 
 
 def _refusal(reason: str) -> ValueError:
@@ -76,12 +78,16 @@ def _partitioned(ctx: Any) -> str | None:
     """Return why a kernel would not run on each device's own rows; None if it does.
 
     Where XLA lays the arrays over devices by itself it knows nothing of the kernel, and would gather
-    them: then its own operations serve. Under `pmap` and `shard_map` each device has its rows.
+    them: then its own operations serve. Under `pmap` and `shard_map` each device has its rows, and so it
+    has where the arrays' types say how they are laid out (a mesh of explicit axes).
     """
     context = ctx.module_context.axis_context
+    if typed(ctx.avals_in):
+        return _cut(ctx)
     if getattr(context, "num_devices", 1) not in (1, None):
         return (
-            f"XLA divides this program over {context.num_devices} devices; shard_map keeps kernels"
+            f"XLA divides this program over {context.num_devices} devices; shard_map keeps kernels, as "
+            "does a mesh of explicit axes"
         )
     mesh = getattr(context, "mesh", None)
     if mesh is not None and set(context.manual_axes) != set(mesh.axis_names):
@@ -89,12 +95,25 @@ def _partitioned(ctx: Any) -> str | None:
     return None
 
 
+def _cut(ctx: Any) -> str | None:
+    """Return why no device has whole rows; None if each has, or nobody knows."""
+    if typed(ctx.avals_in) and not features_are_whole(ctx.avals_in[0]):
+        return "its features are laid over devices"
+    return None
+
+
 def _platforms(ctx: Any) -> tuple[str, ...]:
     return tuple(ctx.platforms or ctx.module_context.platforms)
 
 
-def _lower(function: Callable, ctx: Any, arrays: Any, form: Form, names: Names, outs: Names) -> Any:
-    run = positional(function, form, names, outs)
+def _lower(
+    function: Callable, ctx: Any, arrays: Any, form: Form, names: Names, outs: Names,
+    divide: bool = False,
+) -> Any:  # fmt: skip
+    """Lower an operation; with ``divide`` on each device's own rows, where types say which."""
+    run: Callable = positional(function, form, names, outs)
+    if divide and typed(ctx.avals_in):
+        run = divided(run, outs, ctx.avals_in, ctx.avals_out)
     with warnings.catch_warnings():
         # jax 0.11 calls Pallas' Triton lowering deprecated: `triton` stands behind two functions.
         warnings.simplefilter("ignore", DeprecationWarning)

@@ -1,0 +1,68 @@
+"""How the devices of a run work together: one of two doors, chosen by ``config.parallel``."""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+
+from resnorm_jax.config import Config
+from resnorm_jax.training.devices import DataParallel, Spread
+from resnorm_jax.training.sharded import Sharded, mesh_shape
+from resnorm_jax.training.step import StepOptions, TrainState
+
+
+class Door(Protocol):
+    """What runs a step over devices: of the same rows each door makes the same numbers.
+
+    Attributes:
+      options: of the training step.
+      devices: on which it runs.
+      programs: traced, hence compiled, so far.
+    """
+
+    options: StepOptions
+    devices: list[jax.Device]
+    programs: int
+
+    @property
+    def shares(self) -> int:
+        """Over how many parts the rows of a batch are spread: each has its own dropout."""
+
+    def created(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Return ``function``, which makes a state of arrays, as one program."""
+
+    def replicate(self, tree: Any) -> Any:
+        """Return a state, or variables, laid over the devices as the steps take them."""
+
+    def put(self, batch: Mapping[str, Any]) -> Spread:
+        """Begin to bring a global batch ``[B, ...]`` of host arrays to the devices, for `train`."""
+
+    def train(self, state: TrainState, batch: Mapping[str, Any]) -> tuple[TrainState, Any]:
+        """Do one update with a global batch; the state is donated."""
+
+    def lower(self, state: TrainState, batch: Mapping[str, Any]) -> jax.stages.Lowered:
+        """Return the program of `train`, not compiled yet."""
+
+    def predict(self, variables: Mapping[str, Any], batch: Mapping[str, Any]) -> np.ndarray:
+        """Return log-probabilities of a global batch, ``[B, K]`` on the host."""
+
+
+Make = Callable[[StepOptions, Sequence[jax.Device], Mapping[str, Any] | None], Door]
+
+
+def door_of(config: Config, devices: int) -> Make:
+    """Return what makes a run's door, of a step's options, the devices and XLA's options.
+
+    Args:
+      config: of the run.
+      devices: how many there are.
+
+    Raises:
+      UserError: if the mesh does not divide the devices.
+    """
+    if config.parallel == "pmap":
+        return DataParallel
+    mesh_shape(config.mesh, devices)
+    return partial(Sharded, mesh=config.mesh)

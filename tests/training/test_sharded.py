@@ -1,0 +1,294 @@
+"""The second door: the numbers of `jax.pmap`, with each device's share of parameters and state."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import tiny
+from tiers import every
+
+from resnorm_jax import arrangements
+from resnorm_jax.bench.sharding import collectives
+from resnorm_jax.config import MeshConfig, from_dict
+from resnorm_jax.data import TrainBatches
+from resnorm_jax.errors import UserError
+from resnorm_jax.training.checkpoint import CheckpointStore
+from resnorm_jax.training.devices import (
+    DataParallel,
+    NotReplicatedError,
+    check_replicated,
+    choose_devices,
+)
+from resnorm_jax.training.partition import spec_of
+from resnorm_jax.training.sharded import Sharded, mesh_shape
+from resnorm_jax.training.step import StepOptions, create_state
+
+MESHES = {
+    "data": MeshConfig(fsdp=1),
+    "fsdp": MeshConfig(),
+    "data x fsdp": MeshConfig(fsdp=4),
+    "data x fsdp x tensor": MeshConfig(fsdp=2, tensor=2),
+}
+
+
+def shares(mesh: MeshConfig) -> int:
+    return 8 // mesh.tensor
+
+
+def pmapped(options, mesh):
+    """`jax.pmap` on as many devices as the mesh has groups with rows of their own."""
+    return DataParallel(options, jax.local_devices()[: shares(mesh)])
+
+
+def sharded(options, mesh):
+    return Sharded(options, jax.local_devices(), None, mesh)
+
+
+def small(dropout: float = 0.1):
+    """Return ``(options, state on the host, batch)`` of a model of one layer whose axes divide by 8."""
+    rng = np.random.default_rng(0)
+    params = {
+        "fc1": {"kernel": rng.normal(size=(8, 16)), "bias": np.zeros(16)},
+        "head": {"kernel": rng.normal(size=(16, 5)), "bias": np.zeros(5)},
+    }
+    params = jax.tree.map(lambda a: jnp.asarray(a, jnp.float32), params)
+
+    def apply(variables, x, mask=None, deterministic=True, rngs=None):
+        fc1, head = variables["params"]["fc1"], variables["params"]["head"]
+        h = jnp.tanh(x.mean(1) @ fc1["kernel"] + fc1["bias"])
+        if not deterministic and dropout:
+            h = h * jax.random.bernoulli(rngs["dropout"], 1 - dropout, h.shape)
+        return h @ head["kernel"] + head["bias"]
+
+    options = StepOptions(apply, optax.adamw(1e-2))
+    batch = {
+        "x": rng.normal(size=(16, 4, 8)).astype(np.float32),
+        "y": (np.arange(16) % 5).astype(np.int32),
+        "weight": np.ones(16, np.float32),
+        "mask": np.ones((16, 4), bool),
+    }
+    state = create_state({"params": params}, options.optimizer, 0, None)
+    return options, jax.tree.map(np.array, state), batch
+
+
+def trained(door, state, batches):
+    state, losses = door.replicate(state), []
+    for batch in batches:
+        state, sums = door.train(state, batch)
+        losses.append(float(sums["loss"]) / float(sums["count"]))
+        assert sums["finite"]
+    check_replicated(state)
+    return state, losses
+
+
+def close(found, wanted, tolerance=1e-5):
+    for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
+        one, other = np.asarray(one), np.asarray(other)
+        np.testing.assert_allclose(one, other, tolerance, tolerance * (1 + np.abs(other).max()))
+
+
+@pytest.mark.parametrize("name", every(MESHES, default=["data x fsdp", "data x fsdp x tensor"]))
+def test_the_numbers_are_those_of_pmap_dropout_included(name):
+    options, state, batch = small()
+    mesh = MESHES[name]
+    found, losses = trained(sharded(options, mesh), state, [batch] * 3)
+    wanted, those = trained(pmapped(options, mesh), state, [batch] * 3)
+    np.testing.assert_allclose(losses, those, rtol=1e-6)
+    close((found.params, found.opt_state), (wanted.params, wanted.opt_state))
+    np.testing.assert_allclose(
+        sharded(options, mesh).predict({"params": found.params}, batch),
+        pmapped(options, mesh).predict({"params": wanted.params}, batch), atol=1e-5,
+    )  # fmt: skip
+
+
+def compiled(door, state, batch):
+    return door.lower(state, batch).compile()
+
+
+def test_each_parameter_is_gathered_once_and_its_gradient_scattered_once():
+    options, state, batch = small()
+    door = sharded(options, MESHES["fsdp"])
+    state = door.replicate(state)
+    found = collectives(compiled(door, state, batch).as_text())
+    divided = [leaf.nbytes for leaf in jax.tree.leaves(state.params) if leaf.size > 5]
+    gathered = [size for kind, size in found if kind == "all-gather"]
+    scattered = [8 * size for kind, size in found if kind == "reduce-scatter"]
+    assert sorted(gathered) == sorted(scattered) == sorted(divided)
+    # What is left are the metrics, the bias that no axis divides, and whether all is finite.
+    left = [(kind, size) for kind, size in found if kind not in ("all-gather", "reduce-scatter")]
+    assert {kind for kind, _ in left} == {"all-reduce"} and sum(size for _, size in left) < 100
+
+
+def test_a_device_has_its_share_of_the_state_and_the_memory_is_donated():
+    options, state, batch = small()
+    sizes = {}
+    for name in ("data", "data x fsdp", "fsdp"):
+        door = sharded(options, MESHES[name])
+        program = compiled(door, door.replicate(state), batch)
+        donated = re.search(r"input_output_alias={(.*?) }, entry", program.as_text())[1]
+        assert donated.count("may-alias") == len(jax.tree.leaves(state))
+        sizes[name] = program.memory_analysis().argument_size_in_bytes
+    whole = 3 * 4 * (8 * 16 + 16 + 16 * 5)  # parameters and two moments that the mesh divides
+    rest = sizes["data"] - whole
+    assert sizes["data x fsdp"] == rest + whole // 4
+    assert sizes["fsdp"] == rest + whole // 8
+
+
+def test_a_program_is_compiled_once_for_each_shape():
+    options, state, batch = small()
+    door = sharded(options, MESHES["data x fsdp"])
+    shorter = {**batch, "x": batch["x"][:, :2], "mask": batch["mask"][:, :2]}
+    state = door.replicate(state)
+    for rows in (batch, shorter, batch, door.put(shorter)):
+        state, _ = door.train(state, rows)
+        door.predict({"params": state.params}, dict(rows))
+    assert door.programs == 4
+
+
+def test_a_state_is_made_in_shares():
+    options, host, _ = small()
+    door = sharded(options, MESHES["fsdp"])
+    create = door.created(
+        lambda seed, variables: create_state(variables, options.optimizer, seed, 0.9)
+    )
+    state = create(np.uint32(0), {"params": host.params})
+    kernel = state.params["fc1"]["kernel"]
+    assert {s.data.shape for s in kernel.addressable_shards} == {(8, 2)}
+    assert state.ema["fc1"]["kernel"].sharding == kernel.sharding
+    moment = state.opt_state[0].mu["fc1"]["kernel"]
+    assert moment.sharding == kernel.sharding
+    close(state.params, host.params, 0)
+
+
+@pytest.mark.parametrize("first", ["pmap", "sharded"])
+def test_a_checkpoint_of_either_door_loads_in_the_other_on_other_devices(first, tmp_path):
+    options, host, batch = small(dropout=0.0)  # masks depend on the number of devices
+    doors = {
+        "pmap": DataParallel(options, jax.local_devices()[:4]),
+        "sharded": sharded(options, MESHES["fsdp"]),
+    }
+    before, after = doors.pop(first), *doors.values()
+    _, wanted = trained(before, host, [batch] * 4)
+    state, losses = trained(before, host, [batch] * 2)
+    store = CheckpointStore(tmp_path)
+    store.save(2, state, {})
+    _, more = trained(after, store.restore(2, host), [batch] * 2)
+    np.testing.assert_allclose(losses + more, wanted, rtol=1e-5)
+
+
+def test_devices_that_disagree_on_one_part_are_found():
+    options, state, _ = small()
+    door = sharded(options, MESHES["data x fsdp"])
+    kernel = door.replicate(state).params["fc1"]["kernel"]
+    check_replicated(kernel)
+    parts = [np.array(s.data) for s in kernel.addressable_shards]
+    parts[5] += 1
+    on = zip(parts, kernel.addressable_shards, strict=True)
+    arrays = [jax.device_put(part, s.device) for part, s in on]
+    wrong = jax.make_array_from_single_device_arrays(kernel.shape, kernel.sharding, arrays)
+    with pytest.raises(NotReplicatedError, match="differs between devices"):
+        check_replicated({"kernel": wrong})
+
+
+SIZES = {"data": 1, "fsdp": 4, "tensor": 2}
+
+
+@pytest.mark.parametrize(
+    ("path", "shape", "spec"),
+    [
+        # The first axis of a stack stays whole, however well it divides.
+        ("encoder/layers/attention/branch/query/kernel", (64, 8, 2, 4), (None, "fsdp", "tensor", None)),
+        ("encoder/layers_1/attention/branch/out/kernel", (3, 2, 4, 8), (None, "tensor", None, "fsdp")),
+        ("0/mu/encoder/layers/feed_forward/branch/fc2/kernel", (3, 32, 8), (None, "tensor", "fsdp")),
+        ("encoder/layers/feed_forward/norm_before/scale", (4, 8), (None, "fsdp")),
+        ("encoder/layers/feed_forward/branch/fc1/bias", (3, 32), (None, "tensor")),
+        ("encoder/layers/attention/branch/key/bias", (3, 1, 6), (None, None, None)),
+        ("front_end/embed/embedding", (1000, 8), ("fsdp", None)),
+        ("count", (), ()),
+        ("encoder/layers/attention/gate", (4,), (None,)),
+    ],
+)  # fmt: skip
+def test_layouts_by_role(path, shape, spec):
+    assert tuple(spec_of(path, shape, SIZES)) == spec
+
+
+@pytest.mark.parametrize(
+    ("mesh", "devices", "line"),
+    [
+        (MeshConfig(tensor=3), 8, "config.mesh.tensor: 3 does not divide 8 devices; try tensor=2"),
+        (MeshConfig(fsdp=16), 8, "config.mesh.fsdp: 16 does not divide 8 devices; try fsdp=8"),
+        (MeshConfig(fsdp=3, tensor=2), 8,
+         "config.mesh.fsdp: 3 does not divide 8 devices / tensor=2; try fsdp=2"),
+    ],
+)  # fmt: skip
+def test_a_mesh_that_does_not_divide_the_devices_is_one_line(mesh, devices, line):
+    with pytest.raises(UserError, match=f"^{re.escape(line)}$"):
+        mesh_shape(mesh, devices)
+
+
+@pytest.mark.parametrize(
+    ("given", "line"),
+    [
+        ({"parallel": "shard"}, "config.parallel: unknown value 'shard'; did you mean 'sharded'?"),
+        ({"mesh": {"fsdp": 2}}, "config.mesh.fsdp: not read with parallel=pmap; set parallel=sharded"),
+        ({"parallel": "sharded", "mesh": {"tensor": 4}},
+         "config.mesh.tensor: 4 does not divide model.heads 2; try tensor=2"),
+        ({"parallel": "sharded", "mesh": {"tensor": 2}, "model": {"mlp_width": 15}},
+         "config.mesh.tensor: 2 does not divide model.mlp_width 15; try tensor=1"),
+        ({"parallel": "sharded", "mesh": {"tensr": 2}}, "config.mesh.tensr: unknown key; did you"),
+    ],
+)  # fmt: skip
+def test_what_does_not_fit_is_one_line(given, line):
+    model = {"width": 8, "depth": 2, "heads": 2, **given.pop("model", {})}
+    with pytest.raises(UserError) as error:
+        from_dict({"data": {"source": "sample_text"}, "model": model, **given})
+    assert str(error.value).startswith(line) and "\n" not in str(error.value)
+
+
+def test_rows_are_spread_over_the_groups_of_a_mesh():
+    assert len(choose_devices(8, 4, 1, tensor=2)) == 8
+    with pytest.raises(UserError, match=r"6 rows do not divide by 4 devices; try 8"):
+        choose_devices(8, 6, 1, tensor=2)
+
+
+def compared(made, mesh):
+    """A step of a run in both doors."""
+    data = tiny.dataset()
+    parallel, state, options, _ = tiny.parts(made, data)
+    state = jax.tree.map(np.array, state)
+    batch = TrainBatches(data.train, 16, (5, 8), 0).batch_at(0)
+    found, losses = trained(sharded(options, mesh), state, [batch])
+    wanted, those = trained(pmapped(options, mesh), state, [batch])
+    np.testing.assert_allclose(losses, those, rtol=1e-5)
+    close((found.params, found.collections), (wanted.params, wanted.collections))
+
+
+SGD = {"algorithm": "sgd", "learning_rate": 0.1}  # Adam makes a step of the sign of a gradient of 0
+
+
+@pytest.mark.table
+@pytest.mark.parametrize("name", arrangements.names())
+def test_arrangements(name):
+    model = {"arrangement": name, "dropout": 0.1}
+    # Each mesh with some of the arrangements, all of them with the three axes.
+    compared(tiny.config(model=model, optimizer=SGD), MESHES["data x fsdp x tensor"])
+
+
+@pytest.mark.table
+@pytest.mark.parametrize("mesh", MESHES)
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"model": {"norm": "batch"}},
+        {"model": {"norm": "power"}},
+        {"model": {"depth": 3, "arrangement": "mix_ln", "remat": "full"}},
+        {"accumulate": 2, "ema": 0.9, "model": {"dropout": 0.1, "drop_path": 0.2}},
+    ],
+    ids=str,
+)
+def test_what_else_a_step_may_have(how, mesh):
+    how = {**how, "model": dict(how["model"])}
+    compared(tiny.config(optimizer=SGD, **how), MESHES[mesh])
