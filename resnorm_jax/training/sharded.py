@@ -162,7 +162,7 @@ class Sharded:
 
         def on_device(variables: Mapping[str, Any], batch: Any) -> jax.Array:
             whole = {**variables, "params": self._gathered(variables["params"], specs["params"])}
-            return predict_step(whole, batch, self.options.apply)
+            return predict_step(whole, batch, self.options.apply, self.options.task.log_probs)
 
         return self._over_rows(on_device, specs, BY_ROW)(variables, batch)
 
