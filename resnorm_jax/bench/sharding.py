@@ -1,8 +1,8 @@
-"""What two doors cost a device, by their compiled programs: memory, and what travels between devices."""
+"""What each door costs a device, by the compiled programs: memory, and what travels."""
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 

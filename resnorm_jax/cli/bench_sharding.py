@@ -1,4 +1,4 @@
-"""``resnorm bench --only=sharding``: what each device holds and sends, by both doors, on eight devices."""
+"""``resnorm bench --only=sharding``: what each of eight devices holds and sends, by both doors."""
 
 import argparse
 import os

@@ -78,8 +78,8 @@ def _partitioned(ctx: Any) -> str | None:
     """Return why a kernel would not run on each device's own rows; None if it does.
 
     Where XLA lays the arrays over devices by itself it knows nothing of the kernel, and would gather
-    them: then its own operations serve. Under `pmap` and `shard_map` each device has its rows, and so it
-    has where the arrays' types say how they are laid out (a mesh of explicit axes).
+    them: then its own operations serve. Under `pmap` and `shard_map` each device has its rows, and so
+    it has where the arrays' types say how they are laid out (a mesh of explicit axes).
     """
     context = ctx.module_context.axis_context
     if typed(ctx.avals_in):
