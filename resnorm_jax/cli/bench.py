@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resnorm_jax.cli.arguments import Parser
+from resnorm_jax.cli.bench_scaling import SCALING, scaling
 from resnorm_jax.cli.bench_scores import SCORES, scores
 from resnorm_jax.cli.bench_serve import SERVE, serve_load
 from resnorm_jax.cli.bench_text import TEXT, text_scores
@@ -53,15 +54,15 @@ def _main(argv: list[str]) -> None:
         parser.not_read(arguments, ["all", "seconds"], f"with --only={arguments.only}")
     if arguments.only not in TABLES:
         parser.not_read(arguments, ["over"], "without --only=digits or vowels")
-    if arguments.only in (DEPTH, SCORES, SERVE, TEXT):
+    if arguments.only in (DEPTH, SCALING, SCORES, SERVE, TEXT):
         parser.not_read(arguments, ["dtype"], f"with --only={arguments.only}")
-    if arguments.only in (SCORES, SERVE, TEXT):
+    if arguments.only in (SCALING, SCORES, SERVE, TEXT):
         parser.not_read(arguments, ["all", "seconds"], f"with --only={arguments.only}")
     if arguments.only != TEXT:
         parser.not_read(arguments, ["data", "init_from"], "without --only=text")
     if arguments.only != SERVE:
         parser.not_read(arguments, ["run"], "without --only=serve")
-    apart = {DEPTH: depth, SCORES: scores, SERVE: serve_load, TEXT: text_scores}
+    apart = {DEPTH: depth, SCALING: scaling, SCORES: scores, SERVE: serve_load, TEXT: text_scores}
     commands = {**apart, **dict.fromkeys(TABLES, trained)}
     commands.get(arguments.only, _bench)(arguments)
 
@@ -80,12 +81,12 @@ def _parser() -> Parser:
         "both, each model in its own)",
     )  # fmt: skip
     parser.add_argument(
-        "--only", choices=(*SECTIONS, *TABLES, DEPTH, SCORES, SERVE, TEXT),
+        "--only", choices=(*SECTIONS, *TABLES, DEPTH, SCALING, SCORES, SERVE, TEXT),
         help="measure only this. Not measured otherwise: tune, the kernels' tiles; digits and vowels, "
         "which train a small classifier with every norm, arrangement or stream, ten seconds to a "
         "minute each; depth, the cost of 10, 100 and 1000 layers, about ten minutes; scores, the "
         "estimator beside MiniRocket and nearest neighbours on two data sets, about ten minutes; "
-        "serve, 10,000 requests to resnorm serve, about a minute; and text, a fine-tuned encoder "
+        "scaling, steps on 1 to 8 fake CPU devices beside their plan; serve, 10,000 requests to resnorm serve, about a minute; and text, a fine-tuned encoder "
         "beside what costs less, on texts of your own",
     )  # fmt: skip
     parser.add_argument(
