@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from resnorm_jax.bench.load import load_lines
+from resnorm_jax.bench.scaling import scaling_lines
 from resnorm_jax.bench.score_report import score_lines
 from resnorm_jax.bench.sharding_report import HEADER, sharding_cells, sharding_title
 
@@ -151,6 +152,7 @@ REPORTS: dict[str, Callable[[Any], Lines]] = {
     "step": step_lines,
     "determinism": determinism_lines,
     "tune": tile_lines,
+    "scaling": scaling_lines,
     "scores": score_lines,
     "serve": lambda rows: [line for row in rows for line in load_lines(row)],
     "sharding": sharding_lines,

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resnorm_jax.cli.arguments import Parser
+from resnorm_jax.cli.bench_scaling import SCALING, scaling
 from resnorm_jax.cli.bench_scores import SCORES, scores
 from resnorm_jax.cli.bench_serve import SERVE, serve_load
 from resnorm_jax.cli.bench_sharding import SHARDING, sharding
@@ -22,6 +23,11 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 MENUS = ("norm", "arrangement", "stream")
+# What has a file of results of its own form.
+APART = {
+    DEPTH: depth, SCALING: scaling, SCORES: scores, SERVE: serve_load, SHARDING: sharding,
+    TEXT: text_scores,
+}  # fmt: skip
 SECTIONS = ("norm", "step", "determinism", "accuracy", "memory", "tune")
 
 
@@ -54,16 +60,15 @@ def _main(argv: list[str]) -> None:
         parser.not_read(arguments, ["all", "seconds"], f"with --only={arguments.only}")
     if arguments.only not in TABLES:
         parser.not_read(arguments, ["over"], "without --only=digits or vowels")
-    if arguments.only in (DEPTH, SCORES, SERVE, SHARDING, TEXT):
+    if arguments.only in APART:
         parser.not_read(arguments, ["dtype"], f"with --only={arguments.only}")
-    if arguments.only in (SCORES, SERVE, SHARDING, TEXT):
+    if arguments.only in APART and arguments.only != DEPTH:
         parser.not_read(arguments, ["all", "seconds"], f"with --only={arguments.only}")
     if arguments.only != TEXT:
         parser.not_read(arguments, ["data", "init_from"], "without --only=text")
     if arguments.only != SERVE:
         parser.not_read(arguments, ["run"], "without --only=serve")
-    apart = {DEPTH: depth, SCORES: scores, SERVE: serve_load, SHARDING: sharding, TEXT: text_scores}
-    commands = {**apart, **dict.fromkeys(TABLES, trained)}
+    commands = {**APART, **dict.fromkeys(TABLES, trained)}
     commands.get(arguments.only, _bench)(arguments)
 
 
@@ -81,14 +86,15 @@ def _parser() -> Parser:
         "both, each model in its own)",
     )  # fmt: skip
     parser.add_argument(
-        "--only", choices=(*SECTIONS, *TABLES, DEPTH, SCORES, SERVE, SHARDING, TEXT),
+        "--only", choices=(*SECTIONS, *TABLES, *APART),
         help="measure only this. Not measured otherwise: tune, the kernels' tiles; digits and vowels, "
         "which train a small classifier with every norm, arrangement or stream, ten seconds to a "
         "minute each; depth, the cost of 10, 100 and 1000 layers, about ten minutes; scores, the "
         "estimator beside MiniRocket and nearest neighbours on two data sets, about ten minutes; "
-        "serve, 10,000 requests to resnorm serve, about a minute; sharding, what each of eight devices "
-        "holds and sends by pmap and by parallel=sharded, about two minutes; and text, a fine-tuned "
-        "encoder beside what costs less, on texts of your own",
+        "scaling, steps on 1 to 8 fake CPU devices beside their plan; serve, 10,000 requests to "
+        "resnorm serve, about a minute; sharding, what each of eight devices holds and sends by pmap "
+        "and by parallel=sharded, about two minutes; and text, a fine-tuned encoder beside what costs "
+        "less, on texts of your own",
     )  # fmt: skip
     parser.add_argument(
         "--run", type=Path, metavar="DIR",
