@@ -10,7 +10,7 @@ from resnorm_jax.data.pipeline import eval_batches
 from resnorm_jax.errors import DivergedError, UserError
 from resnorm_jax.reporting.metrics import score
 from resnorm_jax.training.advice import HUGE
-from resnorm_jax.training.devices import DataParallel
+from resnorm_jax.training.devices import DataParallel, own_share
 
 
 def predict(
@@ -36,7 +36,8 @@ def predict(
       DivergedError: for one whose values do not explain it.
     """
     out: np.ndarray | None = None
-    for batch in eval_batches(examples, batch_size, buckets):
+    share = own_share(batch_size, parallel.devices)
+    for batch in eval_batches(examples, batch_size, buckets, share):
         doing("a batch was evaluated")
         log_probs = parallel.predict(variables, batch)
         if out is None:

@@ -17,6 +17,7 @@ from resnorm_jax.training.learned import Kept as Parts
 from resnorm_jax.training.learned import Learned, cut, join
 from resnorm_jax.training.losses import classification_sums
 from resnorm_jax.training.model_state import Kept, Params
+from resnorm_jax.training.summing import summed
 
 Batch = Mapping[str, jax.Array]
 Sums = dict[str, jax.Array]
@@ -180,7 +181,7 @@ def train_step(
     batch = told(batch, options.by_length)
     sums, gradient, kept = _gradient_sums(state, batch, key, options)
     if axis_name is not None:
-        sums, gradient = lax.psum((sums, gradient), axis_name)
+        sums, gradient = summed((sums, gradient), axis_name)
     gradient = jax.tree.map(lambda g: g / divisor(sums), gradient)
     sums |= {"grad_norm": optax.tree.norm(gradient), "steps": jnp.ones((), jnp.float32)}
     parts = _parts(state.params, options)
