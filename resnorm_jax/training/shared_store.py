@@ -21,9 +21,10 @@ from resnorm_jax.training.processes import Processes
 class SharedStore(CheckpointStore):
     """A `CheckpointStore` of several processes, which call its methods in the same order.
 
-    Process 0 looks into the directory and tells the others what it found. The arrays are global ones:
-    Orbax has each process write a part of them. When all parts are there, process 0 writes the manifest
-    over the finished files, and gives the checkpoint its name. Saving is waited for.
+    Process 0 looks into the directory and tells the others what it found. All save with Orbax together:
+    of arrays that are sharded each process writes its part, what all have alike is written by process 0.
+    When all is there, process 0 writes the manifest over the finished files, and gives the checkpoint its
+    name. Saving is waited for.
 
     Args:
       processes: of the run.
@@ -80,10 +81,11 @@ class SharedStore(CheckpointStore):
         values, inner = flax.serialization.to_state_dict(tree), self._inner
         if self.rank is None and step in self.steps():
             return
-        self.processes.agree(f"a state at step {step}", {"arrays": params_sha256(values)})
+        alike = jax.tree.map(_part, values)
+        whole = [leaf for leaf in jax.tree.leaves(alike) if isinstance(leaf, np.ndarray)]
+        self.processes.agree(f"a state at step {step}", {"arrays": params_sha256(whole)})
         path = Path(self.processes.shared(lambda: str(inner.begin(step, _host(values)))))
-        # What lies on all devices of all processes is written in parts; what is on the host, by process 0.
-        self.write_arrays(path, values)
+        self.write_arrays(path, alike)
         self.processes.barrier("written")
         self.processes.shared(lambda: inner.finish(step, note))
 
@@ -103,4 +105,14 @@ class SharedStore(CheckpointStore):
 
 
 def _host(values: Any) -> Any:
-    return jax.tree.map(np.asarray, values)
+    """Return arrays of the same sizes on the host, for the space that they need."""
+    return jax.tree.map(lambda leaf: np.broadcast_to(np.zeros((), leaf.dtype), leaf.shape), values)
+
+
+def _part(leaf: Any) -> Any:
+    """Return what Orbax is to write of an array.
+
+    It would spread what is replicated over the processes too, and compile a program for each shape.
+    """
+    whole = not isinstance(leaf, jax.Array) or leaf.is_fully_replicated
+    return np.asarray(leaf) if whole else leaf
