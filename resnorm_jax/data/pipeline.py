@@ -90,9 +90,7 @@ def plan_batches(examples: Examples, edges: np.ndarray, size: int, order: np.nda
     return _join(chunks, edges)
 
 
-def gather(
-    examples: Examples, rows: np.ndarray, edge: int, share: slice | None = None
-) -> Batch:
+def gather(examples: Examples, rows: np.ndarray, edge: int, share: slice | None = None) -> Batch:
     """Return one batch; where ``rows`` is -1 its own real rows are repeated with weight 0.
 
     With a ``share`` only those of its rows are read.

@@ -142,7 +142,7 @@ class CheckpointStore:
             raise cannot_write(self.directory, why)
 
     def write_arrays(self, path: Path, host: Any) -> None:
-        """Write a pytree of arrays with Orbax; where there are several processes, all do it together."""
+        """Write a pytree of arrays with Orbax; several processes do it together."""
         try:
             with _checkpointer() as checkpointer:
                 checkpointer.save(path.resolve(), host)

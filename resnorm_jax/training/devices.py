@@ -1,7 +1,7 @@
 """Data-parallel execution: the only file that calls `jax.pmap`.
 
-Where devices belong to several processes, `jax.shard_map` stands in its place: inside ``jit`` a ``pmap``
-knows those of its own process only. The steps and their numbers are the same.
+Where devices belong to several processes, `jax.shard_map` stands in its place: inside ``jit`` a
+``pmap`` knows those of its own process only. The steps and their numbers are the same.
 
 The state stays replicated in its natural shapes (``in_axes=None``, ``out_axes=None``), rows are
 spread over a leading device axis. A pure step goes in; another door (``jit`` with shardings) can stand
@@ -100,9 +100,11 @@ class DataParallel:
         """
         known = told(batch, self.options.by_length)
         names = [name for name in ("x", "mask", "lengths") if name in known]
-        inputs = type(batch)({name: known[name] for name in names}) if self.several else {
-            name: known[name] for name in names
-        }
+        inputs = (
+            type(batch)({name: known[name] for name in names})
+            if self.several
+            else {name: known[name] for name in names}
+        )
         spread = self._spread(inputs)
         rows = self._global(spread) if self.several else spread
         out = np.asarray(self._predict(self.replicate(variables), rows))
@@ -113,8 +115,12 @@ class DataParallel:
 
         The ``jit`` around it is for the options of the compiler, which ``pmap`` does not take.
         """
-        mapped = self._over_processes(step, how["out_axes"]) if self.several else jax.pmap(
-            step, axis_name=DEVICE_AXIS, in_axes=(None, 0), devices=self.devices, **how
+        mapped = (
+            self._over_processes(step, how["out_axes"])
+            if self.several
+            else jax.pmap(
+                step, axis_name=DEVICE_AXIS, in_axes=(None, 0), devices=self.devices, **how
+            )
         )
 
         # jit of `mapped` itself would have pmap's own `lower`, which knows nothing of the options.

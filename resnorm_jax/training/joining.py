@@ -40,6 +40,11 @@ class Launch:
     peer_timeout: float = 60.0
 
     def __post_init__(self) -> None:
+        for name in ("start_timeout", "peer_timeout"):
+            if not 1 <= getattr(self, name) <= WEEK:
+                raise UserError(
+                    f"--{name.replace('_', '-')}: {getattr(self, name):g}; give 1 second or more"
+                )
         told = {
             "coordinator": self.coordinator,
             "processes": self.processes,
@@ -53,7 +58,8 @@ class Launch:
             )
         if self.coordinator is None:
             return
-        assert self.processes is not None and self.process_id is not None
+        assert self.processes is not None
+        assert self.process_id is not None
         if self.processes < 1:
             raise UserError(f"--processes: {self.processes}; give 1 or more")
         if not 0 <= self.process_id < self.processes:

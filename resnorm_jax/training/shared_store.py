@@ -22,9 +22,9 @@ class SharedStore(CheckpointStore):
     """A `CheckpointStore` of several processes, which call its methods in the same order.
 
     Process 0 looks into the directory and tells the others what it found. All save with Orbax together:
-    of arrays that are sharded each process writes its part, what all have alike is written by process 0.
-    When all is there, process 0 writes the manifest over the finished files, and gives the checkpoint its
-    name. Saving is waited for.
+    of arrays that are sharded each process writes its part, and process 0 what all have alike. When all
+    is there, process 0 writes the manifest over the finished files, and gives the checkpoint its name.
+    Saving is waited for.
 
     Args:
       processes: of the run.
@@ -32,7 +32,9 @@ class SharedStore(CheckpointStore):
     """
 
     def __init__(self, processes: Processes, inner: CheckpointStore) -> None:
-        super().__init__(inner.directory, inner.keep, inner.warn, inner.every, inner.period, inner.rank)
+        super().__init__(
+            inner.directory, inner.keep, inner.warn, inner.every, inner.period, inner.rank
+        )
         self.processes, self._inner = processes, inner
         self.directory = self._inner.directory = Path(
             processes.shared(lambda: str(inner.directory.resolve()))

@@ -1,6 +1,5 @@
 """Sums over devices that round alike, however many processes the devices belong to."""
 
-from functools import reduce
 from typing import Any
 
 import jax
@@ -18,5 +17,11 @@ def summed(tree: Any, axis_name: str) -> Any:
     """
     if not (current().several and jax.default_backend() == "cpu"):
         return lax.psum(tree, axis_name)
-    gathered = lax.all_gather(tree, axis_name)
-    return jax.tree.map(lambda leaf: reduce(lambda a, b: a + b, list(leaf)), gathered)
+    parts = lax.all_gather(tree, axis_name)
+    count = jax.tree.leaves(parts)[0].shape[0]
+
+    def add(index: jax.Array, total: Any) -> Any:
+        return jax.tree.map(lambda sum_, part: sum_ + part[index], total, parts)
+
+    # A loop, which XLA does not join to what follows; joined to it, the same sums round otherwise.
+    return lax.fori_loop(1, count, add, jax.tree.map(lambda part: part[0], parts))
