@@ -4,6 +4,7 @@ import os
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 from resnorm_jax.cli.compilation_cache import OFF, SWITCH, keep_programs
 from resnorm_jax.cli.errors import guarded
@@ -13,7 +14,14 @@ from resnorm_jax.errors import UserError, nearest
 from resnorm_jax.schema import told
 
 FLAGS = ("require-accelerator", OFF)
-NAMES = ("config", "workdir", *FLAGS)
+PROCESSES = {  # options of several processes: the type of each, and its field in `Launch`
+    "coordinator": str,
+    "processes": int,
+    "process-id": int,
+    "start-timeout": float,
+    "peer-timeout": float,
+}
+NAMES = ("config", "workdir", *PROCESSES, *FLAGS)
 DEFAULT = "japanese_vowels"
 HELP = """\
 usage: resnorm train --config=CONFIG[:ARGUMENT] --workdir=DIR [--config.path.to.field=value ...]
@@ -24,6 +32,12 @@ usage: resnorm train --config=CONFIG[:ARGUMENT] --workdir=DIR [--config.path.to.
              not run yourself
   --workdir  directory of the run; a run of the same config found there goes on
   --require-accelerator  end with status 2 if jax finds no GPU or TPU, in place of training on the CPU
+  --coordinator=HOST:PORT --processes=N --process-id=I  one of N processes of this run; process 0
+             listens at HOST:PORT, and writes. Not needed where the cluster says it (Slurm, Open MPI,
+             TPU pods). train.batch_size is that of all, config.devices counts those of a process
+  --start-timeout=60  seconds until all processes have to be there
+  --peer-timeout=60   seconds without a sign of life after which a process is taken for gone: the
+             others end with status 76 and name it
   --no-compilation-cache  compile every program anew, and keep none in the user's cache folder
 
 In a checkout `python train.py` does the same. `resnorm list` shows what can be named; the fields
@@ -32,7 +46,13 @@ are those of resnorm_jax/config_fields.py."""
 
 def main(argv: list[str]) -> int:
     """Train as the command line says; return the exit status."""
-    return guarded(lambda: _train(argv))
+    status = 1
+    try:
+        status = guarded(lambda: _train(argv))
+    finally:
+        if joining := sys.modules.get("resnorm_jax.training.joining"):
+            joining.leave(status)
+    return status
 
 
 def _train(argv: list[str]) -> None:
@@ -49,6 +69,8 @@ def _train(argv: list[str]) -> None:
         from resnorm_jax.config import override
         from resnorm_jax.interop.init_from import checked_config
         from resnorm_jax.training.experiment import run_experiment
+        from resnorm_jax.training.joining import Launch, joined
+        from resnorm_jax.training.processes import current
 
     config = read_config(named.get("config", DEFAULT))
     for path, value in settings.items():
@@ -56,10 +78,25 @@ def _train(argv: list[str]) -> None:
     checked = checked_config(config.to_dict())
     if "workdir" not in named:
         raise UserError("--workdir: missing; name a directory, e.g. --workdir=runs/first")
-    if "require-accelerator" in named:
-        check_accelerator()
-    keep_programs()
-    run_experiment(checked, Path(named["workdir"]), Console())
+    with joined(Launch(**_of_processes(named))):
+        if "require-accelerator" in named:
+            check_accelerator()
+        keep_programs()
+        console = Console(quiet=not current().first)
+        run_experiment(checked, Path(named["workdir"]), console)
+
+
+def _of_processes(named: dict[str, str]) -> dict[str, Any]:
+    """Return what the command line says of several processes."""
+    found: dict[str, Any] = {}
+    for name, kind in PROCESSES.items():
+        if name in named:
+            try:
+                found[name.replace("-", "_")] = kind(named[name])
+            except ValueError:
+                kinds = {int: "a whole number", float: "seconds"}
+                raise UserError(f"--{name}: {told(named[name])!r}; give {kinds[kind]}") from None
+    return found
 
 
 def _chosen(argv: list[str]) -> tuple[dict[str, str], dict[str, str]]:

@@ -17,6 +17,28 @@ from resnorm_jax.data.dataset import Examples
 Batch = dict[str, np.ndarray]
 
 
+class Share(dict[str, np.ndarray]):
+    """The rows of a global batch that one of several processes reads.
+
+    Attributes:
+      real: rows of the global batch that are no fillers.
+    """
+
+    real: int = 0
+
+
+def real_rows(batch: Batch) -> int:
+    """Return how many rows of the global batch are no fillers."""
+    return batch.real if isinstance(batch, Share) else int(batch["weight"].sum())
+
+
+def cut(batch: Batch, share: slice) -> Share:
+    """Return some rows of a global batch."""
+    part = Share({name: values[share] for name, values in batch.items()})
+    part.real = real_rows(batch)
+    return part
+
+
 @dataclass(frozen=True, eq=False)
 class Plan:
     """Which rows go where: ``rows [S, B]`` (-1 fills), ``edges [S]`` padded lengths."""
@@ -68,10 +90,21 @@ def plan_batches(examples: Examples, edges: np.ndarray, size: int, order: np.nda
     return _join(chunks, edges)
 
 
-def gather(examples: Examples, rows: np.ndarray, edge: int) -> Batch:
-    """Return one batch; where ``rows`` is -1 its own real rows are repeated with weight 0."""
+def gather(examples: Examples, rows: np.ndarray, edge: int, share: slice | None = None) -> Batch:
+    """Return one batch; where ``rows`` is -1 its own real rows are repeated with weight 0.
+
+    With a ``share`` only those of its rows are read.
+    """
     real = rows[rows >= 0]
     taken = np.where(rows >= 0, rows, np.resize(real, len(rows)))
+    if share is not None:
+        part = Share(_gathered(examples, rows[share], taken[share], edge))
+        part.real = len(real)
+        return part
+    return _gathered(examples, rows, taken, edge)
+
+
+def _gathered(examples: Examples, rows: np.ndarray, taken: np.ndarray, edge: int) -> Batch:
     x, lengths = examples.x[taken, :edge], examples.lengths[taken]
     if x.ndim < 4 and x.shape[1] < edge:
         x = np.pad(x, [(0, 0), (0, edge - x.shape[1]), *[(0, 0)] * (x.ndim - 2)])
@@ -125,11 +158,11 @@ class TrainBatches:
                 self._plans[epoch] = self._make_plan(epoch)
             return self._plans[epoch]
 
-    def batch_at(self, step: int) -> Batch:
-        """Return the batch of a step (0, 1, ...), whatever was asked for before."""
+    def batch_at(self, step: int, share: slice | None = None) -> Batch:
+        """Return the batch of a step (0, 1, ...), or a share of it, whatever was asked for before."""
         epoch, index = divmod(int(step), self.steps_per_epoch)
         plan = self._plan(epoch)
-        return gather(self.examples, plan.rows[index], int(plan.edges[index]))
+        return gather(self.examples, plan.rows[index], int(plan.edges[index]), share)
 
     def rows_at(self, step: int) -> np.ndarray:
         """Return which rows a step's batch holds, ``[B]`` from 0, fillers as the rows they repeat."""
@@ -138,14 +171,19 @@ class TrainBatches:
         return np.where(rows >= 0, rows, np.resize(rows[rows >= 0], len(rows)))
 
 
-def iterate(batches: TrainBatches, start_step: int, stop_step: int) -> Iterator[tuple[int, Batch]]:
-    """Yield ``(step, batch)`` for ``start_step <= step < stop_step``, prepared by two threads."""
+def iterate(
+    batches: TrainBatches, start_step: int, stop_step: int, share: slice | None = None
+) -> Iterator[tuple[int, Batch]]:
+    """Yield ``(step, batch)`` for ``start_step <= step < stop_step``, prepared by two threads.
+
+    With a ``share`` only those rows of each batch are read.
+    """
     if start_step >= stop_step:
         return
     import grain  # here: it takes a quarter of a second, and only training reads ahead
 
     steps = grain.MapDataset.range(start_step, stop_step)
-    numbered = steps.map(lambda step: {"step": step, "batch": batches.batch_at(step)})
+    numbered = steps.map(lambda step: {"step": step, "batch": batches.batch_at(step, share)})
     options = grain.ReadOptions(num_threads=2, prefetch_buffer_size=8)
     for item in numbered.to_iter_dataset(options):
         yield int(item["step"]), item["batch"]
@@ -154,13 +192,20 @@ def iterate(batches: TrainBatches, start_step: int, stop_step: int) -> Iterator[
 class EvalBatches(Sequence[Batch]):
     """Each row once, in batches of few shapes, made when asked for.
 
-    A batch also has ``rows [B]`` int64: the row's index in the input, -1 for fillers (weight 0).
+    A batch also has ``rows [B]`` int64: the row's index in the input, -1 for fillers (weight 0). Those
+    are of the global batch, also where only a share of it is read.
     """
 
-    def __init__(self, examples: Examples, batch_size: int, buckets: Sequence[int]) -> None:
+    def __init__(
+        self,
+        examples: Examples,
+        batch_size: int,
+        buckets: Sequence[int],
+        share: slice | None = None,
+    ) -> None:
         if batch_size < 1 or not len(examples):
             raise ValueError(f"need rows and a batch size, got {len(examples)} and {batch_size}")
-        self.examples = examples
+        self.examples, self.share = examples, share
         edges, order = _edges(examples, buckets), np.arange(len(examples))
         needed = edges[: np.searchsorted(edges, examples.lengths.max()) + 1]
         self.plan = plan_batches(examples, needed, batch_size, order)
@@ -178,15 +223,20 @@ class EvalBatches(Sequence[Batch]):
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
         rows = self.plan.rows[index]
-        return gather(self.examples, rows, int(self.plan.edges[index])) | {"rows": rows}
+        batch = gather(self.examples, rows, int(self.plan.edges[index]), self.share)
+        batch["rows"] = rows
+        return batch
 
 
-def eval_batches(examples: Examples, batch_size: int, buckets: Sequence[int]) -> EvalBatches:
+def eval_batches(
+    examples: Examples, batch_size: int, buckets: Sequence[int], share: slice | None = None
+) -> EvalBatches:
     """Return the batches that cover each row once.
 
     Args:
       examples: rows to score or predict; rows longer than the last bucket get their own.
       batch_size: rows of each batch.
       buckets: padded lengths; not used for images.
+      share: rows of each batch that this process reads; None for all.
     """
-    return EvalBatches(examples, batch_size, buckets)
+    return EvalBatches(examples, batch_size, buckets, share)

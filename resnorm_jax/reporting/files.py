@@ -262,6 +262,23 @@ class MetricsLog:
         self._whole = True
 
 
+class SilentLog(MetricsLog):
+    """The log of a process that leaves writing to another."""
+
+    def append(self, row: Mapping[str, Any]) -> None:
+        """Do nothing."""
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return none."""
+        return []
+
+    def rewind(self, seed: int, mark: Mark) -> None:
+        """Do nothing."""
+
+    def truncate(self, seed: int, step: int) -> None:
+        """Do nothing."""
+
+
 def _parse(line: bytes) -> dict[str, Any] | None:
     """Return the row on this line, or None if it is not one."""
     try:

@@ -96,13 +96,23 @@ class CheckpointStore:
         final = self._path(step)
         if final.exists() and self.rank is None:
             return
-        partial = final.with_suffix(".partial")
-        with writing(final):
+        host = jax.tree.map(np.asarray, flax.serialization.to_state_dict(tree))
+        self.write_arrays(self.begin(step, host), host)
+        self.finish(step, note)
+
+    def begin(self, step: int, host: Any) -> Path:
+        """Make room for the arrays of a checkpoint; return where they are to be written."""
+        partial = self._path(step).with_suffix(".partial")
+        with writing(self._path(step)):
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
-        host = jax.tree.map(np.asarray, flax.serialization.to_state_dict(tree))
         self._check_space(host)
-        self._write_arrays(partial / "state", host)
+        return partial / "state"
+
+    def finish(self, step: int, note: Note) -> None:
+        """Write the manifest of what was written, give the checkpoint its name, and drop others."""
+        final = self._path(step)
+        partial = final.with_suffix(".partial")
         with writing(final):
             files = _digests(partial)
             write_sealed(
@@ -131,7 +141,8 @@ class CheckpointStore:
             )
             raise cannot_write(self.directory, why)
 
-    def _write_arrays(self, path: Path, host: Any) -> None:
+    def write_arrays(self, path: Path, host: Any) -> None:
+        """Write a pytree of arrays with Orbax; several processes do it together."""
         try:
             with _checkpointer() as checkpointer:
                 checkpointer.save(path.resolve(), host)
@@ -197,6 +208,10 @@ class CheckpointStore:
           DamagedCheckpointError: if a file is missing, added or changed.
         """
         self.check(step)
+        return self.read(step, like)
+
+    def read(self, step: int, like: Any) -> Any:
+        """Return the pytree saved at ``step``, whose files were checked."""
         target = jax.tree.map(np.asarray, flax.serialization.to_state_dict(like))
         with _checkpointer() as checkpointer:
             host = checkpointer.restore((self._path(step) / "state").resolve(), target)
@@ -204,9 +219,15 @@ class CheckpointStore:
 
     def restore_latest(self, like: Any) -> tuple[int, Any] | None:
         """Return the newest sound checkpoint as ``(step, tree)``, or None when there is none."""
+        step = self.newest_sound()
+        return None if step is None else (step, self.read(step, like))
+
+    def newest_sound(self) -> int | None:
+        """Return the newest step whose files are those that were saved; damaged ones are set aside."""
         for step in reversed(self.steps()):
             try:
-                return step, self.restore(step, like)
+                self.check(step)
+                return step
             except DamagedCheckpointError as error:
                 self._set_aside(step)
                 self.warn(f"damaged checkpoint set aside: {error}")

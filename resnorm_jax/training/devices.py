@@ -1,5 +1,8 @@
 """Data-parallel execution: the only file that calls `jax.pmap`.
 
+Where devices belong to several processes, `jax.shard_map` stands in its place: inside ``jit`` a
+``pmap`` knows those of its own process only. The steps and their numbers are the same.
+
 The state stays replicated in its natural shapes (``in_axes=None``, ``out_axes=None``), rows are
 spread over a leading device axis. A pure step goes in; another door (``jit`` with shardings) can stand
 beside this one without touching it.
@@ -14,6 +17,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from resnorm_jax.build import DEVICE_AXIS
+from resnorm_jax.data.pipeline import Share, cut
 from resnorm_jax.errors import UserError
 from resnorm_jax.training.step import (
     Batch,
@@ -50,10 +54,11 @@ class DataParallel:
     ) -> None:
         self.options, self.devices = options, list(devices)
         self.programs = 0  # traced, hence compiled, so far
+        self.several = len({device.process_index for device in self.devices}) > 1
         # A CPU has the batch already, and takes the host's arrays in a third of a millisecond less.
-        self.ahead = self.devices[0].platform != "cpu"
+        self.ahead = self.several or self.devices[0].platform != "cpu"
         self._compiler_options = dict(compiler_options or {}) or None
-        mesh = Mesh(np.array(self.devices), (DEVICE_AXIS,))
+        self._mesh = mesh = Mesh(np.array(self.devices), (DEVICE_AXIS,))
         # As pmap's own outputs lie: a state that lies elsewhere would be compiled for once more.
         self._everywhere = NamedSharding(mesh, PartitionSpec())
         self._by_row = NamedSharding(mesh, PartitionSpec(DEVICE_AXIS))
@@ -61,8 +66,9 @@ class DataParallel:
         self._train = self._mapped(train, self._everywhere, out_axes=None, donate_argnums=(0,))
         self._predict = self._mapped(
             partial(predict_step, apply=options.apply, log_probs=options.task.log_probs),
-            self._by_row, out_axes=0,
-        )  # fmt: skip
+            self._everywhere if self.several else self._by_row,  # each process reads all rows
+            out_axes=0,
+        )
 
     @property
     def shares(self) -> int:
@@ -75,11 +81,18 @@ class DataParallel:
 
     def replicate(self, tree: Any) -> Any:
         """Return a pytree of arrays with a copy on every device."""
-        return jax.device_put(tree, self._everywhere)
+        if not self.several:
+            return jax.device_put(tree, self._everywhere)
+        return jax.tree.map(partial(_everywhere, sharding=self._everywhere), tree)
 
     def put(self, batch: Mapping[str, Any]) -> Spread:
-        """Begin to bring a global batch ``[B, ...]`` of host arrays to the devices, for `train`."""
+        """Begin to bring a global batch ``[B, ...]`` of host arrays to the devices, for `train`.
+
+        Where there are several processes, it may also be the share of this one.
+        """
         spread = Spread(self._spread(batch))
+        if self.several:
+            return Spread(self._global(spread))
         return Spread(jax.device_put(dict(spread), self._by_row)) if self.ahead else spread
 
     def train(self, state: TrainState, batch: Mapping[str, Any]) -> tuple[TrainState, Any]:
@@ -94,14 +107,20 @@ class DataParallel:
         return self._train.lower(state, self._spread(batch))
 
     def predict(self, variables: Mapping[str, Any], batch: Mapping[str, Any]) -> np.ndarray:
-        """Return log-probabilities of a global batch, ``[B, K]`` on the host.
+        """Return log-probabilities of a global batch, ``[B, K]`` on the host, in every process.
 
         ``variables`` are the model's: ``params`` and what it keeps beside them.
         """
         known = told(batch, self.options.by_length)
         names = [name for name in ("x", "mask", "lengths") if name in known]
-        inputs: dict[str, Any] = {name: known[name] for name in names}
-        out = np.asarray(self._predict(self.replicate(variables), self._spread(inputs)))
+        inputs = (
+            type(batch)({name: known[name] for name in names})
+            if self.several
+            else {name: known[name] for name in names}
+        )
+        spread = self._spread(inputs)
+        rows = self._global(spread) if self.several else spread
+        out = np.asarray(self._predict(self.replicate(variables), rows))
         return out.reshape(-1, out.shape[-1])
 
     def _mapped(self, step: Callable[..., Any], out: NamedSharding, **how: Any) -> Any:
@@ -109,8 +128,12 @@ class DataParallel:
 
         The ``jit`` around it is for the options of the compiler, which ``pmap`` does not take.
         """
-        mapped = jax.pmap(
-            step, axis_name=DEVICE_AXIS, in_axes=(None, 0), devices=self.devices, **how
+        mapped = (
+            self._over_processes(step, how["out_axes"])
+            if self.several
+            else jax.pmap(
+                step, axis_name=DEVICE_AXIS, in_axes=(None, 0), devices=self.devices, **how
+            )
         )
 
         # jit of `mapped` itself would have pmap's own `lower`, which knows nothing of the options.
@@ -126,15 +149,77 @@ class DataParallel:
             compiler_options=self._compiler_options,
         )
 
+    def _over_processes(self, step: Callable[..., Any], out_axes: int | None) -> Any:
+        """Return the step over the devices of all processes, as ``pmap`` maps it."""
+        rows = PartitionSpec(DEVICE_AXIS)
+
+        def one(state: Any, batch: Any) -> Any:
+            out = step(state, jax.tree.map(lambda leaf: leaf[0], batch))
+            return out if out_axes is None else jax.tree.map(lambda leaf: leaf[None], out)
+
+        specs = PartitionSpec() if out_axes is None else rows
+        return jax.shard_map(
+            one, mesh=self._mesh, in_specs=(PartitionSpec(), rows), out_specs=specs, check_vma=False
+        )
+
+    def _global(self, spread: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the arrays of all processes, of which ``spread`` is the part of this one."""
+        return {
+            name: jax.make_array_from_process_local_data(
+                self._by_row, part, (len(self.devices), *part.shape[1:])
+            )
+            for name, part in spread.items()
+        }
+
     def _spread(self, batch: Batch) -> dict[str, Any]:
         count = len(self.devices)
+        if self.several:
+            if not isinstance(batch, Share):
+                size = len(next(iter(batch.values())))
+                batch = cut(dict(batch), own_share(size, self.devices) or slice(None))
+            count = len(_own(self.devices))
         return {k: v.reshape(count, v.shape[0] // count, *v.shape[1:]) for k, v in batch.items()}
+
+
+def _everywhere(leaf: Any, sharding: NamedSharding) -> jax.Array:
+    """Return an array that all processes have, as one array on all devices."""
+    if isinstance(leaf, jax.Array) and leaf.sharding == sharding:
+        return leaf
+    host = np.asarray(leaf)
+    return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
+
+
+def _own(devices: Sequence[jax.Device]) -> list[jax.Device]:
+    here = jax.process_index()
+    return [device for device in devices if device.process_index == here]
+
+
+def own_share(size: int, devices: Sequence[jax.Device]) -> slice | None:
+    """Return which rows of a global batch this process reads; None where it reads all.
+
+    Args:
+      size: of the global batch.
+      devices: over which its rows are spread in order; those of a process stand together.
+    """
+    return share_of(size, [device.process_index for device in devices], jax.process_index())
+
+
+def share_of(size: int, owners: Sequence[int], process: int) -> slice | None:
+    """Return the rows of a process, where ``owners`` are the processes of the devices in order.
+
+    >>> share_of(12, [0, 0, 1, 1], 1)
+    slice(6, 12, None)
+    """
+    if len(set(owners)) < 2:
+        return None
+    each, first, own = size // len(owners), list(owners).index(process), owners.count(process)
+    return slice(each * first, each * (first + own))
 
 
 def choose_devices(
     count: int, batch_size: int, accumulate: int, tensor: int = 1
 ) -> list[jax.Device]:
-    """Return the first ``count`` local devices (0 for all), checked against the batch.
+    """Return the first ``count`` devices (0 for all) of each process, checked against the batch.
 
     Of ``tensor`` devices each has the same rows.
 
@@ -147,6 +232,8 @@ def choose_devices(
             f"config.devices: {count} asked for, {len(local)} found ({local[0].platform})"
         )
     devices = local[: count or len(local)]
+    if jax.process_count() > 1:
+        devices = _of_all(count)
     groups = max(1, len(devices) // tensor)
     share = groups * accumulate
     if batch_size % share:
@@ -156,6 +243,14 @@ def choose_devices(
             f"config.train.batch_size: {batch_size} rows do not divide by {parts}; try {near}"
         )
     return devices
+
+
+def _of_all(count: int) -> list[jax.Device]:
+    """Return the first ``count`` devices of each process (0 for all), process by process."""
+    by_process: dict[int, list[jax.Device]] = {}
+    for device in sorted(jax.devices(), key=lambda d: (d.process_index, d.id)):
+        by_process.setdefault(device.process_index, []).append(device)
+    return [device for own in by_process.values() for device in own[: count or len(own)]]
 
 
 def check_replicated(tree: Any) -> None:

@@ -21,7 +21,7 @@ from resnorm_jax.data import Examples
 from resnorm_jax.interop.init_from import check_fits, from_checkpoint, with_weights
 from resnorm_jax.planning.unroll import loop_text
 from resnorm_jax.reporting.calibration import calibration
-from resnorm_jax.reporting.files import MetricsLog
+from resnorm_jax.reporting.files import MetricsLog, SilentLog
 from resnorm_jax.reporting.many_labels import best_thresholds
 from resnorm_jax.reporting.tables import model_summary, runtime_line
 from resnorm_jax.training.calibration import write_calibration
@@ -39,6 +39,7 @@ from resnorm_jax.training.optimizers import make_optimizer
 from resnorm_jax.training.phases import Phases
 from resnorm_jax.training.preemption import Signals
 from resnorm_jax.training.pretraining import pretraining_of
+from resnorm_jax.training.processes import current
 from resnorm_jax.training.profile import Profile
 from resnorm_jax.training.recipe import class_weights, step_options, with_low_rank
 from resnorm_jax.training.report import make_report, write_report
@@ -57,8 +58,8 @@ from resnorm_jax.training.run_directory import (
     claimed,
     keep_files,
     open_run,
-    stored_run,
 )
+from resnorm_jax.training.shared_run import check_alike, outputs, shared_run
 from resnorm_jax.training.step import TrainState, create_state
 from resnorm_jax.training.tasks import fixed_thresholds, task_of
 from resnorm_jax.training.watchdog import Watchdog
@@ -94,8 +95,8 @@ def run_experiment(
     parallel = parallel or door_of(config, len(devices))
     same = determinism(config.train.deterministic, devices[0].platform)
     console.print(f"deterministic: {same.told}", highlight=False)
-    with claimed(workdir), Signals() as signals:
-        return _run(config, workdir, console, parallel, devices, same, signals, phases)
+    with outputs(workdir) as place, claimed(place), Signals() as signals:
+        return _run(config, place, console, parallel, devices, same, signals, phases)
 
 
 def _run(
@@ -106,7 +107,7 @@ def _run(
     with phases("data"):
         raw = read_data(config)
         dataset = scaled(raw, config)
-    begun = stored_run(workdir)
+    begun = shared_run(workdir)
     meta = described(dataset, begun)
     task = task_of(meta)
     task.check(train)
@@ -141,13 +142,15 @@ def _run(
     check_steps(workdir, steps)
     with phases("data"):  # their digest
         now = identify(config, raw, dataset, devices, buckets, begun, same.told)
+    check_alike(now)
     identity = open_run(workdir, now)
     keep_files(workdir, dataset.files)
     for change in identity.changes:
         console.print(change_line(change), highlight=False)
 
     runner = parallel(options, devices, same.options)
-    log = MetricsLog(workdir / "metrics.jsonl")
+    first = current().first  # it alone writes; the others train alike
+    log = (MetricsLog if first else SilentLog)(workdir / "metrics.jsonl")
     runners = [runner]
     phases.programs = lambda: sum(each.programs for each in runners)
     watchdog = Watchdog(train.watchdog)
@@ -202,6 +205,8 @@ def _run(
             if seed == config.seed and options.learned is not None:
                 console.print(trained_line(state.params, options.learned), highlight=False)
             scores.append(_scores(run, seed, train_seed(run, seed, state, steps)) | pretrained)
+    if not first:
+        return {}
     if pretraining is not None:
         pretraining.draw()
     report = make_report(config, dataset, scores, phases.programs(), identity)

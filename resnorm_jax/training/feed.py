@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Iterator
 
-from resnorm_jax.data.pipeline import Batch
+from resnorm_jax.data.pipeline import Batch, real_rows
 from resnorm_jax.training.devices import Spread
 from resnorm_jax.training.doors import Door
 from resnorm_jax.training.phases import Phases
@@ -19,7 +19,7 @@ def put_ahead(
     Args:
       parallel: puts batches onto the devices.
       phases: told of the time.
-      numbered: global batches of host arrays, by index.
+      numbered: global batches of host arrays, or this process's shares of them, by index.
     """
     ready: deque[tuple[int, Spread, int]] = deque()
     while True:
@@ -28,7 +28,7 @@ def put_ahead(
         if found is not None:
             index, batch = found
             with phases("dispatch"):
-                ready.append((index, parallel.put(batch), int(batch["weight"].sum())))
+                ready.append((index, parallel.put(batch), real_rows(batch)))
         if found is None and not ready:
             return
         if found is None or len(ready) > 1:

@@ -16,7 +16,7 @@ from resnorm_jax.errors import Preempted
 from resnorm_jax.reporting.files import MetricsLog
 from resnorm_jax.reporting.progress import Progress
 from resnorm_jax.reporting.tensorboard import Scalars
-from resnorm_jax.training.devices import check_replicated
+from resnorm_jax.training.devices import check_replicated, own_share
 from resnorm_jax.training.doors import Door
 from resnorm_jax.training.evaluation import evaluate
 from resnorm_jax.training.feed import put_ahead
@@ -175,8 +175,9 @@ class _Sitting:
             if note.get("validate"):
                 with run.phases("evaluation"):
                     self._validate(start, state, reporter)
+            share = own_share(run.train.batch_size, run.parallel.devices)
             until = start if self.patience.over else total
-            numbered = iterate(self.batches, start + offset, until + offset)
+            numbered = iterate(self.batches, start + offset, until + offset, share)
             for index, batch, rows in put_ahead(run.parallel, run.phases, numbered):
                 step, done = index - offset, index - offset + 1
                 ends = done == total
@@ -201,7 +202,7 @@ class _Sitting:
                 if self.patience.over and not ends:
                     ends = True
                     self._stop_early(done, sums, examples, reporter)
-                stop = run.signals.received
+                stop = run.signals.asked()
                 if done % run.train.checkpoint_every == 0 or ends or stop:
                     reporter.settle()
                     if ends:

@@ -15,7 +15,6 @@ from resnorm_jax.build import told_lengths
 from resnorm_jax.config import Config, TrainConfig
 from resnorm_jax.data import Dataset
 from resnorm_jax.reporting.figures import draw_curves
-from resnorm_jax.reporting.files import MetricsLog
 from resnorm_jax.training.initial import init_variables
 from resnorm_jax.training.loop import Run, train_seed
 from resnorm_jax.training.masked import masked_model
@@ -65,7 +64,7 @@ class Pretraining:
         self.run = replace(
             run, train=self.train(run.train), dataset=run.dataset.replace(valid=None),
             parallel=parallel, schedule=self.schedule, workdir=place,
-            log=MetricsLog(place / "metrics.jsonl"), profile=Profile(), phase="pretraining",
+            log=type(run.log)(place / "metrics.jsonl"), profile=Profile(), phase="pretraining",
         )  # fmt: skip
 
     def train(self, train: TrainConfig) -> TrainConfig:

@@ -15,7 +15,9 @@ import numpy as np
 from resnorm_jax.config import TrainConfig
 from resnorm_jax.errors import UserError
 from resnorm_jax.training.checkpoint import CheckpointStore, DamagedCheckpointError
+from resnorm_jax.training.processes import current
 from resnorm_jax.training.run_directory import seed_directory
+from resnorm_jax.training.shared_store import SharedStore
 
 
 def merit(note: Mapping[str, float]) -> tuple[float, float]:
@@ -44,6 +46,11 @@ class Stores:
     ) -> "Stores":
         """Return those of a seed of a run; with a saver they are saved in its thread."""
         make: Any = partial(BackgroundStore, saver) if saver else CheckpointStore
+        if (processes := current()).several:
+
+            def make(*args: Any, **options: Any) -> CheckpointStore:
+                return SharedStore(processes, CheckpointStore(*args, **options))
+
         last, best = (seed_directory(workdir, seed, kind) for kind in ("last", "best"))
         return cls(
             make(last, train.keep, warn, train.keep_every, train.checkpoint_every),

@@ -16,6 +16,7 @@ from resnorm_jax.training.keys import implementation
 from resnorm_jax.training.learned import Kept as Parts
 from resnorm_jax.training.learned import Learned, cut, join
 from resnorm_jax.training.model_state import Kept, Params
+from resnorm_jax.training.summing import summed
 from resnorm_jax.training.tasks import SINGLE, Task
 
 Batch = Mapping[str, jax.Array]
@@ -177,7 +178,7 @@ def train_step(
     """
     sums, gradient, kept = device_sums(state, batch, options, axis_name)
     if axis_name is not None:
-        sums, gradient = lax.psum((sums, gradient), axis_name)
+        sums, gradient = summed((sums, gradient), axis_name)
     return updated_state(state, sums, gradient, kept, options)
 
 

@@ -17,6 +17,7 @@ PARTS = {
     "signals": "SIGTERM and SIGINT: saved, said, a status of its own, resumed exactly",
     "disk": "a full disk, a folder that cannot be written: one line, older steps intact, resumed",
     "locks": "two processes, one directory: one trains, the other says who holds it",
+    "processes": "1, 2, 4 processes: equal; one killed or frozen: named, and gone on exactly",
     "nonfinite": "NaN planted: the right layer and row named",
     "inputs": "malformed inputs: one clear line, status 2, nothing written",
     "cost": "time and bytes of a checkpoint; what the finite flag costs",
