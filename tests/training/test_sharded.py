@@ -349,3 +349,13 @@ def test_a_run_goes_on_by_the_other_door(tmp_path):
     ]
     np.testing.assert_allclose(*losses, rtol=1e-5)
     assert {c["what"] for c in report["changes"]} >= {"parallel", "devices"}
+
+
+def test_the_second_door_is_for_one_process(monkeypatch):
+    from resnorm_jax.training.doors import door_of
+
+    config = from_dict({"parallel": "sharded"})
+    door_of(config, 8)
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    with pytest.raises(UserError, match=r"^config\.parallel: 'sharded' is .*; use config\.par"):
+        door_of(config, 8)
