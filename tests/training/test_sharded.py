@@ -354,7 +354,7 @@ def test_a_run_goes_on_by_the_other_door(tmp_path):
 def test_the_second_door_is_for_one_process(monkeypatch):
     from resnorm_jax.training.doors import door_of
 
-    config = from_dict({"parallel": "sharded"})
+    config = from_dict({"data": {"source": "digits"}, "parallel": "sharded"})
     door_of(config, 8)
     monkeypatch.setattr(jax, "process_count", lambda: 2)
     with pytest.raises(UserError, match=r"^config\.parallel: 'sharded' is .*; use config\.par"):
