@@ -86,7 +86,8 @@ def _parser() -> Parser:
         "which train a small classifier with every norm, arrangement or stream, ten seconds to a "
         "minute each; depth, the cost of 10, 100 and 1000 layers, about ten minutes; scores, the "
         "estimator beside MiniRocket and nearest neighbours on two data sets, about ten minutes; "
-        "scaling, steps on 1 to 8 fake CPU devices beside their plan; serve, 10,000 requests to resnorm serve, about a minute; and text, a fine-tuned encoder "
+        "scaling, steps on 1 to 8 fake CPU devices beside their plan; serve, 10,000 requests to "
+        "resnorm serve, about a minute; and text, a fine-tuned encoder "
         "beside what costs less, on texts of your own",
     )  # fmt: skip
     parser.add_argument(

@@ -118,9 +118,7 @@ def _called(line: str) -> list[str]:
     return names + [match[2] for match in _CALLED.finditer(line)]
 
 
-def _collective(
-    line: str, shapes: str, kind: str, start: str | None, devices: int
-) -> Collective:
+def _collective(line: str, shapes: str, kind: str, start: str | None, devices: int) -> Collective:
     group = _group(line, devices)
     sizes = [_bytes(*shape) for shape in _SHAPE.findall(shapes)]
     if start and kind in ("all-gather", "collective-permute"):  # what goes in stands there too

@@ -109,7 +109,9 @@ def rows_of(step: Step, asked: Asked, mesh: Mesh) -> int:
     train = step.config.train
     if asked.rows is not None:
         if asked.rows % train.accumulate:
-            raise UserError(f"--rows: {asked.rows} do not divide by {train.accumulate} micro-batches")
+            raise UserError(
+                f"--rows: {asked.rows} do not divide by {train.accumulate} micro-batches"
+            )
         return asked.rows
     share = mesh.row_shares * train.accumulate
     if train.batch_size % share:
@@ -158,9 +160,7 @@ def plan_run(
     ]
 
 
-def _row(
-    step: Step, asked: Asked, mesh: Mesh, rows: int, plain: Program, compute: float
-) -> Row:
+def _row(step: Step, asked: Asked, mesh: Mesh, rows: int, plain: Program, compute: float) -> Row:
     memory, basis, found = dict(plain.memory), COMPILED, _grown(plain, mesh.devices)
     if asked.parallel != PMAP:
         memory, basis = sharded_memory(step, plain, mesh), FORMULA
@@ -176,9 +176,7 @@ def _grown(plain: Program, devices: int) -> tuple[Collective, ...]:
     """Return a program's collectives over as many devices; none over one."""
     if devices == 1:
         return ()
-    return tuple(
-        Collective(c.kind, c.size, devices, c.times) for c in plain.collectives
-    )
+    return tuple(Collective(c.kind, c.size, devices, c.times) for c in plain.collectives)
 
 
 def _seconds(found: Sequence[Collective], link: float, latency: float) -> float:

@@ -59,7 +59,9 @@ def seconds_text(seconds: float | None) -> str:
 
 def notes(step: Step, asked: Asked, rows: Sequence[Row], platform: str) -> list[str]:
     """Return what a reader must know of a plan: what it is from, and what nobody has checked."""
-    length = "images" if step.length is None else f"rows of the longest padded length, {step.length}"
+    length = (
+        "images" if step.length is None else f"rows of the longest padded length, {step.length}"
+    )
     compute = (
         f"measured here on one device ({platform})"
         if asked.seconds is None

@@ -49,7 +49,16 @@ def test_options_stand_before_the_first_command(script):
 
 @pytest.mark.parametrize(
     ("status", "count", "queued"),
-    [(0, 0, 0), (1, 0, 0), (2, 0, 0), (75, 0, 1), (76, 6, 1), (143, 0, 1), (137, 6, 1), (137, 7, 0)],
+    [
+        (0, 0, 0),
+        (1, 0, 0),
+        (2, 0, 0),
+        (75, 0, 1),
+        (76, 6, 1),
+        (143, 0, 1),
+        (137, 6, 1),
+        (137, 7, 0),
+    ],
 )
 def test_a_job_queues_itself_again_where_that_helps(tmp_path, status, count, queued):
     (tmp_path / "srun").write_text(f'#!/bin/bash\nprintf "%s\\n" "$@" > args\nexit {status}\n')
