@@ -13,8 +13,8 @@ from resnorm_jax.cli.start import ending_at_once
 SCALING = "scaling"
 DEVICES = 8
 CANNOT = (
-    "These devices share {cores} cores: wall time grows with the work, and says nothing of the speed of "
-    "real devices or links. Counts, bytes and memory are of the compiled programs."
+    "These devices share {cores} cores: wall time grows with the work, and says nothing of the speed "
+    "of real devices or links. Counts, bytes and memory are of the compiled programs."
 )
 
 

@@ -10,7 +10,7 @@ from resnorm_jax.cli.arguments import Parser, usage
 from resnorm_jax.cli.outputs import check_file
 from resnorm_jax.cli.start import ending_at_once
 from resnorm_jax.errors import UserError, nearest
-from resnorm_jax.schema import POSITIVE, between, from_zero, told
+from resnorm_jax.schema import between, from_zero, told
 
 KINDS = {
     "local": "N processes on this machine, started again when one of them dies",
@@ -81,7 +81,7 @@ def _local(own: list[str], theirs: list[str]) -> int:
     parser.add_number("--restarts", int, from_zero(1e6), default=3, metavar="N",
                       help="start all again at most so often (default: 3)")  # fmt: skip
     parser.add_number("--grace", float, from_zero(1e6), default=90.0, metavar="S",
-                      help="seconds that the others have after one has ended (default: 90)")  # fmt: skip
+                      help="seconds the others have after one has ended (default: 90)")  # fmt: skip
     parser.add_argument(
         "--show", choices=("first", "all"), default="first",
         help="the output of process 0, and all errors (default); or of all, numbered",

@@ -42,8 +42,8 @@ class Local:
     """Runs N processes until they are done, or until starting them again helps no more.
 
     When a process ends with a status other than 0, the others have ``grace`` seconds to end by
-    themselves; those that are still there are killed, because one that is frozen answers nothing. Then all
-    start again, with a new port, at most ``restarts`` times.
+    themselves; those that are still there are killed, because one that is frozen answers nothing. Then
+    all start again, with a new port, at most ``restarts`` times.
 
     Attributes:
       command: of a process, without its place.
@@ -138,7 +138,9 @@ class Local:
             if time.monotonic() > until:
                 late = [i for i in range(self.processes) if i not in ended]
                 names = ", ".join(map(str, late))
-                self.say(f"launch: killing {names}: still there {self.grace:g} s after another ended")
+                self.say(
+                    f"launch: killing {names}: still there {self.grace:g} s after another ended"
+                )
                 for index in late:
                     self._children[index].kill()
                 until = float("inf")
@@ -205,4 +207,3 @@ def _copy(stream: IO[bytes] | None, out: Any, before: str) -> None:
 def python_command() -> list[str]:
     """Return the `resnorm` command of this Python."""
     return [sys.executable, "-u", "-m", "resnorm_jax"]
-

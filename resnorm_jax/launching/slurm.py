@@ -38,7 +38,7 @@ class Slurm:
         """Return the file.
 
         `srun` must start the tasks: `jax.distributed.initialize` reads SLURM_JOB_ID, SLURM_NTASKS,
-        SLURM_PROCID, SLURM_LOCALID and SLURM_STEP_NODELIST, of which the last is there inside a step only.
+        SLURM_PROCID, SLURM_LOCALID and SLURM_STEP_NODELIST; the last is there inside a step only.
         """
         options = [
             f"--job-name={self.name}", f"--nodes={self.nodes}", f"--ntasks-per-node={self.tasks}",
@@ -63,8 +63,8 @@ _TEXT = """\
 # SIGTERM comes to the tasks, not to this script, before the time limit: the run saves, ends with status
 # 143, and the job queues itself again. So it does after every status but {final}.
 
-# Slurm may send SIGTERM to this script too (preemption): it waits for the tasks. A handler, not '': tasks
-# would inherit that the signal is ignored.
+# Slurm may send SIGTERM to this script too (preemption): it waits for the tasks. A handler, not '':
+# tasks would inherit that the signal is ignored.
 trap : TERM
 
 # A task that ends must not have the others killed, which may be writing a checkpoint: they end by

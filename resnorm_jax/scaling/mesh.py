@@ -92,9 +92,9 @@ def sharded_memory(step: Step, plain: Program, mesh: Mesh) -> dict[str, int]:
 def sharded_collectives(step: Step, mesh: Mesh, rows: int) -> tuple[Collective, ...]:
     """Return the collectives of a step, by theory.
 
-    Of fully sharded parameters one gather and one reduce-scatter over f; of what is left of the gradient
-    one all-reduce over d; and over t four all-reduces a layer of the activations ``[r, L, D]``, two on
-    the way and two back (Shoeybi et al. 2019, "Megatron-LM", section 3).
+    Of fully sharded parameters one gather and one reduce-scatter over f; of what is left of the
+    gradient one all-reduce over d; and over t four all-reduces a layer of the activations
+    ``[r, L, D]``, two on the way and two back (Shoeybi et al. 2019, "Megatron-LM", section 3).
     """
     gradient, params = gradient_bytes(step), tree_bytes(step.state.params)
     found = []

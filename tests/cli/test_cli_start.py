@@ -20,6 +20,8 @@ LABS = ("article", "certify", "compare", "signal", "theory")  # prune names its 
 def test_help_does_not_wait_for_jax():
     commands = ["--help", "--version", "lab --help", *(f"lab {name} --help" for name in LABS)]
     commands += [f"{name} --help" for name in ("list", "show", "evaluate", "predict", "bench")]
+    commands += ["plan-run --help", "launch --help"]
+    commands += [f"launch {name} --help" for name in ("local", "slurm", "jobset")]
     done = subprocess.run(
         [sys.executable, "-c", CODE, *commands],
         capture_output=True, text=True, check=False,
