@@ -152,10 +152,15 @@ class Watch:
         found = self.signs.silent(now)
         if found is not None and found[0] not in self.ends:
             index, waited = found
-            self._say(
+            line = (
                 f"process {self.called(index)} gave no sign of life for {waited:.0f} s "
-                f"(--peer-timeout={self.timeout:g}); {AGAIN}"
+                f"(--peer-timeout={self.timeout:g})"
             )
+            self._say(f"{line}; {AGAIN}")
+            self._mine = {"status": STATUS, "line": line}
+            self._told.wait(2.0)
+            if self.index == 0:  # with it goes the coordinator, through which the others hear of it
+                self._stop.wait(2 * self._interval)
             self._end(STATUS)
 
     def _patience(self, status: int) -> float:

@@ -46,11 +46,8 @@ class Stores:
     ) -> "Stores":
         """Return those of a seed of a run; with a saver they are saved in its thread."""
         make: Any = partial(BackgroundStore, saver) if saver else CheckpointStore
-        if (processes := current()).several:
-
-            def make(*args: Any, **options: Any) -> CheckpointStore:
-                return SharedStore(processes, CheckpointStore(*args, **options))
-
+        if current().several:
+            make = _shared
         last, best = (seed_directory(workdir, seed, kind) for kind in ("last", "best"))
         return cls(
             make(last, train.keep, warn, train.keep_every, train.checkpoint_every),
@@ -85,6 +82,10 @@ class Stores:
             f"{fault}, and train.select=best promises to score it; restore it from a copy, or remove "
             f"{self.best.directory.parent} to train this seed again"
         )
+
+
+def _shared(*args: Any, **options: Any) -> CheckpointStore:
+    return SharedStore(current(), CheckpointStore(*args, **options))
 
 
 class Saver:

@@ -25,6 +25,11 @@ LIMIT = PEER_TIMEOUT + 15  # seconds within which every survivor ends, as the do
 MOMENTS = 20
 ENDS = (76, -signal.SIGABRT)
 COMPILED = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+ALIKE = {  # what is compared between 1, 2 and 4 processes: text, series, images
+    "text": "",
+    "series": "digits:smoke",
+    "images": "digits:smoke,view=image,kernel=none",
+}
 LONG = 500  # seconds that a run may take on a busy machine
 
 
@@ -157,12 +162,17 @@ def outcome(found: dict[str, Any], differ: list[str]) -> str:
 def measure(quick: bool, seed: int, each) -> dict[str, Any]:
     """Compare 1, 2 and 4 processes on four devices; then kill or freeze one, 20 times (2 if quick)."""
     rand, folder = random.Random(seed), Path(tempfile.mkdtemp(prefix="resnorm-processes-"))
-    one = run("plain", folder / "one", 1, 4)
-    run("plain", folder / "two", 2, 2)  # compiles
+    alike: dict[str, list[str]] = {}
+    for kind, config in ALIKE.items():
+        wanted = run("plain", folder / f"{kind}_1", 1, 4, config=config)
+        for count in (2, 4):
+            made = run("plain", folder / f"{kind}_{count}", count, 4 // count, config=config)
+            alike[f"{kind}, {count} processes"] = runs.differences(wanted, made)
+        if kind == "text":
+            one = wanted
     began = time.monotonic()
-    two = run("plain", folder / "two_again", 2, 2)
+    run("plain", folder / "again", 2, 2)  # compiled before
     seconds = time.monotonic() - began
-    four = run("plain", folder / "four", 4, 1)
     found = []
     for number in each(range(2 if quick else MOMENTS), "processes"):
         place = folder / f"run_{number}"
@@ -170,7 +180,6 @@ def measure(quick: bool, seed: int, each) -> dict[str, Any]:
         differ = runs.differences(one, run("plain", place, 2, 2))
         found.append(told | {"differ": differ, "outcome": outcome(told, differ)})
     shutil.rmtree(folder)
-    alike = {"2": runs.differences(one, two), "4": runs.differences(one, four)}
     outcomes = Counter(each_["outcome"] for each_ in found)
     outcomes.update("equal" if not differ else "differs" for differ in alike.values())
     return {
