@@ -1,7 +1,5 @@
 """What each door costs a device, by the compiled programs: memory, and what travels."""
 
-import math
-import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -12,6 +10,7 @@ import numpy as np
 from resnorm_jax.bench.model import Size, optimizer, our_model, random_batch
 from resnorm_jax.config import MeshConfig
 from resnorm_jax.errors import UserError
+from resnorm_jax.scaling import collectives as scaling
 from resnorm_jax.training.devices import DataParallel
 from resnorm_jax.training.doors import Door
 from resnorm_jax.training.partition import DATA, FSDP, TENSOR, along
@@ -23,8 +22,6 @@ BUDGET = 60_000_000  # bytes of a made-up device, less than a step by `jax.pmap`
 SIZE = Size(depth=4, width=256, heads=8, mlp_width=1024, batch=16, length=32)
 QUICK = Size(depth=2, width=32, heads=4, mlp_width=64, batch=8, length=8)
 FEW = 1024  # bytes: of metrics, norms and flags, which travel apart from arrays
-WIDTHS = {"pred": 1, "bf16": 2, "f16": 2, "f32": 4, "s32": 4, "u32": 4, "f64": 8}
-_KINDS = "all-gather|all-reduce|reduce-scatter|all-to-all|collective-permute"
 Row = dict[str, Any]
 
 
@@ -95,19 +92,14 @@ def check_devices() -> None:
         )
 
 
-def collectives(text: str) -> list[tuple[str, int]]:
+def collectives(text: str, devices: int = DEVICES) -> list[tuple[str, int]]:
     """Return the kind of each collective of a compiled program and the bytes that a device has of it.
 
     Those are what it gets of an all-gather or an all-reduce, and what it keeps of a reduce-scatter. The
     body of a loop counts once.
     """
-    found = []
-    for line in text.splitlines():
-        if match := re.search(rf"= (\S.*?) ({_KINDS})(-start)?\(", line):
-            shapes = re.findall(r"(\w+)\[([\d,]*)\]", match[1])
-            sizes = [WIDTHS[d] * math.prod(int(n) for n in s.split(",") if n) for d, s in shapes]
-            found.append((match[2], sum(sizes)))
-    return found
+    found = scaling.collectives(text, devices)
+    return [(c.kind, c.size // (c.group if c.kind == "reduce-scatter" else 1)) for c in found]
 
 
 def _counted(found: Iterable[tuple[str, int]]) -> dict[str, dict[str, int]]:
