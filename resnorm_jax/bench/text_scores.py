@@ -5,6 +5,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from resnorm_jax.runs import load_config, train
 
 FILES = ("train", "valid", "test")
 PACKAGES = ("scikit-learn", "tokenizers")
+SPEED = "speed"
+UPDATES = 40  # that are done beside torch
 BATCH = 64  # rows that a frozen encoder sees at once
 
 
@@ -24,13 +27,13 @@ class Texts:
 
     Attributes:
       folder: of train.csv, valid.csv and test.csv, with the columns text and label.
-      init_from: of the checkpoint.
+      init_from: folder of a checkpoint, or None to leave out what needs one.
       seeds: of what is trained.
       quick: whether training ends after two steps.
     """
 
     folder: Path
-    init_from: Path
+    init_from: Path | None = None
     seeds: int = 3
     quick: bool = False
 
@@ -49,11 +52,19 @@ class Texts:
 
 @dataclass(frozen=True)
 class Contender:
-    """A way to classify: its name for people, what it scores, and whether a seed changes it."""
+    """A way to classify.
+
+    Attributes:
+      name: for people.
+      score: the accuracy on the test rows.
+      seeded: whether a seed changes it.
+      applies: whether it is for such texts.
+    """
 
     name: str
     score: Callable[[Texts, int], float]
     seeded: bool = False
+    applies: Callable[[Texts], bool] = lambda texts: True
 
 
 def _majority(texts: Texts, seed: int) -> float:
@@ -62,13 +73,35 @@ def _majority(texts: Texts, seed: int) -> float:
     return float(np.mean(np.array(texts.rows("test")[1]) == names[counts.argmax()]))
 
 
-def _tf_idf(texts: Texts, seed: int) -> float:
+def _tf_idf(texts: Texts, seed: int, analyzer: str = "word") -> float:
     from sklearn.feature_extraction.text import TfidfVectorizer
+
+    return _regression(texts, TfidfVectorizer(ngram_range=(1, 2), analyzer=analyzer))
+
+
+def _by_place(texts: Texts, seed: int) -> float:
+    from sklearn.preprocessing import FunctionTransformer, OneHotEncoder
+
+    words = FunctionTransformer(lambda rows: np.array([row.split() for row in rows]))
+    return _regression(texts, words, OneHotEncoder(handle_unknown="ignore"))
+
+
+def _regression(texts: Texts, *features: Any) -> float:
+    """Return what a logistic regression of these features scores."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
 
-    model = make_pipeline(TfidfVectorizer(ngram_range=(1, 2)), LogisticRegression(max_iter=1000))
+    model = make_pipeline(*features, LogisticRegression(max_iter=1000))
     return float(model.fit(*texts.rows("train")).score(*texts.rows("test")))
+
+
+def _one_length(texts: Texts) -> bool:
+    """Whether every row has the same number of words, so that a place means something."""
+    return len({len(row.split()) for split in FILES for row in texts.rows(split)[0]}) == 1
+
+
+def _with_encoder(texts: Texts) -> bool:
+    return texts.init_from is not None
 
 
 def _frozen(texts: Texts, seed: int) -> float:
@@ -76,6 +109,7 @@ def _frozen(texts: Texts, seed: int) -> float:
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
+    assert texts.init_from is not None
     embed = _embedder(texts.init_from)
     (x, y), (x_test, y_test) = texts.rows("train"), texts.rows("test")
     model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000, C=0.01))
@@ -137,15 +171,19 @@ def _fine_tuned(texts: Texts, seed: int) -> float:
 CONTENDERS = (
     Contender("majority class", _majority),
     Contender("TF-IDF of 1 and 2 words, logistic regression", _tf_idf),
-    Contender("the encoder frozen, logistic regression", _frozen),
-    Contender("configs/finetune.py", _fine_tuned, seeded=True),
+    Contender(
+        "TF-IDF of 1 and 2 characters, logistic regression", partial(_tf_idf, analyzer="char")
+    ),
+    Contender("words by their place, logistic regression", _by_place, applies=_one_length),
+    Contender("the encoder frozen, logistic regression", _frozen, applies=_with_encoder),
+    Contender("configs/finetune.py", _fine_tuned, seeded=True, applies=_with_encoder),
     Contender("configs/text.py, from scratch", _from_scratch, seeded=True),
 )
 
 
 def cases(texts: Texts) -> Iterator[tuple[Contender, int]]:
     """Yield who is scored, with each seed."""
-    for contender in CONTENDERS:
+    for contender in (each for each in CONTENDERS if each.applies(texts)):
         for seed in range(texts.seeds if contender.seeded else 1):
             yield contender, seed
 
@@ -159,6 +197,36 @@ def score_row(texts: Texts, contender: Contender, seed: int) -> dict[str, Any]:
         "accuracy": contender.score(texts, seed),
         "seconds": round(time.monotonic() - began, 1),
     }
+
+
+def beside_torch(texts: Texts) -> dict[str, Any] | None:
+    """Return the losses and speeds of configs/finetune.py here and in torch; None if it is no BERT."""
+    import json
+
+    from resnorm_jax.bench import torch_peer
+    from resnorm_jax.bench.finetune_peer import SETTINGS, Sides, bare, beside
+
+    assert texts.init_from is not None
+    about = json.loads((texts.init_from / "config.json").read_text(encoding="utf-8"))
+    if about.get("model_type") != "bert" or torch_peer.unavailable():
+        return None
+    with tempfile.TemporaryDirectory(prefix="resnorm_jax-") as folder:
+        given = {
+            **SETTINGS, **{f"data.{split}": texts.file(split) for split in FILES},
+            "init_from": str(bare(texts.init_from, Path(folder) / "bare")),
+        }  # fmt: skip
+        sides = Sides(load_config("finetune", given), UPDATES)
+        return beside(sides, 3 if texts.quick else UPDATES)
+
+
+def speed_line(row: dict[str, Any]) -> str:
+    """Return in a line what `beside_torch` found."""
+    apart = np.abs(np.subtract(row["losses"], row["theirs"])).max()
+    told = f"the first {len(row['losses'])} losses are within {apart:.1e} of torch's"
+    if row["timed"]:
+        ours, theirs = row["examples_per_second"], row["theirs_per_second"]
+        told += f"; {ours:.1f} examples/s, torch {theirs:.1f} ({ours / theirs:.2f} times)"
+    return f"fine-tuning, same weights and rows, no dropout: {told}"
 
 
 def text_lines(rows: list[dict[str, Any]]) -> list[str]:

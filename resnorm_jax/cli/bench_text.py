@@ -13,16 +13,24 @@ TEXT = "text"
 
 def text_scores(arguments: argparse.Namespace) -> None:
     """Score every way on one's own texts; a file that was begun goes on."""
-    for name in ("data", "init_from"):
-        if getattr(arguments, name) is None:
-            raise UserError(f"--{name.replace('_', '-')}: missing; --only=text needs it")
+    if arguments.data is None:
+        raise UserError("--data: missing; --only=text needs it")
     with ending_at_once():
         from importlib import metadata
 
         from rich.console import Console
 
         from resnorm_jax.bench.results import Results, slug
-        from resnorm_jax.bench.text_scores import PACKAGES, Texts, cases, score_row, text_lines
+        from resnorm_jax.bench.text_scores import (
+            PACKAGES,
+            SPEED,
+            Texts,
+            beside_torch,
+            cases,
+            score_row,
+            speed_line,
+            text_lines,
+        )
         from resnorm_jax.reporting.environment import environment
         from resnorm_jax.reporting.tables import runtime_line
 
@@ -31,8 +39,8 @@ def text_scores(arguments: argparse.Namespace) -> None:
     here = environment()
     versions = {**here["versions"], **{name: metadata.version(name) for name in PACKAGES}}
     settings = {
-        "data": texts.folder.name, "rows": rows, "init_from": texts.init_from.name,
-        "quick": texts.quick,
+        "data": texts.folder.name, "rows": rows, "quick": texts.quick,
+        "init_from": texts.init_from and texts.init_from.name,
     }  # fmt: skip
     output = arguments.output or Path(f"resnorm-text-{slug(here['device'])}.json")
     if not output.is_file():  # a table that was begun there goes on
@@ -47,4 +55,9 @@ def text_scores(arguments: argparse.Namespace) -> None:
                 row = {"key": key, **score_row(texts, contender, seed)}
                 results.add(TEXT, key, row)
             say(console, f"{key}: {100 * row['accuracy']:.2f} %, {row['seconds']} seconds")
-    say(console, " ", *text_lines(results.document[TEXT]), " ", f"results  {output}")
+    if texts.init_from is not None and not results.holds(SPEED, SPEED):
+        with console.status("fine-tuning beside torch"):
+            if (speed := beside_torch(texts)) is not None:
+                results.add(SPEED, SPEED, {"key": SPEED, **speed})
+    say(console, " ", *text_lines(results.document[TEXT]))
+    say(console, *map(speed_line, results.document.get(SPEED, [])), " ", f"results  {output}")

@@ -23,8 +23,8 @@ def texts(tmp_path):
 
 
 def test_what_is_missing_is_told(texts, capsys):
-    assert main(["bench", "--only=text", f"--data={texts}"]) == 2
-    assert "--init-from: missing" in capsys.readouterr().err
+    assert main(["bench", "--only=text", f"--init-from={texts}"]) == 2
+    assert "--data: missing" in capsys.readouterr().err
     assert main(["bench", f"--data={texts}"]) == 2
     assert "--data: not read without --only=text" in capsys.readouterr().err
     (texts / "valid.csv").unlink()
@@ -39,9 +39,25 @@ def test_every_way_is_scored(texts, tmp_path, capsys):
     output = tmp_path / "scores.json"
     argv = ["bench", "--only=text", f"--data={texts}", f"--init-from={checkpoint}", "--quick"]
     assert main([*argv, f"--output={output}"]) == 0
-    rows = json.loads(output.read_text())["text"]
-    assert len({row["classifier"] for row in rows}) == 5
+    document = json.loads(output.read_text())
+    rows = document["text"]
+    assert (
+        len({row["classifier"] for row in rows}) == 7
+    )  # "a good day" has as many words as "a bad day"
     found = {row["classifier"]: row["accuracy"] for row in rows}
     assert found["majority class"] == 0.5
     assert found["TF-IDF of 1 and 2 words, logistic regression"] == 1.0
-    assert "| configs/finetune.py |" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "| configs/finetune.py |" in out
+    (speed,) = document["speed"]
+    assert len(speed["losses"]) == 3
+    assert "the first 3 losses are within" in out
+
+
+@pytest.mark.slow
+def test_nothing_but_texts_is_needed(texts, tmp_path):
+    output = tmp_path / "scores.json"
+    assert main(["bench", "--only=text", f"--data={texts}", "--quick", f"--output={output}"]) == 0
+    document = json.loads(output.read_text())
+    assert len({row["classifier"] for row in document["text"]}) == 5
+    assert "speed" not in document

@@ -10,7 +10,6 @@ from hugging_face import token_batch
 from pretrained_folder import make_checkpoint
 
 import resnorm_jax as rn
-from resnorm_jax.data import TrainBatches
 from resnorm_jax.errors import UserError
 
 TEXTS = ["good fun", "bad day", "good food", "bad film", "a good one", "a bad one"] * 4
@@ -109,64 +108,19 @@ def test_a_checkpoint_in_our_format_is_the_same_model(tmp_path, checkpoint):
 @pytest.mark.table
 def test_the_losses_are_those_of_torch(tmp_path, checkpoint):
     """Same weights, rows and optimizer: AdamW, decay of matrices alone, clipping, warm-up, linear."""
-    import torch
-    import transformers
-
-    from resnorm_jax.build import build_model
-    from resnorm_jax.data.preprocess import describe
-    from resnorm_jax.training.initial import first_variables
-    from resnorm_jax.training.optimizers import make_schedule
-    from resnorm_jax.training.run_data import padded_lengths, prepare_data
+    from resnorm_jax.bench.finetune_peer import SETTINGS, Sides, beside
 
     steps = 8
     made = config(
         tmp_path, checkpoint,
-        **{"model.dropout": 0.0, "model.attention_dropout": 0.0, "train.steps": steps,
-           "optimizer.learning_rate": 2e-4, "optimizer.weight_decay": 0.1},
+        **{**SETTINGS, "train.steps": steps, "optimizer.learning_rate": 2e-4,
+           "optimizer.weight_decay": 0.1},
     )  # fmt: skip
     rn.train(made, tmp_path / "run")
     log = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").open()]
     ours = [line["loss"] for line in log if line.get("kind") == "train" or "loss" in line][:steps]
-
-    data = prepare_data(made)
-    buckets = padded_lengths(made, data)
-    model = build_model(made, describe(data))
-    variables = first_variables(made, model, data, buckets, made.seed)
-    rn.save_pretrained(tmp_path / "hf", made.model, variables, data.classes, family="bert")
-    theirs = transformers.AutoModelForSequenceClassification.from_pretrained(
-        tmp_path / "hf"
-    ).train()
-    for module in theirs.modules():
-        if isinstance(module, torch.nn.Dropout):
-            module.p = 0.0
-    names = {n for n, m in theirs.named_modules() if isinstance(m, torch.nn.Linear)}
-    decayed = [p for n, p in theirs.named_parameters() if n.removesuffix(".weight") in names]
-    others = [p for p in theirs.parameters() if all(p is not q for q in decayed)]
-    optimizer = torch.optim.AdamW(
-        [{"params": decayed, "weight_decay": 0.1}, {"params": others, "weight_decay": 0.0}],
-        eps=1e-8,
-    )
-    schedule, batches = (
-        make_schedule(made.optimizer, steps),
-        TrainBatches(data.train, 8, buckets, 0),
-    )
-    losses = []
-    for step in range(steps):
-        batch = batches.batch_at(step)
-        logits = theirs(
-            input_ids=torch.tensor(batch["x"], dtype=torch.long),
-            attention_mask=torch.tensor(batch["mask"]),
-        ).logits
-        target, weight = torch.tensor(batch["y"], dtype=torch.long), torch.tensor(batch["weight"])
-        each = torch.nn.functional.cross_entropy(logits, target, reduction="none")
-        loss = (each * weight).sum() / weight.sum()  # some rows only fill a batch
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(theirs.parameters(), 1.0)
-        for group in optimizer.param_groups:
-            group["lr"] = float(schedule(step))
-        optimizer.step()
-        losses.append(loss.item())
+    found = beside(Sides(made, steps), steps)
     assert len(ours) == steps
-    assert losses[-1] < losses[0]
-    np.testing.assert_allclose(ours, losses, atol=1e-4)
+    assert found["theirs"][-1] < found["theirs"][0]
+    np.testing.assert_allclose(ours, found["theirs"], atol=1e-4)
+    np.testing.assert_allclose(ours, found["losses"], atol=1e-6)
