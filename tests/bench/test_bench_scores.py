@@ -9,6 +9,7 @@ import pytest
 from resnorm_jax.bench.depth_figure import depth_points, draw_depths
 from resnorm_jax.bench.score_report import score_lines
 from resnorm_jax.bench.scores import Scores, cases
+from resnorm_jax.bench.text_scores import speed_line, text_lines
 from resnorm_jax.cli import bench
 
 ROOT = Path(__file__).parents[2]
@@ -21,6 +22,17 @@ def test_the_table_of_scores_is_of_the_committed_results():
     text = (ROOT / "resnorm_jax" / "bench" / "README.md").read_text()
     table = text.partition("<!-- scores -->\n")[2].partition("<!-- end scores -->")[0]
     assert table.splitlines() == score_lines(SCORES["scores"])
+
+
+def test_the_table_of_texts_is_of_the_committed_results():
+    text = (ROOT / "resnorm_jax" / "bench" / "README.md").read_text()
+    table = text.partition("<!-- text movie -->\n")[2].partition("<!-- end text movie -->")[0]
+    found = json.loads((RESULTS / "text_movie_cpu.json").read_text())
+    lines = [*text_lines(found["text"]), "", *map(speed_line, found["speed"])]
+    assert table.splitlines() == lines
+    seeds = {row["seed"] for row in found["text"] if row["classifier"] == "configs/finetune.py"}
+    assert seeds == {0, 1, 2}
+    assert found["settings"]["quick"] is False
 
 
 def test_the_committed_scores_are_whole():
