@@ -125,7 +125,7 @@ def cudnn_refused(config: Config, meta: dict[str, Any]) -> str | None:
     if meta["kind"] == "images":
         return "it takes lengths, and images have none"
     model, longest = config.model, _longest(config.model, meta)
-    longest += POOLING.get(pooling_of(model)).class_token
+    longest += len(POOLING.get(pooling_of(model)).tokens)
     planned, dtype = check_names(model), jnp.dtype(config.train.precision)
     asked, keys = (
         jax.ShapeDtypeStruct(

@@ -39,16 +39,7 @@ def main(argv: list[str]) -> int:
     parser = _parser()
     chosen = parser.parse_args(argv)
     change = read_change(chosen.to, chosen.widen)
-    if not chosen.steps:
-        parser.not_read(chosen, DISTILLING, "with --steps=0")
-    pretrained = is_checkpoint(chosen.run)
-    other = "with a run, whose data are known" if not pretrained else "with a checkpoint's folder"
-    parser.not_read(chosen, OF_RUN if pretrained else OF_TEXTS, other)
-    if pretrained and chosen.data is None:
-        parser.error(f"--data: not given; {chosen.run} is a checkpoint: name a file of texts")
-    if pretrained and describe_checkpoint(chosen.run).classes is None:
-        parser.not_read(chosen, ("temperature",), "of a checkpoint without classes")
-    usual = Path("resnorm-surgery") if pretrained else chosen.run / "surgery"
+    usual = _checked(parser, chosen)
     folder = check_folder("--output", chosen.output or usual, FILES)
     keep_programs()
     console = Console()
@@ -59,6 +50,21 @@ def main(argv: list[str]) -> int:
     show(report, console)
     console.print("\n".join(str(folder / name) for name in FILES), highlight=False)
     return 0
+
+
+def _checked(parser: Parser, chosen: Any) -> Path:
+    """Return the usual folder of the results; raise UserError for an option that nothing reads."""
+    if not chosen.steps:
+        parser.not_read(chosen, DISTILLING, "with --steps=0")
+    if not is_checkpoint(chosen.run):
+        parser.not_read(chosen, OF_TEXTS, "with a run, whose data are known")
+        return chosen.run / "surgery"
+    parser.not_read(chosen, OF_RUN, "with a checkpoint's folder")
+    if chosen.data is None:
+        parser.error(f"--data: not given; {chosen.run} is a checkpoint: name a file of texts")
+    if describe_checkpoint(chosen.run).classes is None:
+        parser.not_read(chosen, ("temperature",), "of a checkpoint without classes")
+    return Path("resnorm-surgery")
 
 
 def _parser() -> Parser:

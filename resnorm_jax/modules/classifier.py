@@ -25,9 +25,9 @@ class SequenceClassifier(nn.Module):
       encoder: `TransformerEncoder`, or any module called as
         ``encoder(x, mask, deterministic=...)``, and with ``lengths=...`` where lengths are given.
       positions: ``"learned"``, ``"sinusoidal"`` or ``"none"``; with rotary attention, ``"none"``.
-      max_length: most tokens that learned positions serve, class token not counted.
-      pooling: ``"mean"``, ``"cls"``, ``"first"``, ``"last"``, ``"max"`` or ``"statistics"``, or a
-        row of such a table.
+      max_length: most tokens that learned positions serve, learned tokens not counted.
+      pooling: ``"mean"``, ``"cls"``, ``"distilled"``, ``"first"``, ``"last"``, ``"max"`` or
+        ``"statistics"``, or a row of such a table.
       dropout: dropout of the embedded input and before the last projection of the head.
       param_dtype: dtype of the parameters.
       position_offset: rows of the learned positions before that of the first position.
@@ -112,10 +112,10 @@ class SequenceClassifier(nn.Module):
             mask = jnp.broadcast_to(mask[:, ::stride], h.shape[:2])
         if lengths is not None:
             lengths = -(-lengths // stride)
-        if pooling.class_token:
-            h, mask = self._prepend(h, mask)
-            lengths = None if lengths is None else lengths + 1
-        h = self._add_positions(h, int(pooling.class_token))
+        if pooling.tokens:
+            h, mask = self._prepend(h, mask, pooling.tokens)
+            lengths = None if lengths is None else lengths + len(pooling.tokens)
+        h = self._add_positions(h, len(pooling.tokens))
         h = nn.Dropout(self.dropout)(h, deterministic=deterministic)
         h = h if self.projection is None else self.projection(h)
         extra: dict[str, Any] = {"return_intermediates": True} if return_intermediates else {}
@@ -153,12 +153,14 @@ class SequenceClassifier(nn.Module):
         )
         return pooled, dense(pooled)
 
-    def _prepend(self, h: jax.Array, mask: jax.Array | None):
-        token = self.param("cls", nn.initializers.zeros, (h.shape[-1],), self.param_dtype)
-        first = jnp.broadcast_to(token.astype(h.dtype), (h.shape[0], 1, h.shape[-1]))
+    def _prepend(self, h: jax.Array, mask: jax.Array | None, names: tuple[str, ...]):
+        width, first = h.shape[-1], []
+        for name in names:
+            token = self.param(name, nn.initializers.zeros, (width,), self.param_dtype)
+            first.append(jnp.broadcast_to(token.astype(h.dtype), (h.shape[0], 1, width)))
         if mask is not None:
-            mask = jnp.pad(mask, ((0, 0), (1, 0)), constant_values=True)
-        return jnp.concatenate([first, h], axis=1), mask
+            mask = jnp.pad(mask, ((0, 0), (len(names), 0)), constant_values=True)
+        return jnp.concatenate([*first, h], axis=1), mask
 
     def _add_positions(self, h: jax.Array, extra: int) -> jax.Array:
         module = POSITIONS.get(self.positions).module

@@ -55,12 +55,26 @@ def first_pool(x: jax.Array, mask: jax.Array | None) -> jax.Array:
 
 @dataclass(frozen=True)
 class Pooling:
-    """A row: the function, and whether a learned class token is put first."""
+    """A row: how a sequence becomes one vector.
+
+    Attributes:
+      name: name of the row.
+      function: ``(x [B, L, D], mask)`` to ``[B, D]`` or more features.
+      source: paper or words.
+      class_token: whether a learned class token is put first.
+      beside: names of further learned tokens, which stand after the class token.
+    """
 
     name: str
     function: Callable[[jax.Array, jax.Array | None], jax.Array]
     source: str
     class_token: bool = False
+    beside: tuple[str, ...] = ()
+
+    @property
+    def tokens(self) -> tuple[str, ...]:
+        """Names of the learned tokens that are put first."""
+        return (*(("cls",) if self.class_token else ()), *self.beside)
 
 
 POOLING: Registry[Pooling] = Registry(
@@ -69,8 +83,12 @@ POOLING: Registry[Pooling] = Registry(
         Pooling("mean", mean_pool, "mean of valid positions"),
         Pooling("statistics", statistics_pool, "Snyder et al. 2018 (x-vectors, ICASSP)"),
         Pooling("cls", first_pool, "Devlin et al. 2018 (arXiv 1810.04805), section 3", True),
+        Pooling(
+            "distilled", first_pool, "the class token, with a distillation token beside it: Touvron et "
+            "al. 2020 (arXiv 2012.12877), section 4", True, ("distillation",),
+        ),
         Pooling("first", first_pool, "first position, where the tokenizer puts its own token"),
         Pooling("last", last_pool, "last valid position"),
         Pooling("max", max_pool, "largest over valid positions"),
     ),
-)
+)  # fmt: skip

@@ -29,7 +29,7 @@ def _scale(*slots: str) -> str:
 # silent default.
 ROLES: tuple[tuple[str, str], ...] = (
     ("embedding", r"(^|/)(embed|positions|types|relative)/embedding$"),
-    ("class_token", r"(^|/)cls$"),
+    ("class_token", r"(^|/)(cls|distillation)$"),
     # SeeDNorm's two vectors decay as in its paper (arXiv 2510.22777).
     ("kernel", r"(^|/)(kernel|\w+_kernel|seed_alpha|seed_beta)$"),
     ("low_rank", r"(^|/)lora_[ab]$"),  # beside a kernel: see resnorm_jax.training.low_rank

@@ -6,6 +6,7 @@ head's are those that classification starts from.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import jax
@@ -28,8 +29,13 @@ SPECIAL = ("[PAD]", "[CLS]", "[SEP]", "<s>", "</s>", "<pad>")
 # Fields, and the kind of data that reads them.
 READERS = {"masking": "tokens", "mean_length": "features"}
 _SOURCE = "every position, for masked pretraining"
-EVERY = Pooling("positions", lambda x, mask: x, _SOURCE)
-AFTER_TOKEN = Pooling("positions_after_token", lambda x, mask: x[:, 1:], _SOURCE, True)
+
+
+@cache
+def every_position(class_token: bool, beside: tuple[str, ...]) -> Pooling:
+    """Return the pooling that keeps all positions but those of learned tokens, which are put first."""
+    first = int(class_token) + len(beside)
+    return Pooling("positions", lambda x, mask: x[:, first:], _SOURCE, class_token, beside)
 
 
 @dataclass(frozen=True)
@@ -137,9 +143,9 @@ def masked_model(
     special = tuple(words.index(w) for w in SPECIAL if w in words)
     stride = kernel_and_stride(config.model, meta)[1]
     values = len(words) if kind == "tokens" else stride * int(np.prod(meta["shape"]))
-    token = POOLING.get(model.pooling).class_token
+    row = POOLING.get(model.pooling)
     plain: dict[str, Any] = {"head_activation": None, "head_norm": None, "head_bias": True}
     return (
-        model.clone(classes=values, pooling=AFTER_TOKEN if token else EVERY, **plain),
+        model.clone(classes=values, pooling=every_position(row.class_token, row.beside), **plain),
         Masked(kind, how, len(words), mask_token, special),
     )

@@ -14,7 +14,7 @@ LOW_RANK = "lora"  # the subtree that `low_rank` adds; inside it paths are as ou
 FIELD = "config.optimizer.frozen"
 
 _STACK = re.compile(r"(^|/)(layers(_\d+)?)/")
-_FIRST = re.compile(r"^(front_end|positions|cls|projection)(/|$)|(^|/)embedding_norm/")
+_FIRST = re.compile(r"^(front_end|positions|cls|distillation|projection)(/|$)|(^|/)embedding_norm/")
 
 # Parts of a model by name: whether a path is of it. Layers and roles are told otherwise.
 PARTS: dict[str, Callable[[str], bool]] = {

@@ -11,6 +11,10 @@ DECODER = {
     **SIZES, "num_hidden_layers": 4, "num_attention_heads": 4, "num_key_value_heads": 2,
     "pad_token_id": 1, "bos_token_id": 2, "eos_token_id": 3,
 }  # fmt: skip
+IMAGES = {
+    "hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 24,
+    "image_size": 8, "patch_size": 4, "num_labels": 3,
+}  # fmt: skip
 # model_type to their class of a classifier, and what its config is given.
 TINY = {
     "bert": ("BertForSequenceClassification", SIZES),
@@ -22,6 +26,7 @@ TINY = {
          "max_position_embeddings": 20, "num_labels": 3},
     ),
     "electra": ("ElectraForSequenceClassification", {**SIZES, "embedding_size": 8}),
+    "mpnet": ("MPNetForSequenceClassification", SIZES),
     "modernbert": (
         "ModernBertForSequenceClassification",
         {**SIZES, "num_hidden_layers": 5, "local_attention": 6, "pad_token_id": 1,
@@ -40,11 +45,8 @@ TINY = {
         {**DECODER, "head_dim": 6, "sliding_window": 4, "sliding_window_pattern": 3,
          "query_pre_attn_scalar": 10},
     ),
-    "vit": (
-        "ViTForImageClassification",
-        {"hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2,
-         "intermediate_size": 24, "image_size": 8, "patch_size": 4, "num_labels": 3},
-    ),
+    "vit": ("ViTForImageClassification", IMAGES),
+    "deit": ("DeiTForImageClassification", IMAGES),
 }  # fmt: skip
 
 

@@ -60,8 +60,9 @@ def test_a_classifier_has_their_logits_and_goes_back(name, tmp_path):
         np.testing.assert_array_equal(after[key], value, err_msg=key)
 
 
-def test_an_image_classifier_has_their_logits_and_goes_back(tmp_path):
-    theirs = tiny("vit")
+@pytest.mark.parametrize("name", ["vit", pytest.param("deit", marks=pytest.mark.table)])
+def test_an_image_classifier_has_their_logits_and_goes_back(name, tmp_path):
+    theirs = tiny(name)
     theirs.save_pretrained(tmp_path / "theirs")
     model, variables = rn.from_pretrained(tmp_path / "theirs")
     images = np.random.default_rng(0).normal(size=(2, 8, 8, 3)).astype(np.float32)
@@ -69,9 +70,7 @@ def test_an_image_classifier_has_their_logits_and_goes_back(tmp_path):
         expected = theirs(torch.tensor(images.transpose(0, 3, 1, 2))).logits.numpy()
     assert worst(jax.jit(model.apply)(variables, images), expected) < 1e-5
     described = describe_checkpoint(tmp_path / "theirs")
-    save_pretrained(
-        tmp_path / "back", described.model(), variables, described.classes, family="vit"
-    )
+    save_pretrained(tmp_path / "back", described.model(), variables, described.classes, family=name)
     back = type(theirs).from_pretrained(tmp_path / "back").eval()
     with torch.no_grad():
         again = back(torch.tensor(images.transpose(0, 3, 1, 2))).logits.numpy()

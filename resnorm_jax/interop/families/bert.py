@@ -110,6 +110,33 @@ XLM_ROBERTA = FAMILIES.register(
         architecture="XLMRobertaForSequenceClassification",
     )
 )
+MPNET = FAMILIES.register(
+    replace(
+        ROBERTA,
+        name="mpnet",
+        source="Song et al. 2020 (arXiv 2004.09297); MPNetForSequenceClassification",
+        architecture="MPNetForSequenceClassification",
+        prefix="mpnet.",
+        settings=tuple(s for s in SIZES if s.ours not in ("token_types", "max_length")),
+        # Its positions are counted from the row after that of padding, whose id is always 1.
+        fixed={**ROBERTA.fixed, "relative": "bias", "position_offset": 2},
+        required={**ROBERTA.required, "relative_attention_num_buckets": 32},
+        rules=(
+            *(rule for rule in EMBEDDINGS if rule.ours != "front_end/types"),
+            *(
+                Rule(f"{LAYER}attention.attn.{role[0]}", f"attention/branch/{role}", LINEAR)
+                for role in ("query", "key", "value")
+            ),
+            Rule(f"{LAYER}attention.attn.o", "attention/branch/out", JOINED),
+            Rule(f"{LAYER}attention.LayerNorm", "attention/norm_on_stream", NORM),
+            *(rule for rule in LAYERS if rule.ours.startswith("feed_forward")),
+            Rule("encoder.relative_attention_bias", "encoder/relative", EMBEDDING),
+            *DENSE_HEAD,
+        ),
+        read=lambda config: {"max_length": config.get("max_position_embeddings", 512) - 2},
+        write=lambda model: {"max_position_embeddings": model["max_length"] + 2},
+    )
+)
 _DISTILBERT = "transformer.layer.{}."
 DISTILBERT = FAMILIES.register(
     Family(

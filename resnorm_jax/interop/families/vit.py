@@ -1,6 +1,7 @@
 """Vision Transformers: Pre-LN, with a class token before the patches."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from resnorm_jax.interop.family import ACTIVATION_NAMES, FAMILIES, Family, Setting
@@ -64,3 +65,19 @@ VIT = FAMILIES.register(
         unread=(r"pooler\..*",),
     )
 )  # fmt: skip
+DEIT = FAMILIES.register(
+    replace(
+        VIT,
+        name="deit",
+        source="Touvron et al. 2020 (arXiv 2012.12877); DeiTForImageClassification",
+        architecture="DeiTForImageClassification",
+        prefix="deit.",
+        fixed={**VIT.fixed, "pooling": "distilled"},
+        rules=(
+            Rule("embeddings.distillation_token", "", array("distillation", ones=2)),
+            *VIT.rules,
+        ),
+        # Of DeiTForImageClassificationWithTeacher, which has a head for each of the two tokens.
+        unread=(*VIT.unread, r"(cls|distillation)_classifier\..*"),
+    )
+)

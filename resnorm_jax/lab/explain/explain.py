@@ -37,7 +37,7 @@ def explain(trained: Trained, examples: Examples, row: int) -> dict[str, Any]:
     share = pooled_weights(pooling, seen.output) @ roll_out(
         seen.attention, np.ones(len(seen.output), bool)
     )
-    tokens = int(POOLING.get(pooling).class_token)
+    tokens = len(POOLING.get(pooling).tokens)
     kernel, stride = kernel_and_stride(trained.config.model, trained.meta)
     shares = share[tokens:]
     even = np.full(len(shares), 1 / len(shares))
@@ -57,7 +57,7 @@ def explain(trained: Trained, examples: Examples, row: int) -> dict[str, Any]:
         "even_shares": even,
         "kernel": kernel,
         "stride": stride,
-        "class_token_share": float(share[0]) if tokens else None,
+        "class_token_share": float(share[:tokens].sum()) if tokens else None,
         "grid": grid(trained),
         "attribution": _attribution(attribute(case, seen, chosen), tokens),
         "input": case.x[0],
@@ -118,7 +118,7 @@ def _attribution(found: Attribution, tokens: int) -> dict[str, Any]:
                 "contribution": float(part.sum()),
                 "share": float(abs(part.sum()) / size) if size else 0.0,
                 "by_position": part[tokens:],
-                "class_token": float(part[0]) if tokens else None,
+                "class_token": float(part[:tokens].sum()) if tokens else None,
             }
             for layer, branch, part in found.parts
         ],

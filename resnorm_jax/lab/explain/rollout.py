@@ -88,6 +88,7 @@ def _statistics(h: np.ndarray, valid: np.ndarray) -> np.ndarray:
 POOLED: Mapping[str, tuple[Callable[[np.ndarray, np.ndarray], np.ndarray], str]] = {
     "mean": (_mean, "the mean over positions weighs all alike"),
     "cls": (_first, "the class token alone is read"),
+    "distilled": (_first, "the class token alone is read"),
     "first": (_first, "the first position alone is read"),
     "last": (_last, "the last position alone is read"),
     "max": (

@@ -98,13 +98,10 @@ def _config(folder: Path, described: Description, texts: Texts, seed: int) -> Co
     config = checked_config(made.to_dict())
     if described.classes is not None:
         return config
-    plain = {
-        "head_activation": None,
-        "head_norm": None,
-        "head_hidden_bias": True,
-        "head_bias": True,
-    }
-    return replace(config, model=replace(config.model, **plain))
+    plain = replace(
+        config.model, head_activation=None, head_norm=None, head_hidden_bias=True, head_bias=True
+    )
+    return replace(config, model=plain)
 
 
 def _dataset(folder: Path, described: Description, texts: Texts, seed: int) -> Dataset:

@@ -18,7 +18,13 @@ from resnorm_jax.modules.pooling import POOLING
 from resnorm_jax.training.parts import layer_numbers
 
 RELATIVES = {"layer": "rms", "layer_no_bias": "rms", "layer_zero_centred": "rms_zero_centred"}
-LINEAR = ("mean", "cls", "first", "last")  # poolings that a linear map can be moved through
+LINEAR = (
+    "mean",
+    "cls",
+    "distilled",
+    "first",
+    "last",
+)  # poolings that a linear map can be moved through
 _STACK = re.compile(r"(^|.*/)layers(?:_\d+)?/")
 
 
@@ -90,7 +96,7 @@ def to_rms(params: Mapping[str, Any], pooling: str, positions: str) -> Made | No
         return None
     front, heads = _ends(params)
     centred = "final_norm" in encoder or "embedding_norm" in encoder
-    if not set(front) <= {"front_end", "positions", "cls"} or _has_norm(front):
+    if not set(front) <= {"front_end", "positions", "cls", "distillation"} or _has_norm(front):
         return None
     if centred:
         front = jax.tree.map(centre, front)
@@ -119,7 +125,7 @@ def to_wide_rms(params: Mapping[str, Any], pooling: Any, positions: str, activat
     """
     front, heads = _ends(params)
     name = next((n for n in ("head_hidden", "head") if n in heads), "")
-    plain = set(front) <= {"front_end", "positions", "cls"} and not _has_norm(front)
+    plain = set(front) <= {"front_end", "positions", "cls", "distillation"} and not _has_norm(front)
     if not plain or "head_norm" in heads or pooling not in LINEAR or positions == "sinusoidal":
         raise UserError(
             f"--widen: a model with pooling {pooling}, positions {positions} and the parts "
