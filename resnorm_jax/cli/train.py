@@ -49,17 +49,19 @@ def _train(argv: list[str]) -> None:
         from resnorm_jax.config import override
         from resnorm_jax.interop.init_from import checked_config
         from resnorm_jax.training.experiment import run_experiment
+        from resnorm_jax.training.run_directory import kept_config
 
     config = read_config(named.get("config", DEFAULT))
     for path, value in settings.items():
         override(config, path.removeprefix("config."), value)
-    checked = checked_config(config.to_dict())
-    if "workdir" not in named:
+    workdir = named.get("workdir")
+    checked = checked_config(config.to_dict(), workdir and kept_config(Path(workdir)))
+    if workdir is None:
         raise UserError("--workdir: missing; name a directory, e.g. --workdir=runs/first")
     if "require-accelerator" in named:
         check_accelerator()
     keep_programs()
-    run_experiment(checked, Path(named["workdir"]), Console())
+    run_experiment(checked, Path(workdir), Console())
 
 
 def _chosen(argv: list[str]) -> tuple[dict[str, str], dict[str, str]]:

@@ -1,6 +1,7 @@
 """A whole run: data, model, every seed, scores, files."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from resnorm_jax.build import (
 )
 from resnorm_jax.config import Config
 from resnorm_jax.data import Examples
-from resnorm_jax.interop.init_from import check_fits, from_checkpoint, with_weights
+from resnorm_jax.interop.init_from import check_fits, from_checkpoint, is_gone, with_weights
 from resnorm_jax.planning.unroll import loop_text
 from resnorm_jax.reporting.calibration import calibration
 from resnorm_jax.reporting.files import MetricsLog
@@ -47,15 +48,18 @@ from resnorm_jax.training.run_data import (
     labels_line,
     padded_lengths,
     padding,
+    read_again,
     read_data,
     scaled,
     scored_rows,
     total_steps,
 )
 from resnorm_jax.training.run_directory import (
+    check_begun,
     check_steps,
     claimed,
     keep_files,
+    kept_config,
     open_run,
     stored_run,
 )
@@ -86,7 +90,7 @@ def run_experiment(
     """
     phases = Phases()
     console.print(runtime_line(), highlight=False)
-    config = from_checkpoint(config)
+    config = from_checkpoint(config, kept_config(workdir) if is_gone(config) else None)
     check_names(config.model)
     devices = choose_devices(config.devices, config.train.batch_size, config.train.accumulate)
     same = determinism(config.train.deterministic, devices[0].platform)
@@ -101,9 +105,9 @@ def _run(
     """`run_experiment`, in a directory that this process holds."""
     train = config.train
     with phases("data"):
-        raw = read_data(config)
+        begun = stored_run(workdir)
+        raw = read_again(config, begun, workdir) if is_gone(config) else read_data(config)
         dataset = scaled(raw, config)
-    begun = stored_run(workdir)
     meta = described(dataset, begun)
     task = task_of(meta)
     task.check(train)
@@ -117,7 +121,9 @@ def _run(
     options = step_options(model, config.optimizer, train, optimizer, weights, task)
 
     pretraining = pretraining_of(config, model, meta)
-    base = partial(first_variables, config, model, dataset, buckets)
+    # Seeds that have begun go on from their checkpoints: weights that are gone are not asked for.
+    source = replace(config, init_from=None) if is_gone(config) else config
+    base = partial(first_variables, source, model, dataset, buckets)
 
     def plain() -> Any:
         return init_variables(model, dataset, buckets, config.seed)
@@ -134,8 +140,10 @@ def _run(
         jax.eval_shape(lambda: started(jnp.uint32(0), shapes()))
         if pretraining is not None:
             jax.eval_shape(lambda: pretraining.first(plain(), dataset, buckets, 0))
-    told = with_weights(config, model, jax.eval_shape(plain)).told if config.init_from else ""
+    told = with_weights(config, model, jax.eval_shape(plain)).told if source.init_from else ""
     check_steps(workdir, steps)
+    if source is not config:
+        check_begun(workdir, config)
     with phases("data"):  # their digest
         now = identify(config, raw, dataset, devices, buckets, begun, same.told)
     identity = open_run(workdir, now)
