@@ -18,6 +18,7 @@ from resnorm_jax.config import Config, override
 from resnorm_jax.config_file import read_config
 from resnorm_jax.interop.init_from import checked_config
 from resnorm_jax.training.experiment import run_experiment
+from resnorm_jax.training.run_directory import kept_config
 from resnorm_jax.training.saved_run import Trained, load_trained
 
 if TYPE_CHECKING:
@@ -61,7 +62,8 @@ def train(
     if not hasattr(config, "to_dict"):
         raise TypeError(f"config is a {type(config).__name__}; give what rn.load_config returns")
     _check_folder(workdir)
-    checked = config if isinstance(config, Config) else checked_config(config.to_dict())
+    kept = kept_config(Path(workdir))
+    checked = config if isinstance(config, Config) else checked_config(config.to_dict(), kept)
     quiet = Console(file=io.StringIO())
     return run_experiment(checked, Path(workdir), console or quiet)
 

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 ABOUT = (
     "Write a run as a Hugging Face checkpoint, which transformers loads; or a Hugging Face checkpoint "
     "in this library's format, which rn.from_pretrained loads: resnorm.json and model.safetensors, "
-    "with arrays named by their paths."
+    "with arrays named by their paths. A run's program, or its parameters alone for other programs, is "
+    "written by resnorm export."
 )
 
 

@@ -41,6 +41,10 @@ def main(argv: list[str]) -> int:
         "--text", action="append", default=[], metavar="TEXT",
         help="a text, in place of a file; may be given again",
     )  # fmt: skip
+    parser.add_argument(
+        "--text-pair", action="append", default=[], metavar="TEXT",
+        help="the second text of a pair, for a model of pairs; one for each --text, in their order",
+    )  # fmt: skip
     parser.add_argument("--output", type=Path, help=".csv or .jsonl file; printed if left out")
     parser.add_number("--top", int, POSITIVE, metavar="K", help="only the K most probable classes")
     parser.add_argument(
@@ -59,6 +63,9 @@ def main(argv: list[str]) -> int:
     chosen = parser.parse_args(argv)
     if (chosen.input is None) == (not chosen.text):
         parser.error(f"give {'a file or --text, not both' if chosen.text else 'a file, or --text'}")
+    if chosen.text_pair and len(chosen.text_pair) != len(chosen.text):
+        counts = f"{len(chosen.text_pair)} of --text-pair, {len(chosen.text)} of --text"
+        parser.error(f"{counts}; give one for each")
     if chosen.output:
         check_file("--output", chosen.output, WRITERS)
     suffix = chosen.output.suffix if chosen.output else ".csv"
@@ -116,9 +123,17 @@ def _examples(chosen: argparse.Namespace, trained: "Trained") -> "Examples":
         return read_inputs(chosen.input, trained.meta)
     if not trained.reads_texts:
         raise UserError(f"--text: this model reads {trained.meta['kind']}; give a file of rows")
-    for number, text in enumerate(chosen.text, start=1):
-        check_text(f"--text: text {number}", text)
-    return given_inputs(chosen.text, trained.meta)
+    paired = bool(trained.meta["encoding"].get("pair_column"))
+    if paired != bool(chosen.text_pair):
+        fix = "give --text-pair too, one for each --text" if paired else "leave --text-pair out"
+        raise UserError(
+            f"--text: this model reads {'pairs of' if paired else 'single'} texts; {fix}"
+        )
+    for name, texts in (("--text", chosen.text), ("--text-pair", chosen.text_pair)):
+        for number, text in enumerate(texts, start=1):
+            check_text(f"{name}: text {number}", text)
+    rows = list(zip(chosen.text, chosen.text_pair, strict=True)) if paired else chosen.text
+    return given_inputs(rows, trained.meta)
 
 
 def _log_probs(

@@ -71,19 +71,21 @@ def _train(argv: list[str]) -> None:
         from resnorm_jax.training.experiment import run_experiment
         from resnorm_jax.training.joining import Launch, joined
         from resnorm_jax.training.processes import current
+        from resnorm_jax.training.run_directory import kept_config
 
     config = read_config(named.get("config", DEFAULT))
     for path, value in settings.items():
         override(config, path.removeprefix("config."), value)
-    checked = checked_config(config.to_dict())
-    if "workdir" not in named:
+    workdir = named.get("workdir")
+    checked = checked_config(config.to_dict(), workdir and kept_config(Path(workdir)))
+    if workdir is None:
         raise UserError("--workdir: missing; name a directory, e.g. --workdir=runs/first")
     with joined(Launch(**_of_processes(named))):
         if "require-accelerator" in named:
             check_accelerator()
         keep_programs()
         console = Console(quiet=not current().first)
-        run_experiment(checked, Path(named["workdir"]), console)
+        run_experiment(checked, Path(workdir), console)
 
 
 def _of_processes(named: dict[str, str]) -> dict[str, Any]:

@@ -51,7 +51,7 @@ class TextOptions:
         "of a row: one, or any number (many): a list, or names with a separator between them",
         choices=("one", "many"),
     )
-    separator: str = option(",", "between the labels of a field, with labels=many")
+    label_separator: str = option(",", "between the labels of a field, with labels=many")
     tokenizer: str = option(
         "words",
         "bytes; words (lower case, split at blanks and punctuation); spaces (at blanks only); bpe, "
@@ -130,10 +130,11 @@ def _check(options: TextOptions) -> None:
                 f"data.{field}: {column!r} is data.{named[column]} too; name two columns"
             )
         named[column] = field
-    if not options.separator.strip() and options.separator != " ":
-        raise UserError(f"data.separator: {options.separator!r}; give a character, such as ';'")
-    if options.separator != "," and options.labels == "one":
-        raise UserError("data.separator: not read with data.labels=one; leave it out")
+    separator = options.label_separator
+    if not separator.strip() and separator != " ":
+        raise UserError(f"data.label_separator: {separator!r}; give a character, such as ';'")
+    if separator != "," and options.labels == "one":
+        raise UserError("data.label_separator: not read with data.labels=one; leave it out")
     for field in ("train", "test", "valid"):
         _check_path(f"data.{field}", getattr(options, field))
     check_encoding("data.encoding", options.encoding)

@@ -58,7 +58,7 @@ def columns_of(options: Any, labelled: bool) -> Columns:
     form = Form(header=options.header, quotes=options.quotes, encoding=options.encoding)
     return Columns(
         options.text_column, options.label_column, labelled, options.pair_column, form,
-        options.labels == "many", options.separator,
+        options.labels == "many", options.label_separator,
     )  # fmt: skip
 
 
@@ -71,7 +71,7 @@ def kept_columns(options: Any) -> dict[str, Any]:
     if options.pair_column:
         kept["pair_column"] = options.pair_column
     if options.labels == "many":
-        kept["separator"] = options.separator
+        kept["separator"] = options.label_separator
     form = columns_of(options, labelled=True).form
     return kept if form == COMMAS else {**kept, "form": asdict(form)}
 

@@ -11,6 +11,7 @@ import numpy as np
 from resnorm_jax.data.metadata import check_meta
 from resnorm_jax.errors import UserError
 from resnorm_jax.export.program import Program
+from resnorm_jax.interop.own_format import NAME as OWN
 from resnorm_jax.reporting.files import DamagedFileError, read_regular, read_sealed
 from resnorm_jax.training.saved_run import Trained
 from resnorm_jax.version import __version__
@@ -84,8 +85,9 @@ def read_description(folder: Path) -> dict[str, Any]:
     try:
         found = read_sealed(path, frozenset())
     except FileNotFoundError:
+        other = "; rn.from_pretrained loads this one" if (folder / OWN).exists() else ""
         raise UserError(
-            f"{folder}: no {NAME}; name a folder that resnorm export has written"
+            f"{folder}: no {NAME}; name a folder that resnorm export has written{other}"
         ) from None
     except DamagedFileError as error:
         raise UserError(f"{path}: damaged ({error}); export the run again") from None

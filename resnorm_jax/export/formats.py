@@ -148,7 +148,11 @@ FORMATS = {
         read_stablehlo,
     ),
     "safetensors": Format(
-        "the parameters alone, by name", ("safetensors",), write_parameters, None
+        "the parameters alone, by name, for other programs; resnorm convert writes what "
+        "rn.from_pretrained and transformers load",
+        ("safetensors",),
+        write_parameters,
+        None,
     ),
     "onnx": Format(
         "one file for ONNX runtimes, by jax2onnx",

@@ -1,7 +1,7 @@
 """Runs that start from a checkpoint's weights: what their config becomes, and their first variables."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +16,31 @@ from resnorm_jax.interop.pretrained import FREE, describe_checkpoint, load_into
 OWN = (FREE - {"separator", "vocabulary", "max_length"}) | {"pooling"}
 
 
-def checked_config(values: Mapping[str, Any]) -> Config:
+def checked_config(values: Mapping[str, Any], kept: Config | None = None) -> Config:
     """Return the config that a person's values make, with a checkpoint's fields where they name one.
+
+    ``kept`` is as in `from_checkpoint`.
 
     Raises:
       UserError: see `resnorm_jax.config.from_dict` and `from_checkpoint`.
     """
-    return from_checkpoint(from_dict(values))
+    return from_checkpoint(from_dict(values), kept)
 
 
-def from_checkpoint(config: Config) -> Config:
+def is_gone(config: Config) -> bool:
+    """Whether a config starts from a checkpoint whose folder is not there any more."""
+    return config.init_from is not None and not Path(config.init_from).exists()
+
+
+def from_checkpoint(config: Config, kept: Config | None = None) -> Config:
     """Return a config with the model of its ``init_from``, and the tokenizer that belongs to it.
 
     A config that has been through here comes out as it is.
+
+    Args:
+      config: of a run.
+      kept: the config of the run in the same directory, if it has begun: what its checkpoint said holds
+        where the checkpoint's folder is gone.
 
     Raises:
       UserError: no such checkpoint, or a field of the model that contradicts it.
@@ -37,16 +49,28 @@ def from_checkpoint(config: Config) -> Config:
         if config.init_sha256 is not None:
             raise UserError("config.init_sha256: not read without init_from; leave it out")
         return config
+    if kept is not None and is_gone(config) and config.init_from == kept.init_from:
+        return _as_kept(config, kept)
     try:
         described = describe_checkpoint(Path(config.init_from))
         digest = weights_sha256(described.folder)
     except UserError as error:
         raise UserError(f"config.init_from: {error}") from None
+    return replace(
+        config,
+        init_sha256=_digest(config, digest),
+        model=_model(config, described.fields),
+        data=_with_tokenizer(config, described.folder),
+    )
+
+
+def _model(config: Config, theirs: Mapping[str, Any]) -> ModelConfig:
+    """Return a config's model with the fields that the weights are of."""
     default = ModelConfig()
     chosen: dict[str, Any] = {}
     for field in (f.name for f in fields(ModelConfig) if f.name not in OWN):
         given, usual = getattr(config.model, field), getattr(default, field)
-        value = described.fields.get(field, usual)
+        value = theirs.get(field, usual)
         if given not in (usual, value):
             raise UserError(
                 f"config.model.{field}: {shown(given)}, but the weights of init_from are of a model "
@@ -54,17 +78,31 @@ def from_checkpoint(config: Config) -> Config:
             )
         chosen[field] = value
     if config.model.pooling is None:
-        chosen["pooling"] = described.fields["pooling"]
+        chosen["pooling"] = theirs["pooling"]
+    return replace(config.model, **chosen)
+
+
+def _digest(config: Config, digest: str | None) -> str | None:
     if config.init_sha256 not in (None, digest):
         raise UserError(
             f"config.init_sha256: {config.init_sha256}, but that of the weights of init_from is "
             f"{digest}; fetch them again, or leave the field out"
         )
+    return digest
+
+
+def _as_kept(config: Config, kept: Config) -> Config:
+    """`from_checkpoint`, of a run that has begun, without its checkpoint."""
+    source = SOURCES[config.data["source"]].options()
+    usual, theirs = getattr(source, "tokenizer", None), kept.data.get("tokenizer")
+    data = config.data
+    if usual is not None and data["tokenizer"] == usual and theirs is not None:
+        data = {**data, "tokenizer": theirs}
     return replace(
         config,
-        init_sha256=digest,
-        model=replace(config.model, **chosen),
-        data=_with_tokenizer(config, described.folder),
+        init_sha256=_digest(config, kept.init_sha256),
+        model=_model(config, asdict(kept.model)),
+        data=data,
     )
 
 
@@ -110,7 +148,7 @@ def with_weights(config: Config, model: Any, variables: Mapping[str, Any]) -> St
 
 def check_fits(config: Config, meta: Mapping[str, Any]) -> None:
     """Raise UserError where the data are not of the kind and size that the weights are for."""
-    if config.init_from is None:
+    if config.init_from is None or is_gone(config):  # it has begun: it fitted
         return
     described = describe_checkpoint(Path(config.init_from))
     wanted, kind = described.family.kind, meta["kind"]

@@ -24,6 +24,7 @@ from resnorm_jax.interop.mapping import Loaded, load, unload
 from resnorm_jax.modules.classifier import SequenceClassifier
 from resnorm_jax.schema import checked
 
+EXPORTED = "model.json"  # in folders of resnorm export
 HEADS = ("ForSequenceClassification", "ForImageClassification")
 # How sentence-transformers pools, in the words of its 1_Pooling/config.json.
 POOLED = {
@@ -83,6 +84,11 @@ def describe_checkpoint(folder: str | Path) -> Description:
     """
     folder = Path(folder)
     path = folder / files.CONFIG
+    if not path.exists() and (folder / EXPORTED).exists():
+        raise UserError(
+            f"{folder}: written by resnorm export, which rn.load_exported loads; for "
+            "rn.from_pretrained write the run with resnorm convert"
+        )
     said = files.read_object(path)
     family = _family(path, said)
     for name, wanted in family.required.items():

@@ -55,19 +55,25 @@ def answers(
     return found
 
 
-def form(meta: Mapping[str, Any], text: str = "", top: int = 0) -> Html:
-    """Return the form: a text or numbers, or a file, and how many classes to show."""
+def form(meta: Mapping[str, Any], text: str = "", top: int = 0, pair: str = "") -> Html:
+    """Return the form: a text, a pair or numbers, or a file, and how many classes to show."""
     classes = len(meta["classes"])
     what, name, hint = (
         ("Text", "text", "one text")
         if meta["encoding"]
         else ("Numbers of one row, as JSON", "numbers", EXAMPLES[meta["kind"]])
     )
-    suffixes = ", ".join(SUFFIXES)
+    suffixes, second = ", ".join(SUFFIXES), ""
+    if meta["encoding"].get("pair_column"):
+        second = (
+            '<label>Second text <textarea name="pair" rows="5" '
+            'placeholder="the other text of the pair">'
+            f"\n{escape(pair)}</textarea></label>"
+        )
     return Html(
         '<form method="post" action="/" enctype="multipart/form-data">'
         f'<label>{escape(what)} <textarea name="{name}" rows="5" placeholder="{escape(hint)}">'
-        f"\n{escape(text)}</textarea></label>"
+        f"\n{escape(text)}</textarea></label>{second}"
         f'<label>or a file of rows ({suffixes}) <input type="file" name="file" accept="{suffixes}">'
         "</label>"
         f'<label>Classes to show <input type="number" name="top" min="1" max="{classes}" '
@@ -98,7 +104,10 @@ def page(meta: Mapping[str, Any], note: str, parts: Sequence[str], shown: Html) 
       parts: what is between the form and the note: answers, or an error.
       shown: the form.
     """
-    api = 'POST /predict takes {"rows": [...], "top": 3} as JSON and gives the same; GET /health.'
+    rows = '[["text", "second text"], ...]' if meta["encoding"].get("pair_column") else "[...]"
+    api = (
+        f'POST /predict takes {{"rows": {rows}, "top": 3}} as JSON and gives the same; GET /health.'
+    )
     style = Html(f"<style>{STYLE}</style>")
     below = [html.paragraph(note), html.paragraph(api)]
     return html.page(str(meta["name"]), [style, shown, *parts, *below])

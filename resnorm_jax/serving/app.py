@@ -105,29 +105,37 @@ class Service:
 
     async def form(self, request: Request) -> Response:
         """Answer the form with a page."""
-        text = ""
+        text = pair = ""
         try:
             body = await self._body(request, FORM)
-            text, name, content, top = await _fields(request, body)
-            question = await run_in_threadpool(self._asked, text, name, content, top)
+            text, pair, name, content, top = await _fields(request, body)
+            question = await run_in_threadpool(self._asked, text, pair, name, content, top)
             found = await self._answers(question)
         except Refused as no:
-            shown = answers.form(self.meta, text)
+            shown = answers.form(self.meta, text, pair=pair)
             return self._page([answers.error(no.line)], shown, no.status, no.headers)
         one = text.strip() and self.reader.texts
-        titles = [answers.short(text)] if one else [f"Row {i + 1}" for i in range(len(found))]
+        titles = (
+            [answers.short(f"{text} / {pair}" if pair else text)]
+            if one
+            else [f"Row {i + 1}" for i in range(len(found))]
+        )
         parts = [answers.bars(*pair) for pair in zip(titles, found, strict=True)]
-        return self._page(parts, answers.form(self.meta, text, question.top))
+        return self._page(parts, answers.form(self.meta, text, question.top, pair))
 
-    def _asked(self, text: str, name: str, content: bytes, top: str) -> Question:
-        """Return the question of a form: a text, or numbers, or a file."""
+    def _asked(self, text: str, pair: str, name: str, content: bytes, top: str) -> Question:
+        """Return the question of a form: a text or a pair of them, or numbers, or a file."""
         label = "text" if self.reader.texts else "numbers"
-        if bool(text.strip()) == bool(content):
+        if bool((text + pair).strip()) == bool(content):
             raise Refused(422, f"give {label}, or a file", label)
         count = self.reader.top(int(top) if top.isascii() and top.isdigit() else top or None)
         if content:
             return Question(self.reader.file(name, content), count, True)
-        row = text if self.reader.texts else parsed(text, label)
+        if self.reader.pairs != bool(pair.strip()):
+            line = "give both texts" if self.reader.pairs else "this model reads one text"
+            raise Refused(422, line, "pair")
+        row: Any = text if self.reader.texts else parsed(text, label)
+        row = [text, pair] if self.reader.pairs else row
         return Question(self.reader.rows([row], label), count, True)
 
     async def _answers(self, question: Question) -> list[dict[str, Any]]:
@@ -188,8 +196,8 @@ class Answered:
                 raise
 
 
-async def _fields(request: Request, body: bytes) -> tuple[str, str, bytes, str]:
-    """Return a form's text or numbers, its file's name and content, and how many classes."""
+async def _fields(request: Request, body: bytes) -> tuple[str, str, str, bytes, str]:
+    """Return a form's text or numbers, second text, file's name and content, and number of classes."""
 
     async def stream() -> AsyncGenerator[bytes, None]:
         yield body
@@ -207,7 +215,8 @@ async def _fields(request: Request, body: bytes) -> tuple[str, str, bytes, str]:
         name, content = file.filename or "", await file.read()
     fields = {n: v for n, v in values.items() if isinstance(v, str)}
     await values.close()
-    return fields.get("text") or fields.get("numbers") or "", name, content, fields.get("top", "")
+    text = fields.get("text") or fields.get("numbers") or ""
+    return text, fields.get("pair", ""), name, content, fields.get("top", "")
 
 
 async def _unknown(request: Request, error: Exception) -> Response:

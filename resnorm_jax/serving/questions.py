@@ -48,6 +48,11 @@ class Reader:
         """Whether a text is a row."""
         return bool(self.meta["encoding"])
 
+    @property
+    def pairs(self) -> bool:
+        """Whether a row is two texts."""
+        return bool(self.texts and self.meta["encoding"].get("pair_column"))
+
     def json(self, body: bytes) -> Question:
         """Read ``{"rows": [...], "top": 3, "calibrated": true}``.
 
@@ -83,8 +88,8 @@ class Reader:
         self._count(len(values), field)
         try:
             for number, value in enumerate(values, start=1):
-                if isinstance(value, str):
-                    self._text(f"row {number}", value, field)
+                for text in texts_of(value):
+                    self._text(f"row {number}", text, field)
             return self._fitting(given_inputs(values, self.meta), field)
         except UserError as error:
             raise Refused(422, str(error), field) from None
@@ -131,6 +136,14 @@ class Reader:
                 "are served", field,
             )  # fmt: skip
         return examples
+
+
+def texts_of(value: Any) -> list[str]:
+    """Return the texts of a row: one, or those of a pair; none where it is no text."""
+    if isinstance(value, str):
+        return [value]
+    pair = isinstance(value, list) and value and all(isinstance(v, str) for v in value)
+    return value if pair else []
 
 
 def parsed(body: bytes | str, field: str = "body") -> Any:

@@ -1,5 +1,6 @@
 """A whole run: data, model, every seed, scores, files."""
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from resnorm_jax.build import (
 )
 from resnorm_jax.config import Config
 from resnorm_jax.data import Examples
-from resnorm_jax.interop.init_from import check_fits, from_checkpoint, with_weights
+from resnorm_jax.interop.init_from import check_fits, from_checkpoint, is_gone, with_weights
 from resnorm_jax.planning.unroll import loop_text
 from resnorm_jax.reporting.calibration import calibration
 from resnorm_jax.reporting.files import MetricsLog, SilentLog
@@ -48,15 +49,18 @@ from resnorm_jax.training.run_data import (
     labels_line,
     padded_lengths,
     padding,
+    read_again,
     read_data,
     scaled,
     scored_rows,
     total_steps,
 )
 from resnorm_jax.training.run_directory import (
+    check_begun,
     check_steps,
     claimed,
     keep_files,
+    kept_config,
     open_run,
 )
 from resnorm_jax.training.shared_run import check_alike, outputs, shared_run
@@ -87,7 +91,7 @@ def run_experiment(
     """
     phases = Phases()
     console.print(runtime_line(), highlight=False)
-    config = from_checkpoint(config)
+    config = from_checkpoint(config, kept_config(workdir) if is_gone(config) else None)
     check_names(config.model)
     devices = choose_devices(
         config.devices, config.train.batch_size, config.train.accumulate, config.mesh.tensor
@@ -96,18 +100,18 @@ def run_experiment(
     same = determinism(config.train.deterministic, devices[0].platform)
     console.print(f"deterministic: {same.told}", highlight=False)
     with outputs(workdir) as place, claimed(place), Signals() as signals:
-        return _run(config, place, console, parallel, devices, same, signals, phases)
+        return _run(config, place, workdir, console, parallel, devices, same, signals, phases)
 
 
 def _run(
-    config, workdir, console, parallel, devices, same: Determinism, signals, phases
+    config, workdir, kept, console, parallel, devices, same: Determinism, signals, phases
 ) -> dict[str, Any]:
     """`run_experiment`, in a directory that this process holds."""
     train = config.train
     with phases("data"):
-        raw = read_data(config)
+        begun = shared_run(workdir)
+        raw = read_again(config, begun, kept) if is_gone(config) else read_data(config)
         dataset = scaled(raw, config)
-    begun = shared_run(workdir)
     meta = described(dataset, begun)
     task = task_of(meta)
     task.check(train)
@@ -121,7 +125,9 @@ def _run(
     options = step_options(model, config.optimizer, train, optimizer, weights, task)
 
     pretraining = pretraining_of(config, model, meta)
-    base = partial(first_variables, config, model, dataset, buckets)
+    # Seeds that have begun go on from their checkpoints: weights that are gone are not asked for.
+    source = replace(config, init_from=None) if is_gone(config) else config
+    base = partial(first_variables, source, model, dataset, buckets)
 
     def plain() -> Any:
         return init_variables(model, dataset, buckets, config.seed)
@@ -138,8 +144,10 @@ def _run(
         jax.eval_shape(lambda: started(jnp.uint32(0), shapes()))
         if pretraining is not None:
             jax.eval_shape(lambda: pretraining.first(plain(), dataset, buckets, 0))
-    told = with_weights(config, model, jax.eval_shape(plain)).told if config.init_from else ""
+    told = with_weights(config, model, jax.eval_shape(plain)).told if source.init_from else ""
     check_steps(workdir, steps)
+    if source is not config:
+        check_begun(kept, config)
     with phases("data"):  # their digest
         now = identify(config, raw, dataset, devices, buckets, begun, same.told)
     check_alike(now)

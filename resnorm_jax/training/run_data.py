@@ -65,6 +65,14 @@ def with_kept_tokenizer(config: Config, meta: Mapping[str, Any]) -> Config:
     return replace(config, data={**config.data, "tokenizer": str(Path(meta["directory"]) / FILE)})
 
 
+def read_again(config: Config, stored: Identity | None, workdir: Path) -> Dataset:
+    """`read_data`, of a run that has begun, by the tokenizer's file that it keeps if it has one."""
+    if stored is None:
+        return read_data(config)
+    dataset = read_data(with_kept_tokenizer(config, {**stored.data, "directory": str(workdir)}))
+    return dataset.replace(source=stored.data["source"])
+
+
 def held_out(dataset: Dataset, config: Config) -> Dataset:
     """Hold out validation rows, if the config says so and the data have none."""
     if config.train.validation and dataset.valid is None:

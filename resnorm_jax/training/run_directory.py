@@ -132,6 +132,15 @@ def stored_run(workdir: Path) -> Identity | None:
     return read_run(workdir)[1] if (workdir / CONFIG).exists() else None
 
 
+def kept_config(workdir: Path) -> Config | None:
+    """Return the config of the run in a directory, or None where there is none yet.
+
+    Raises:
+      UserError: its config is damaged.
+    """
+    return read_run(workdir)[0] if (workdir / CONFIG).exists() else None
+
+
 def open_run(workdir: Path, now: Identity) -> Identity:
     """Write what a run is into its new directory, or check that the directory holds this very run.
 
@@ -232,6 +241,17 @@ def check_steps(workdir: Path, total: int) -> None:
             raise UserError(
                 f"config.train: {total} steps in all, but {name} in {workdir} has done {done}; give "
                 f"train.steps={done} or more, or name a new directory"
+            )
+
+
+def check_begun(workdir: Path, config: Config) -> None:
+    """Raise a UserError if a seed has no checkpoint, and the weights that it starts from are gone."""
+    done = steps_done(workdir)
+    for seed in range(config.seed, config.seed + config.seeds):
+        if f"seed_{seed}" not in done:
+            raise UserError(
+                f"config.init_from: no folder {config.init_from}, and seed {seed} has no checkpoint "
+                "yet, so it starts from those weights; restore the folder"
             )
 
 

@@ -84,3 +84,28 @@ def test_all_works_when_the_folder_of_the_tokenizer_is_gone(run, tmp_path, capsy
         assert np.isfinite(loaded.predict_proba(pairs)).all()
     finally:
         shutil.move(tmp_path / "elsewhere", folder / "model")
+
+
+def test_a_pair_is_given_on_the_command_line(run, capsys):
+    folder, _, _ = run
+    workdir = str(folder / "run")
+    pairs = [["the film was", "clever"], ["the film", "dull 3"]]
+    given = [a for text, pair in pairs for a in (f"--text={text}", f"--text-pair={pair}")]
+    assert resnorm(["predict", workdir, *given, "--calibrated=false"]) == 0
+    lines = capsys.readouterr().out.splitlines()[1:]
+    wanted = rn.load_run(workdir).predict_proba([tuple(pair) for pair in pairs])
+    found = [[float(cell) for cell in line.split(",")[-2:]] for line in lines]
+    np.testing.assert_allclose(found, wanted, atol=1e-6)
+    for given, message in (
+        (
+            ["--text=a"],
+            "--text: this model reads pairs of texts; give --text-pair too, one for each",
+        ),
+        (
+            ["--text=a", "--text=b", "--text-pair=c"],
+            "1 of --text-pair, 2 of --text; give one for each",
+        ),
+        (["--text=a", "--text-pair= "], "--text-pair: text 1: no visible character"),
+    ):
+        assert resnorm(["predict", workdir, *given]) == 2
+        assert message in capsys.readouterr().err

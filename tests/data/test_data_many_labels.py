@@ -35,7 +35,7 @@ def numbers(path):
 def joined(path):
     lines = [f'{t},"{"; ".join(s)}"' for t, s in zip(TEXTS, SETS, strict=True)]
     path.write_text("\n".join(["text,label", *lines]))
-    return {"separator": ";"}
+    return {"label_separator": ";"}
 
 
 def flags(path):
@@ -142,8 +142,8 @@ def test_other_mistakes(tmp_path):
     jsonl(path)
     with pytest.raises(UserError, match=r"is no label; .*or set data.labels=many"):
         load(path, labels="one")
-    with pytest.raises(UserError, match=r"data.separator: not read with data.labels=one"):
-        load(path, labels="one", separator=";")
+    with pytest.raises(UserError, match=r"data.label_separator: not read with data.labels=one"):
+        load(path, labels="one", label_separator=";")
     with pytest.raises(UserError, match=r"no column .happy. .data.label_column.; choose"):
         load(path, label_column="happy,label")
     (tmp_path / "b.jsonl").write_text('{"text": "a", "label": ["joy", "hope"]}')

@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import re
+import shutil
 
 import jax
 import numpy as np
@@ -90,6 +92,96 @@ def test_a_run_starts_from_the_weights_and_goes_back(tmp_path, checkpoint, capsy
     assert [back.config.id2label[n] for n in range(2)] == list(run.classes)
     assert main(["convert", str(tmp_path / "run"), f"--output={tmp_path / 'hf'}"]) == 2
     assert "is there already" in capsys.readouterr().err
+
+
+@pytest.mark.table
+def test_any_number_of_labels_in_the_terms_of_transformers(tmp_path, checkpoint):
+    """A run goes out with its problem_type, has the same loss there, and comes back."""
+    import torch
+    import transformers
+
+    from resnorm_jax.cli.main import main
+    from resnorm_jax.interop.pretrained import describe_checkpoint
+    from resnorm_jax.training.losses import label_sums
+
+    names = ("good", "bad", "day")
+    rows = [{"text": t, "label": [n for n in names if n in t]} for t in TEXTS]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    settings = {
+        "init_from": str(checkpoint), "train.steps": 2, "train.batch_size": 8, "devices": 1,
+        "data.labels": "many",
+    }  # fmt: skip
+    rn.train(rn.load_config(f"finetune:train={tmp_path}/rows.jsonl", settings), tmp_path / "run")
+    assert main(["convert", str(tmp_path / "run"), f"--output={tmp_path / 'hf'}"]) == 0
+    back = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "hf").eval()
+    assert back.config.problem_type == "multi_label_classification"
+    found = transformers.AutoTokenizer.from_pretrained(tmp_path / "hf")(
+        ["good fun", "a thing of a day"], padding=True, return_tensors="pt"
+    )
+    y = np.array([[0, 0, 1], [1, 0, 0]])
+    with torch.no_grad():
+        theirs = back(**found, labels=torch.tensor(y, dtype=torch.float32))
+    ours = rn.load_run(tmp_path / "run").predict_proba(["good fun", "a thing of a day"])
+    np.testing.assert_allclose(ours, theirs.logits.sigmoid().numpy(), atol=1e-5)
+    loss = label_sums(theirs.logits.numpy(), y, np.ones(2))["loss"] / 2
+    np.testing.assert_allclose(loss, theirs.loss.numpy(), rtol=1e-6)
+    assert describe_checkpoint(tmp_path / "hf").task == "multi_label"
+    assert main(["convert", str(tmp_path / "hf"), f"--output={tmp_path / 'own'}"]) == 0
+    assert json.loads((tmp_path / "own" / "resnorm.json").read_text())["task"] == "multi_label"
+    with pytest.raises(UserError, match=r"no model.json; .*rn.from_pretrained loads this one"):
+        rn.load_exported(tmp_path / "own")
+    (tmp_path / "export").mkdir()
+    (tmp_path / "export" / "model.json").write_text("{}")
+    with pytest.raises(UserError, match=r"written by resnorm export, which rn.load_exported loads"):
+        rn.from_pretrained(tmp_path / "export")
+
+
+@pytest.mark.table
+def test_a_run_goes_on_without_the_checkpoints_folder(tmp_path, checkpoint, capsys):
+    from resnorm_jax.cli import train
+
+    config(tmp_path, checkpoint)  # writes the rows
+
+    def command(steps, name, *more):
+        settings = {
+            "init_from": checkpoint,
+            "train.batch_size": 8,
+            "train.steps": steps,
+            "devices": 1,
+        }
+        flags = [f"--config.{field}={value}" for field, value in settings.items()]
+        first = f"--config=finetune:train={tmp_path}/rows.jsonl"
+        return ["train.py", first, *flags, f"--workdir={tmp_path / name}", *more]
+
+    for steps, name in ((2, "whole"), (4, "whole"), (2, "run")):
+        assert train.main(command(steps, name)) == 0
+    before = json.loads((tmp_path / "run" / "config.json").read_text())
+    shutil.move(checkpoint, tmp_path / "elsewhere")
+    assert train.main(command(4, "run")) == 0
+    after = json.loads((tmp_path / "run" / "config.json").read_text())
+    for name in ("data", "content"):
+        assert after[name] == before[name]
+    assert after["config"]["init_sha256"] == before["config"]["init_sha256"]
+    one, other = (
+        json.loads((tmp_path / name / "report.json").read_text()) for name in ("whole", "run")
+    )
+    assert one["params_sha256"] == other["params_sha256"]
+    capsys.readouterr()
+    for more, message in (
+        (["--config.seeds=2"], "config.init_from: no folder .*and seed 1 has no checkpoint yet"),
+        (["--config.model.width=32"], "config.model.width: 32, but the weights"),
+        (["--config.init_sha256=abc"], "config.init_sha256: abc, but that of the weights"),
+    ):
+        assert train.main(command(4, "run", *more)) == 2
+        assert re.search(message, capsys.readouterr().err)
+    assert train.main(command(4, "new")) == 2  # nothing has begun there
+    assert "config.init_from: " in capsys.readouterr().err
+    # Another checkpoint in its place is noticed.
+    shutil.copytree(tmp_path / "elsewhere", checkpoint)
+    file = checkpoint / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-1] + b"\0")
+    assert train.main(command(4, "run")) == 2
+    assert "its config.init_sha256 is" in capsys.readouterr().err
 
 
 @pytest.mark.table

@@ -14,10 +14,12 @@ import numpy as np
 import pytest
 import uvicorn
 
+from resnorm_jax.serving import answers
 from resnorm_jax.serving.app import Service
 from resnorm_jax.serving.batcher import Batcher
 from resnorm_jax.serving.buckets import batch_sizes, few
-from resnorm_jax.serving.limits import Limits
+from resnorm_jax.serving.limits import Limits, Refused
+from resnorm_jax.serving.questions import Reader
 from resnorm_jax.serving.server import _config, listen
 
 CLASSES = ["bad", "<b>good</b>", "so so"]
@@ -339,3 +341,49 @@ def test_few_lengths_and_sizes_keep_the_last():
     assert batch_sizes(1) == (1,)
     assert batch_sizes(16) == (1, 4, 16)
     assert isinstance(Batcher(None, 1, 1).waiting, int)
+
+
+PAIRS = META | {"encoding": {**META["encoding"], "pair_column": "other"}}
+
+
+def test_pairs_of_texts():
+    # The tokenizers of these tests have no token between two texts: what is asked is checked here.
+    reader = Reader(PAIRS, LIMITS, 8)
+    assert (reader.texts, reader.pairs) == (True, True)
+    assert not Reader(META, LIMITS, 8).pairs
+    assert '<textarea name="pair"' in answers.form(PAIRS)
+    assert '<textarea name="pair"' not in answers.form(META)
+    assert "&lt;i&gt;" in answers.form(PAIRS, pair="<i>")
+    for row, message in (
+        ("a", "trained on pairs of texts: give"),
+        (["a", "b", "c"], "trained on pairs of texts: give"),
+        (["a", " "], "no visible character"),
+        (["a", "b" * 400], "400 characters; send at most 300"),
+    ):
+        with pytest.raises(Refused, match=message) as found:
+            reader.rows([row])
+        assert found.value.status in (413, 422)
+    with pytest.raises(Refused, match="trained on single texts: give one a row"):
+        Reader(META, LIMITS, 8).rows([["a", "b"]])
+
+
+def test_the_form_of_pairs(texts):
+    status, _, page = form(texts, text="a b", pair="c")
+    assert (status, "pair: this model reads one text" in page) == (422, True)
+    with serving(PAIRS) as model:
+        status, _, page = form(model, text="a b", pair="")
+        assert (status, "pair: give both texts" in page) == (422, True)
+        assert "a b</textarea>" in page
+
+
+def test_any_number_of_labels():
+    with serving(META | {"task": "multi_label"}) as model:
+        many = lambda log_probs: [tuple(CLASSES[1:]) if p[1] > -1 else () for p in log_probs]  # noqa: E731
+        model.service.labels = many
+        status, _, told = predict(model, {"rows": ["c c c c", "a"], "top": 2})
+        assert status == 200
+        assert [row["labels"] for row in told["predictions"]] == [CLASSES[1:], CLASSES[1:]]
+        assert set(told["predictions"][0]) == {"labels", "top"}
+        model.service.labels = lambda log_probs: [() for _ in log_probs]
+        _, _, page = form(model, text="a")
+        assert "Labels: <strong>none</strong>" in page
