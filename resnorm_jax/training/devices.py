@@ -68,6 +68,11 @@ class DataParallel:
         """Over how many parts the rows of a batch are spread: each has its own dropout."""
         return len(self.devices)
 
+    @property
+    def split(self) -> int:
+        """How many devices share out each parameter: each has all of them."""
+        return 1
+
     def created(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """Return ``function``, which makes a state, as one program."""
         return jax.jit(function)

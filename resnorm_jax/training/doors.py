@@ -30,6 +30,10 @@ class Door(Protocol):
     def shares(self) -> int:
         """Over how many parts the rows of a batch are spread: each has its own dropout."""
 
+    @property
+    def split(self) -> int:
+        """How many devices share out each parameter, and what the optimizer keeps of it."""
+
     def created(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """Return ``function``, which makes a state of arrays, as one program."""
 
