@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from resnorm_jax.config import Config
+from resnorm_jax.errors import UserError
 from resnorm_jax.training.devices import DataParallel, Spread
 from resnorm_jax.training.sharded import Sharded, mesh_shape
 from resnorm_jax.training.step import StepOptions, TrainState
@@ -64,9 +65,14 @@ def door_of(config: Config, devices: int) -> Make:
       devices: how many there are.
 
     Raises:
-      UserError: if the mesh does not divide the devices.
+      UserError: if the mesh does not divide the devices, or they are of several processes.
     """
     if config.parallel == "pmap":
         return DataParallel
+    if jax.process_count() > 1:
+        raise UserError(
+            f"config.parallel: sharded is for one process, and there are {jax.process_count()}; set "
+            "parallel=pmap"
+        )
     mesh_shape(config.mesh, devices)
     return partial(Sharded, mesh=config.mesh)
