@@ -155,11 +155,8 @@ def choose_devices(
     share = groups * accumulate
     if batch_size % share:
         near = max(1, round(batch_size / share)) * share
-        parts = (
-            f"{len(devices)} devices"
-            + (f" / tensor={tensor}" * (tensor > 1))
-            + (f" x {accumulate} micro-batches" * (accumulate > 1))
-        )
+        parts = f"{len(devices)} devices" + f" / tensor={tensor}" * (tensor > 1)
+        parts += f" x {accumulate} micro-batches" * (accumulate > 1)
         raise UserError(
             f"config.train.batch_size: {batch_size} rows do not divide by {parts}; try {near}"
         )

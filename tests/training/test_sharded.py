@@ -244,7 +244,7 @@ def test_several_processes_are_refused(monkeypatch):
     assert door_of(made, 8).keywords == {"mesh": MeshConfig()}
     monkeypatch.setattr(jax, "process_count", lambda: 2)
     with pytest.raises(
-        UserError, match="^config.parallel: sharded is for one process, and there are 2"
+        UserError, match=r"^config.parallel: sharded is for one process, and there are 2"
     ):
         door_of(made, 8)
     assert door_of(replace(made, parallel="pmap"), 8) is DataParallel
