@@ -75,6 +75,11 @@ class DataParallel:
         """Over how many parts the rows of a batch are spread: each has its own dropout."""
         return len(self.devices)
 
+    @property
+    def split(self) -> int:
+        """How many devices share out each parameter: each has all of them."""
+        return 1
+
     def created(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """Return ``function``, which makes a state, as one program."""
         return jax.jit(function)
@@ -238,7 +243,8 @@ def choose_devices(
     share = groups * accumulate
     if batch_size % share:
         near = max(1, round(batch_size / share)) * share
-        parts = f"{groups} devices" + (f" x {accumulate} micro-batches" * (accumulate > 1))
+        parts = f"{len(devices)} devices" + f" / tensor={tensor}" * (tensor > 1)
+        parts += f" x {accumulate} micro-batches" * (accumulate > 1)
         raise UserError(
             f"config.train.batch_size: {batch_size} rows do not divide by {parts}; try {near}"
         )

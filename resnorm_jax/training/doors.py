@@ -31,6 +31,10 @@ class Door(Protocol):
     def shares(self) -> int:
         """Over how many parts the rows of a batch are spread: each has its own dropout."""
 
+    @property
+    def split(self) -> int:
+        """How many devices share out each parameter, and what the optimizer keeps of it."""
+
     def created(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """Return ``function``, which makes a state of arrays, as one program."""
 
@@ -61,14 +65,14 @@ def door_of(config: Config, devices: int) -> Make:
       devices: how many there are.
 
     Raises:
-      UserError: if the mesh does not divide the devices, or they belong to several processes.
+      UserError: if the mesh does not divide the devices, or they are of several processes.
     """
     if config.parallel == "pmap":
         return DataParallel
     if jax.process_count() > 1:
         raise UserError(
-            f"config.parallel: '{config.parallel}' is for the devices of one process, and there are "
-            f"{jax.process_count()}; use config.parallel=pmap"
+            f"config.parallel: sharded is for one process, and there are {jax.process_count()}; set "
+            "parallel=pmap"
         )
     mesh_shape(config.mesh, devices)
     return partial(Sharded, mesh=config.mesh)

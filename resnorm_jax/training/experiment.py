@@ -178,9 +178,8 @@ def _run(
         console.print(line, highlight=False, soft_wrap=True)
     scores = []
 
-    made_state = runner.created(
-        started
-    )  # one program, in place of one for each shape in the optimizer's
+    # One program, in place of one for each shape in the optimizer's state.
+    made_state = runner.created(started)
 
     def state_of(seed: int, variables: Any) -> TrainState:
         return made_state(np.uint32(seed), variables)

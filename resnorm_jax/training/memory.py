@@ -61,7 +61,7 @@ def memory_told(config: Config, run: Run, first: Callable[[], TrainState]) -> It
         if not is_out_of_memory(error):
             raise
         parts = memory_by_part(jax.eval_shape(first), _widest(config, run), run.parallel.options,
-                               len(run.parallel.devices))  # fmt: skip
+                               run.parallel.shares, run.parallel.split)  # fmt: skip
         print_parts(parts, run.console)
         raise OutOfMemoryError(
             memory_line(config, parts, run.watchdog.activity, run.parallel.devices[0].platform)
@@ -76,7 +76,7 @@ def _widest(config: Config, run: Run) -> dict[str, np.ndarray]:
 
 
 def memory_by_part(
-    state: TrainState, batch: Mapping[str, Any], options: StepOptions, devices: int
+    state: TrainState, batch: Mapping[str, Any], options: StepOptions, devices: int, split: int = 1
 ) -> dict[str, int]:
     """Return bytes on each device by part.
 
@@ -88,14 +88,15 @@ def memory_by_part(
       batch: the global batch.
       options: of the step.
       devices: over which rows are spread.
+      split: devices that share out the optimizer's state and the averages.
     """
     parameters = _bytes(state.params)
     share = {k: v[: max(1, len(v) // devices // options.accumulate)] for k, v in batch.items()}
     return {
         "parameters": parameters,
         "gradients": parameters,
-        "optimizer state": _bytes(state.opt_state),
-        "averages": _bytes(state.ema),
+        "optimizer state": _bytes(state.opt_state) // split,
+        "averages": _bytes(state.ema) // split,
         "batch": _bytes(batch) // devices,
         "activations": max(0, _residuals(state, share, options) - parameters),
     }

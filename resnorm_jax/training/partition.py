@@ -62,10 +62,10 @@ def spec_of(path: str, shape: tuple[int, ...], sizes: Mapping[str, int]) -> Part
       shape: of the array.
       sizes: of the mesh's axes.
 
-    >>> spec_of("layers/fc1/kernel", (12, 64, 256), {"fsdp": 4, "tensor": 2})
-    PartitionSpec(None, 'fsdp', 'tensor')
-    >>> spec_of("layers/norm_before/scale", (12, 64), {"fsdp": 4, "tensor": 2})
-    PartitionSpec(None, 'fsdp')
+    >>> tuple(spec_of("layers/fc1/kernel", (12, 64, 256), {"fsdp": 4, "tensor": 2}))
+    (None, 'fsdp', 'tensor')
+    >>> tuple(spec_of("layers/norm_before/scale", (12, 64), {"fsdp": 4, "tensor": 2}))
+    (None, 'fsdp')
     """
     role = role_of(path)
     if role is None:

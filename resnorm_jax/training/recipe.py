@@ -90,6 +90,10 @@ def whole(config: OptimizerConfig, rate: float | None) -> OptimizerConfig:
 
 def check_read(config: Config, command: str) -> None:
     """Raise UserError for a field that a command does not read, though it trains by a config."""
+    if config.parallel != Config.parallel:
+        raise UserError(
+            f"config.parallel: {config.parallel} is not read by {command}; leave it out"
+        )
     for section, name in TRAINING_ALONE:
         part = getattr(config, section)
         value = getattr(part, name)

@@ -65,8 +65,13 @@ class Sharded:
         """Over how many parts the rows of a batch are spread: each has its own dropout."""
         return len(self.devices) // self.mesh.shape[TENSOR]
 
+    @property
+    def split(self) -> int:
+        """How many devices share out each parameter, and what the optimizer keeps of it."""
+        return self.mesh.shape[FSDP] * self.mesh.shape[TENSOR]
+
     def created(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """Return ``function``, which makes a state, as one program that leaves each device its share."""
+        """Return ``function``, which makes a state, as a program that leaves each device its share."""
 
         def create(*arguments: Any) -> Any:
             out = self.shardings(jax.eval_shape(function, *arguments))

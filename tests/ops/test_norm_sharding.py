@@ -66,7 +66,7 @@ def test_where_features_are_cut_xla_serves_and_gathers_no_row():
     assert {kind for kind, _ in collectives(compiled.as_text())} == {"all-reduce"}
     np.testing.assert_allclose(compiled(*arrays)[0], layer_norm(*case()[:3]), atol=1e-5)
     with pytest.raises(
-        ValueError, match="'interpret' cannot .*: its features are laid over devices"
+        ValueError, match=r"'interpret' cannot .*: its features are laid over devices"
     ):
         jax.jit(partial(gradients, implementation="interpret")).lower(*arrays)
 

@@ -1,6 +1,7 @@
 """The second door: the numbers of `jax.pmap`, with each device's share of parameters and state."""
 
 import re
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +28,7 @@ from resnorm_jax.training.devices import (
     check_replicated,
     choose_devices,
 )
+from resnorm_jax.training.doors import door_of
 from resnorm_jax.training.experiment import run_experiment
 from resnorm_jax.training.optimizers import make_optimizer
 from resnorm_jax.training.partition import spec_of
@@ -237,6 +239,17 @@ def test_a_mesh_that_does_not_divide_the_devices_is_one_line(mesh, devices, line
         mesh_shape(mesh, devices)
 
 
+def test_several_processes_are_refused(monkeypatch):
+    made = from_dict({"data": {"source": "sample_text"}, "parallel": "sharded"})
+    assert door_of(made, 8).keywords == {"mesh": MeshConfig()}
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    with pytest.raises(
+        UserError, match=r"^config.parallel: sharded is for one process, and there are 2"
+    ):
+        door_of(made, 8)
+    assert door_of(replace(made, parallel="pmap"), 8) is DataParallel
+
+
 @pytest.mark.parametrize(
     ("given", "line"),
     [
@@ -259,7 +272,7 @@ def test_what_does_not_fit_is_one_line(given, line):
 
 def test_rows_are_spread_over_the_groups_of_a_mesh():
     assert len(choose_devices(8, 4, 1, tensor=2)) == 8
-    with pytest.raises(UserError, match=r"6 rows do not divide by 4 devices; try 8"):
+    with pytest.raises(UserError, match=r"6 rows do not divide by 8 devices / tensor=2; try 8"):
         choose_devices(8, 6, 1, tensor=2)
 
 
@@ -349,13 +362,3 @@ def test_a_run_goes_on_by_the_other_door(tmp_path):
     ]
     np.testing.assert_allclose(*losses, rtol=1e-5)
     assert {c["what"] for c in report["changes"]} >= {"parallel", "devices"}
-
-
-def test_the_second_door_is_for_one_process(monkeypatch):
-    from resnorm_jax.training.doors import door_of
-
-    config = from_dict({"data": {"source": "digits"}, "parallel": "sharded"})
-    door_of(config, 8)
-    monkeypatch.setattr(jax, "process_count", lambda: 2)
-    with pytest.raises(UserError, match=r"^config\.parallel: 'sharded' is .*; use config\.par"):
-        door_of(config, 8)
