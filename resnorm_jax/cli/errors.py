@@ -10,7 +10,7 @@ from resnorm_jax.errors import DivergedError, Preempted, UserError
 # Without the package's own dependencies, as in a checkout that was never installed.
 REQUIRED = (
     "absl", "chex", "flax", "grain", "jax", "jaxlib", "ml_collections", "numpy", "optax", "orbax",
-    "rich", "scipy",
+    "rich", "scipy", "yaml",
 )  # fmt: skip
 INSTALL = 'in a checkout run pip install -e ".[all]", elsewhere pip install "resnorm_jax[all]"'
 

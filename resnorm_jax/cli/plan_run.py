@@ -112,8 +112,10 @@ def _plan(chosen: argparse.Namespace, settings: list[str]) -> None:
     told_of = notes(step, asked, rows, jax.default_backend())
     say(*told_of)
     if chosen.output is not None:
-        document = {"config": checked.to_dict(), "asked": asdict(asked), "notes": told_of}
-        document["rows"] = [row.document() for row in rows]
+        document = {
+            "config": checked.to_dict(), "asked": asdict(asked), "notes": told_of,
+            "rows": [row.document() for row in rows],
+        }  # fmt: skip
         write_json(chosen.output, {**environment(), **document})
         say(f"plan     {chosen.output}")
 

@@ -117,8 +117,8 @@ class Local:
             before = f"[{index}] " if self.everything else ""
             for stream, out in ((child.stdout, sys.stdout if shown else None),
                                 (child.stderr, sys.stderr)):  # fmt: skip
-                number = f"[{index}] " if index and out is sys.stderr else before
-                reader = threading.Thread(target=_copy, args=(stream, out, number), daemon=True)
+                mark = f"[{index}] " if index and out is sys.stderr else before
+                reader = threading.Thread(target=_copy, args=(stream, out, mark), daemon=True)
                 reader.start()
                 readers.append(reader)
         for number in self._received:  # it came while they were started

@@ -102,7 +102,7 @@ def _of(name: str, bodies: Mapping[str, list[str]], devices: int) -> Iterator[Co
     for line in bodies.get(name, ()):
         op = _OP.search(line)
         if op is not None:
-            yield _collective(line, *op.groups(), devices)
+            yield _collective(line, op, devices)
             continue
         trips = int(found[1]) if (found := _TRIPS.search(line)) else 1
         inside = [list(_of(n, bodies, devices)) for n in _called(line)]
@@ -118,7 +118,8 @@ def _called(line: str) -> list[str]:
     return names + [match[2] for match in _CALLED.finditer(line)]
 
 
-def _collective(line: str, shapes: str, kind: str, start: str | None, devices: int) -> Collective:
+def _collective(line: str, op: re.Match[str], devices: int) -> Collective:
+    shapes, kind, start = op.groups()
     group = _group(line, devices)
     sizes = [_bytes(*shape) for shape in _SHAPE.findall(shapes)]
     if start and kind in ("all-gather", "collective-permute"):  # what goes in stands there too
