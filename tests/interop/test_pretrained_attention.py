@@ -66,7 +66,7 @@ def test_variants_have_their_logits_and_go_back(name, tmp_path):
 
 
 @pytest.mark.table
-@pytest.mark.parametrize("family", ["modernbert", "deberta-v2", "gemma3_text"])
+@pytest.mark.parametrize("family", ["modernbert", "deberta-v2", "gemma3_text", "mpnet"])
 def test_layers_and_gradients_are_theirs(family, tmp_path):
     """After each layer, and the gradient of every parameter, by the mapping of the parameters."""
     theirs = tiny(family)

@@ -69,6 +69,7 @@ def pool(name, h, mask):
         "last": lambda r: r[-1],
         "statistics": lambda r: np.concatenate([r.mean(0), np.sqrt(r.var(0) + 1e-6)]),
         "cls": lambda r: r[0],
+        "distilled": lambda r: r[0],
         "first": lambda r: r[0],
     }[name]
     return np.stack([pick(r) for r in rows])
@@ -83,6 +84,7 @@ def pool(name, h, mask):
         pytest.param("max", "learned", marks=pytest.mark.table),
         pytest.param("statistics", "learned", marks=pytest.mark.table),
         pytest.param("cls", "learned", marks=pytest.mark.table),
+        pytest.param("distilled", "learned", marks=pytest.mark.table),
     ],
 )
 def test_logits_are_the_oracles_and_padding_is_not_seen(pooling, positions):
@@ -93,12 +95,13 @@ def test_logits_are_the_oracles_and_padding_is_not_seen(pooling, positions):
     p = oracles.tree_map(lambda a: np.asarray(a, float), params)
     h = np.where(VALID[..., None], x, 0) @ p["front_end"]["project"]["kernel"]
     h, mask = h + p["front_end"]["project"]["bias"], VALID
-    if pooling == "cls":
-        h = np.concatenate([np.broadcast_to(p["cls"], (B, 1, D)), h], 1)
+    tokens = {"cls": ["cls"], "distilled": ["cls", "distillation"]}.get(pooling, [])
+    for name in reversed(tokens):
+        h = np.concatenate([np.broadcast_to(p[name], (B, 1, D)), h], 1)
         mask = np.pad(mask, ((0, 0), (1, 0)), constant_values=True)
     length = h.shape[1]
     if positions == "learned":
-        assert p["positions"]["embedding"].shape == (8 + (pooling == "cls"), D)
+        assert p["positions"]["embedding"].shape == (8 + len(tokens), D)
         h = h + p["positions"]["embedding"][:length]
     if positions == "sinusoidal":
         h = h + sinusoids(length, D)
@@ -123,7 +126,8 @@ def test_logits_are_the_oracles_and_padding_is_not_seen(pooling, positions):
 
 
 def test_every_pooling_and_position_of_the_tables_is_tested():
-    assert set(POOLING.names()) == {"mean", "statistics", "cls", "first", "last", "max"}
+    names = {"mean", "statistics", "cls", "distilled", "first", "last", "max"}
+    assert set(POOLING.names()) == names
     assert set(POSITIONS.names()) == {"none", "learned", "sinusoidal", "rotary"}
 
 

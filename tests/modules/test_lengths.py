@@ -41,6 +41,7 @@ CASES = [
     {"pooling": "last"},
     {"stride": 2},
     {"stride": 4, "pooling": "cls"},
+    {"pooling": "distilled"},
     {"encoder": {"norm": "batch"}},
     {"encoder": {"attention": "chunked"}},
     {"encoder": {"arrangement": "shaped_attention"}},

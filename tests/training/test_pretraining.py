@@ -124,7 +124,9 @@ def small(place=None, **fields):
     return from_dict(values)
 
 
-@pytest.mark.parametrize("pooling", ["mean", pytest.param("cls", marks=pytest.mark.table)])
+@pytest.mark.parametrize(
+    "pooling", ["mean", *(pytest.param(p, marks=pytest.mark.table) for p in ("cls", "distilled"))]
+)
 def test_the_model_is_the_classifier_but_for_its_head(pooling):
     data = tiny.dataset()
     made = replace(

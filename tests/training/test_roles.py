@@ -90,6 +90,7 @@ def test_every_role_has_a_path_and_slots_may_hold_deeper_norms():
         "layers/attention/pre_norm/scale": "input_norm_scale",
         "layers/attention/post_norm/scale": "stream_norm_scale",
         "cls": "class_token",
+        "distillation": "class_token",
         "kernel": "kernel",
     }
     for path, role in paths.items():

@@ -129,7 +129,7 @@ MPNET = FAMILIES.register(
             ),
             Rule(f"{LAYER}attention.attn.o", "attention/branch/out", JOINED),
             Rule(f"{LAYER}attention.LayerNorm", "attention/norm_on_stream", NORM),
-            *(rule for rule in LAYERS if rule.ours.startswith("feed_forward")),
+            *(rule for rule in LAYERS if "attention" not in rule.theirs),
             Rule("encoder.relative_attention_bias", "encoder/relative", EMBEDDING),
             *DENSE_HEAD,
         ),

@@ -59,7 +59,7 @@ def of_vectors(before: np.ndarray, after: np.ndarray) -> Scores:
     cosine of both, ``nearest`` the share of rows whose nearest other row, by cosine, is the same one,
     and ``largest`` the largest difference of a number.
     """
-    old, new = np.float64(before), np.float64(after)
+    old, new = before.astype(np.float64), after.astype(np.float64)
     units = _units(old), _units(new)
     return {
         "cosine": float((units[0] * units[1]).sum(1).mean()),
