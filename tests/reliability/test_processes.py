@@ -4,7 +4,7 @@ import os
 import random
 
 import pytest
-from reliability import disk, kills, locks, made, runs, signals
+from reliability import disk, kills, locks, made, processes, runs, signals
 from reliability.run_cases import call
 
 
@@ -49,7 +49,7 @@ def test_two_processes_started_together(server, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("part", [kills, locks, signals, disk], ids=lambda p: p.__name__)
+@pytest.mark.parametrize("part", [kills, locks, signals, disk, processes], ids=lambda p: p.__name__)
 def test_all(part):
     found = part.measure(False, 12, silent)
     good = {"equal", "right", "exact", "kept", "room enough: equal"}

@@ -117,11 +117,10 @@ def test_who_was_told_to_save_and_end_is_left_to_it():
 def test_a_peer_that_is_gone_ends_a_process_with_a_status_of_its_own(capfd):
     ended = []
     watch = peers.Watch(Store(), 0, 2, timeout=10, end=ended.append)
-    watch.signs.answered += 1e6
-    watch.signs.looked += 1e6
     watch.signs.heard = {0: 0.0, 1: -1e9}
     watch.signs.looked = watch.signs.answered = peers.time.monotonic()
     watch._told.set()
+    watch._stop.set()
     watch._judge()
     assert ended == [76]
     assert "process 1 gave no sign of life" in capfd.readouterr().err
