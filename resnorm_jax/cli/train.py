@@ -77,7 +77,8 @@ def _train(argv: list[str]) -> None:
     for path, value in settings.items():
         override(config, path.removeprefix("config."), value)
     workdir = named.get("workdir")
-    checked = checked_config(config.to_dict(), workdir and kept_config(Path(workdir)))
+    begun = None if workdir is None else kept_config(Path(workdir))
+    checked = checked_config(config.to_dict(), begun)
     if workdir is None:
         raise UserError("--workdir: missing; name a directory, e.g. --workdir=runs/first")
     with joined(Launch(**_of_processes(named))):

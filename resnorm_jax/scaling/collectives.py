@@ -60,17 +60,17 @@ class Collective:
         return self.sent / link + self.times * HOPS[self.kind](self.group) * latency
 
 
-def collectives(text: str, devices: int) -> list[Collective]:
+def collectives(text: str | None, devices: int) -> list[Collective]:
     """Return the collectives of a compiled program, from its text, in order.
 
     Args:
-      text: of ``compiled.as_text()``.
+      text: of ``compiled.as_text()``, which may give None.
       devices: the group where the text names none.
 
     Raises:
       ValueError: if there is no entry computation.
     """
-    bodies = _computations(text)
+    bodies = _computations(text or "")
     if "" not in bodies:
         raise ValueError("no ENTRY in the program's text")
     return list(_of("", bodies, devices))

@@ -112,7 +112,8 @@ class Sharded:
         ``variables`` are the model's: ``params`` and what it keeps beside them.
         """
         known = told(batch, self.options.by_length)
-        inputs = {name: known[name] for name in ("x", "mask", "lengths") if name in known}
+        names = [name for name in ("x", "mask", "lengths") if name in known]
+        inputs: dict[str, Any] = {name: known[name] for name in names}
         out = NamedSharding(self.mesh, BY_ROW)
         run = self._once(self._predict, variables, out_shardings=out)
         return np.asarray(run(self.replicate(variables), dict(self.put(inputs))))
