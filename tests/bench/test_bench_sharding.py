@@ -50,12 +50,12 @@ def test_the_readme_has_the_table_of_the_file(rows):
 
 
 def test_collectives_of_a_program_are_read():
-    text = """
+    text = """ENTRY %main (p: f32[3,1]) -> f32[] {
       %a = f32[3,8]{1,0} all-gather(f32[3,1]{1,0} %p), channel_id=1
       ROOT %b = (f32[], bf16[10]{0}) all-reduce-start(%c, %d), to_apply=%sum
       %e = (f32[2]) all-reduce-done(%b)
       %f = pred[] reduce-scatter(%g)
-    """
+    }"""
     assert sharding.collectives(text) == [
         ("all-gather", 96), ("all-reduce", 24), ("reduce-scatter", 1),
     ]  # fmt: skip
