@@ -138,7 +138,8 @@ def kept_config(workdir: Path) -> Config | None:
     Raises:
       UserError: its config is damaged.
     """
-    return read_run(workdir)[0] if (workdir / CONFIG).exists() else None
+    # Path.exists raises where a name is too long; the directory itself is checked when it is claimed.
+    return read_run(workdir)[0] if os.path.exists(workdir / CONFIG) else None
 
 
 def open_run(workdir: Path, now: Identity) -> Identity:

@@ -15,6 +15,8 @@ GRAMMAR = {
     "--rows": "N", "--keep": "S,S", "--checkpoint": "{best,last}", "--output": "DIR",
     "--against": "FOLDER", "--order": "ORDER", "--quick": "", "--list": "",
     "--to": "WHAT", "--learning-rate": "R", "--temperature": "T", "--hidden": "W", "--widen": "",
+    "--data": "FILE", "--test": "FILE", "--text-column": "NAME", "--max-length": "N",
+    "--batch-size": "N", "--positions": "W",
 }  # fmt: skip
 SAME_WORDS = ("--seed", "--checkpoint")
 

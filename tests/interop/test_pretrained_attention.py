@@ -101,7 +101,9 @@ def test_layers_and_gradients_are_theirs(family, tmp_path):
         gradients["front_end"]["embed"]["embedding"].at[1].set(0)
     )
     for ours, true in zip(jax.tree.leaves(gradients), jax.tree.leaves(expected), strict=True):
-        assert worst(ours, true) < 2e-5 * max(1, largest)
+        # That of a key's bias is 0 but for rounding: softmax does not see it.
+        scale = max(np.abs(true).max(), 1e-4 * largest)
+        assert np.abs(ours - true).max() / scale < 2e-5 * max(1, largest)
 
 
 def written(tmp_path, **config):
