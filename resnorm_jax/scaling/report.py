@@ -1,6 +1,6 @@
 """A plan as people read it: two tables, and what nobody has checked."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from rich.console import Console
 from rich.table import Table
@@ -17,26 +17,32 @@ CHECKED = 8
 
 
 def print_plan(rows: Sequence[Row], console: Console) -> None:
-    """Print memory by part, and the step by time."""
-    memory = Table("devices", "rows each", *PARTS, "total", "from", title="memory of a device")
-    for row in rows:
-        sizes = [size_text(row.memory[name]) for name in PARTS]
-        memory.add_row(
-            str(row.mesh.devices), str(row.rows), *sizes, size_text(total(row.memory)), row.basis
-        )
+    """Print memory by part, and the step by time: a column for each number of devices."""
+    counts = [str(row.mesh.devices) for row in rows]
+    memory = Table("devices", *counts, title="memory of a device")
+    memory.add_row("rows each", *(str(row.rows) for row in rows))
+    for name in PARTS:
+        memory.add_row(name, *(size_text(row.memory[name]) for row in rows))
+    memory.add_row("total", *(size_text(total(row.memory)) for row in rows), style="bold")
+    memory.add_row("from", *(row.basis for row in rows))
     console.print(memory)
-    step = Table(
-        "devices", "collectives of a step", "sent by each", "compute", "link", "step",
-        "examples/s", "efficiency", title="a step",
-    )  # fmt: skip
-    for row in rows:
-        step.add_row(
-            str(row.mesh.devices), collectives_text(row.collectives), size_text(row.sent),
-            seconds_text(row.compute), seconds_text(row.link), seconds_text(row.step),
-            "-" if row.examples_per_second is None else f"{row.examples_per_second:.4g}",
-            "-" if row.step is None else f"{100 * row.compute / row.step:.1f} %",
-        )  # fmt: skip
+    step = Table("devices", *counts, title="a step")
+    lines: dict[str, Callable[[Row], str]] = {
+        "collectives": lambda row: collectives_text(row.collectives),
+        "sent by each": lambda row: size_text(row.sent),
+        "compute": lambda row: seconds_text(row.compute),
+        "link": lambda row: seconds_text(row.link),
+        "step": lambda row: seconds_text(row.step),
+        "examples/s": lambda row: _or_none(row.examples_per_second, "{:.4g}"),
+        "efficiency": lambda row: _or_none(row.step and 100 * row.compute / row.step, "{:.1f} %"),
+    }
+    for name, text in lines.items():
+        step.add_row(name, *map(text, rows))
     console.print(step)
+
+
+def _or_none(value: float | None, form: str) -> str:
+    return "-" if value is None else form.format(value)
 
 
 def collectives_text(found: Sequence[Collective]) -> str:
