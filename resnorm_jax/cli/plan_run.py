@@ -9,7 +9,7 @@ from resnorm_jax.cli.arguments import Parser
 from resnorm_jax.cli.outputs import check_file
 from resnorm_jax.cli.start import ending_at_once
 from resnorm_jax.errors import UserError
-from resnorm_jax.schema import POSITIVE, between, from_zero, over_zero, told
+from resnorm_jax.schema import POSITIVE, from_zero, over_zero, told
 
 MOST_DEVICES = 2**20
 COUNT_FLAG = "--xla_force_host_platform_device_count"
@@ -36,14 +36,6 @@ def _parser() -> Parser:
     parser.add_argument(
         "--devices", type=device_counts, required=True, metavar="N,M", help="numbers of devices"
     )
-    parser.add_argument(
-        "--parallel", choices=("pmap", "sharded"), default="pmap",
-        help="pmap (default): parameters on each device; sharded: see --fsdp and --tensor",
-    )  # fmt: skip
-    parser.add_number("--fsdp", int, between(1, MOST_DEVICES), default=1, metavar="N",
-                      help="devices over which parameters and optimizer state are sharded")  # fmt: skip
-    parser.add_number("--tensor", int, between(1, MOST_DEVICES), default=1, metavar="N",
-                      help="devices over which each layer is")  # fmt: skip
     parser.add_number("--rows", int, POSITIVE, metavar="R",
                       help="rows on each device (default: the config's batch, divided)")  # fmt: skip
     parser.add_number("--link", float, over_zero(1e6), metavar="GB/S",
@@ -56,7 +48,10 @@ def _parser() -> Parser:
         "here)",
     )  # fmt: skip
     parser.add_argument("--output", type=Path, metavar="FILE", help="write the plan as JSON too")
-    parser.epilog = "--config.path.to.field=value sets a field, as for resnorm train."
+    parser.epilog = (
+        "--config.path.to.field=value sets a field, as for resnorm train; config.parallel and "
+        "config.mesh say how the devices share the work."
+    )
     return parser
 
 
@@ -83,22 +78,19 @@ def _plan(chosen: argparse.Namespace, settings: list[str]) -> None:
         from resnorm_jax.reporting.environment import environment
         from resnorm_jax.reporting.files import write_json
         from resnorm_jax.reporting.tables import runtime_line
-        from resnorm_jax.scaling.mesh import PMAP
         from resnorm_jax.scaling.plan import Asked, plan_run
         from resnorm_jax.scaling.report import notes, print_plan
         from resnorm_jax.scaling.step import step_of
 
-    if chosen.parallel == PMAP and (chosen.fsdp, chosen.tensor) != (1, 1):
-        raise UserError("--fsdp and --tensor: not read by --parallel=pmap; give --parallel=sharded")
     config = read_config(chosen.config)
     for path, value in map(_setting, settings):
         override(config, path, value)
     link = None if chosen.link is None else 1e9 * chosen.link
+    checked = checked_config(config.to_dict())
     asked = Asked(
-        chosen.devices, chosen.parallel, chosen.fsdp, chosen.tensor, chosen.rows, link,
+        chosen.devices, checked.parallel, checked.mesh.fsdp, checked.mesh.tensor, chosen.rows, link,
         chosen.latency, chosen.step_seconds,
     )  # fmt: skip
-    checked = checked_config(config.to_dict())
     console = Console()
 
     def say(*lines: str) -> None:

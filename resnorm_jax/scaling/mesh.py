@@ -39,16 +39,18 @@ class Mesh:
         return self.data * self.fsdp
 
 
-def mesh_of(devices: int, fsdp: int, tensor: int) -> Mesh:
-    """Return the mesh of some devices.
+def mesh_of(devices: int, fsdp: int | None, tensor: int) -> Mesh:
+    """Return the mesh of some devices; without ``fsdp`` that is all that ``tensor`` leaves.
 
     Raises:
       UserError: the axes do not divide them.
     """
+    fsdp = fsdp or max(1, devices // tensor)
     if devices % (fsdp * tensor):
         near = max(1, round(devices / (fsdp * tensor))) * fsdp * tensor
         raise UserError(
-            f"--devices: {devices} do not divide by --fsdp={fsdp} x --tensor={tensor}; try {near}"
+            f"--devices: {devices} do not divide by config.mesh.fsdp={fsdp} x "
+            f"config.mesh.tensor={tensor}; try {near}"
         )
     return Mesh(devices // (fsdp * tensor), fsdp, tensor)
 

@@ -33,7 +33,7 @@ class Asked:
     Attributes:
       devices: each number of them is a row.
       parallel: how they share the work: ``pmap`` or ``sharded``.
-      fsdp: devices over which parameters are sharded; see `mesh`.
+      fsdp: devices over which parameters are sharded, if sharded; None for all that ``tensor`` leaves.
       tensor: devices over which a layer is.
       rows: of a device; None to divide the config's batch among them.
       link: bytes a second that a device sends, or None for no times of it.
@@ -43,7 +43,7 @@ class Asked:
 
     devices: tuple[int, ...]
     parallel: str = PMAP
-    fsdp: int = 1
+    fsdp: int | None = None
     tensor: int = 1
     rows: int | None = None
     link: float | None = None
@@ -152,7 +152,8 @@ def plan_run(
         note(f"timing a step of {rows} rows on one device")
         return step.seconds(rows)
 
-    meshes = [mesh_of(devices, asked.fsdp, asked.tensor) for devices in asked.devices]
+    fsdp = 1 if asked.parallel == PMAP else asked.fsdp
+    meshes = [mesh_of(devices, fsdp, asked.tensor) for devices in asked.devices]
     each = [(mesh, rows_of(step, asked, mesh)) for mesh in meshes]  # mistakes are found first
     return [
         _row(step, asked, mesh, rows, compiled(min(mesh.devices, here, 2), rows), seconds(rows))

@@ -100,7 +100,7 @@ def _unchecked(asked: Asked, rows: Sequence[Row], platform: str) -> list[str]:
         )
     if asked.parallel != PMAP:
         lines.append(
-            "--parallel=sharded as a whole. Memory and collectives are formulas, and no compiled "
+            "config.parallel=sharded as a whole. Memory and collectives are formulas, and no compiled "
             "program was looked at."
         )
     elif any(row.basis != COMPILED for row in rows):

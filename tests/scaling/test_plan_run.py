@@ -90,7 +90,7 @@ def test_sharded_by_formula(step, said):
     )
     assert [row.memory[name] for name in PARTS[:3]] == [500, 1_000, 0]
     assert row.memory["temporaries"] == max(0, 9_000 - whole + -(-whole // 8) + whole // 2)
-    assert "--parallel=sharded as a whole" in " ".join(notes(step, asked, [row], "cpu"))
+    assert "config.parallel=sharded as a whole" in " ".join(notes(step, asked, [row], "cpu"))
 
 
 def test_what_is_frozen_does_not_travel():
@@ -142,7 +142,9 @@ def test_the_command_prints_and_writes_a_plan(tmp_path, capsys):
 
 
 def test_axes_that_do_not_divide():
-    with pytest.raises(UserError, match="6 do not divide by --fsdp=2 x --tensor=2; try 8"):
+    with pytest.raises(
+        UserError, match=r"6 do not divide by config\.mesh\.fsdp=2 x config\.mesh\.tensor=2; try 8"
+    ):
         mesh_of(6, 2, 2)
 
 
@@ -153,8 +155,8 @@ def test_axes_that_do_not_divide():
         (["digits", "--devices=2,x"], "give numbers from 1 to"),
         (["digits", "--devices=0"], "give numbers from 1 to"),
         (["digits", "--devices=2", "--link=0"], "--link: 0.0 must be over 0"),
-        (["digits", "--devices=2", "--fsdp=2"], "not read by --parallel=pmap"),
-        (["digits", "--devices=2", "--parallel=pjit"], "invalid choice"),
+        (["digits", "--devices=2", "--config.mesh.fsdp=2"], "config.mesh.fsdp: not read"),
+        (["digits", "--devices=2", "--config.parallel=pjit"], "config.parallel: unknown value"),
         (["digits", "--devices=2", "--output=a.txt"], "write to a .json file"),
         (["digits", "--devices=2", "--config.model.width="], "no value; write"),
         (["digitz", "--devices=2"], "digitz"),
