@@ -19,9 +19,9 @@ from resnorm_jax.build import DEVICE_AXIS
 from resnorm_jax.config import MeshConfig
 from resnorm_jax.errors import UserError
 from resnorm_jax.ops.layout import standing_for
+from resnorm_jax.training.determinism import traced_for
 from resnorm_jax.training.devices import Spread
 from resnorm_jax.training.partition import AXES, DATA, FSDP, ROWS, TENSOR, along, only, specs_of
-from resnorm_jax.training.determinism import traced_for
 from resnorm_jax.training.step import (
     StepOptions,
     TrainState,

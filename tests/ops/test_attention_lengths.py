@@ -193,7 +193,7 @@ def flash_calls(text, target):
     """The descriptions of all calls of a target in a lowered module, and their whole lines."""
     lines = [line for line in text.splitlines() if f"@{target}(" in line]
     strings = [re.search(r'backend_config = "((?:[^"\\]|\\.)*)"', line)[1] for line in lines]
-    return [json.loads(s.replace('\\22', '"')) for s in strings], lines
+    return [json.loads(s.replace("\\22", '"')) for s in strings], lines
 
 
 def lowered_for_cuda(layers):

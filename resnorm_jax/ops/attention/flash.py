@@ -1,9 +1,9 @@
 """NVIDIA's flash attention with a backward pass that gives the same bits each time.
 
-JAX leaves it to XLA's options whether cuDNN's backward pass is deterministic. In such a program XLA marks
-the first backward call alone and files its plan under the mark; of equal further calls, as unrolled layers
-have, it then finds none (``CuDnnCustomCallCompiler``: "raw_hash_map::at" when the program runs). Here every
-call carries the mark from the beginning.
+XLA's options decide whether cuDNN's backward pass is deterministic. Where it is to be, XLA marks the
+first backward call of a program and files its plan under the mark. Equal further calls, as unrolled
+layers have, stay without the mark, and running the program ends with "raw_hash_map::at"
+(``CuDnnCustomCallCompiler`` in XLA of JAX 0.11.2). Here every call is marked from the beginning.
 """
 
 import json
@@ -40,9 +40,9 @@ def flash_backward(kind: Backward) -> Iterator[None]:
     """Trace attention for a program of this kind.
 
     Args:
-      kind: ``"jax"``, JAX's own, for programs without XLA's options for determinism; ``"deterministic"``
-        for those that have them; ``"none"`` for those that XLA divides over devices besides: it knows
-        nothing of how to divide this call, and cuDNN's kernel is not chosen.
+      kind: ``"jax"``, JAX's own calls, for programs without XLA's options for determinism;
+        ``"deterministic"`` for those that have them; ``"none"`` for those that XLA also divides over
+        devices: it does not know how to divide these calls, and cuDNN's kernel is not chosen.
     """
     before = _BACKWARD.set(kind)
     try:
@@ -59,7 +59,7 @@ def backward_here() -> Backward:
 def flash_attention(
     query: jax.Array, key: jax.Array, value: jax.Array, lengths: Lengths, scale: float | None
 ) -> jax.Array:
-    """cuDNN's attention, by `jax.nn.dot_product_attention`; going backward as `flash_backward` says.
+    """CuDNN's attention, by `jax.nn` or, in a deterministic program, by calls of our own.
 
     Args:
       query: ``[B, T, H, Dh]``, bfloat16 or float16.
@@ -77,9 +77,7 @@ def flash_attention(
     return _by_jax(scale, query, key, value, lengths)
 
 
-def _by_jax(
-    scale: float, query: Any, key: Any, value: Any, lengths: Lengths, **more: Any
-) -> Any:
+def _by_jax(scale: float, query: Any, key: Any, value: Any, lengths: Lengths, **more: Any) -> Any:
     if lengths is not None:
         more |= {"query_seq_lengths": lengths[0], "key_value_seq_lengths": lengths[1]}
     return jax.nn.dot_product_attention(

@@ -6,7 +6,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-KEYS = ("device", "operation", "width", "dtype", "rows", "warps", "programs", "ahead", "source")
+KEYS = (
+    "device", "operation", "width", "dtype", "rows", "warps", "programs", "ahead", "block", "source",
+)  # fmt: skip
 TABLE = Path(__file__).with_name("tiles.json")
 
 
@@ -19,12 +21,15 @@ class Tile:
       warps: warps of 32 threads in a program.
       programs: most programs of a backward kernel; each keeps its own sums of the parameters.
       ahead: whether a backward kernel reads the next rows while it works on some.
+      block: columns that are worked on at a time, a power of two; wider rows are read twice. 0 for as
+        many as registers hold.
     """
 
     rows: int
     warps: int
     programs: int = 0
     ahead: bool = False
+    block: int = 0
 
 
 @lru_cache(maxsize=1)
@@ -54,7 +59,7 @@ def tile(operation: str, width: int, dtype: str, device: str | None) -> Tile:
     if not fit:
         return rule(operation, width)
     row = min(fit, key=lambda row: row["width"])
-    return Tile(row["rows"], row["warps"], row["programs"], row["ahead"])
+    return Tile(row["rows"], row["warps"], row["programs"], row["ahead"], row["block"])
 
 
 def rule(operation: str, width: int) -> Tile:
