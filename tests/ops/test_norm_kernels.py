@@ -126,8 +126,10 @@ def test_a_large_mean_costs_no_digits(mean, monkeypatch):
     plain = forward_alone(layer_norm, x)  # here XLA adds up a row from left to right
     assert np.abs(np.asarray(plain, float) - exact).max() <= 1e-6
     monkeypatch.setattr(triton_rows, "across", tree)
-    # Not `quick_jit`: its programs lose a digit of some of these differences.
-    out = jax.jit(partial(layer_norm, implementation="interpret"))(x)
+    # Compiled as users' programs are: quick ones lose a digit of some of these differences.
+    usual = {"xla_backend_optimization_level": 3, "xla_llvm_disable_expensive_passes": False}
+    run = jax.jit(partial(layer_norm, implementation="interpret"), compiler_options=usual)
+    out = run(x)
     # A few roundings of numbers up to 4: the digits that XLA's code has where its sums are trees.
     assert np.abs(np.asarray(out, float) - exact).max() <= 1.5 * 2**-22
 
