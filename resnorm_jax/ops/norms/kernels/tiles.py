@@ -19,8 +19,9 @@ class Tile:
     Attributes:
       rows: rows that a program takes at a time, a power of two.
       warps: warps of 32 threads in a program.
-      programs: most programs of a backward kernel; each keeps its own sums of the parameters.
-      ahead: whether a backward kernel reads the next rows while it works on some.
+      programs: most programs of a kernel, each of which walks over its rows; 0 for one for each few
+        rows. Of a backward kernel each keeps its own sums of the parameters.
+      ahead: whether a program that walks reads the next rows while it works on some.
       block: columns that are worked on at a time, a power of two; wider rows are read twice. 0 for as
         many as registers hold.
     """

@@ -1,8 +1,8 @@
 """The adapter to Pallas' Triton lowering: its two kernels as functions of arrays.
 
-A program of the forward kernel takes a few rows. Where a row fits the registers it is read once; a
-wider one is read twice, in blocks of columns, the second time from the cache. A program of the
-backward kernel walks over many rows and keeps the sums of ``dscale`` and ``dbias`` in registers: it
+A program takes a few rows at a time, and may walk over many with the parameters in registers. A row
+that fits the registers is read once. A wider one is read twice, in blocks of columns, the second time
+from the cache. A program of the backward kernel keeps the sums of ``dscale`` and ``dbias`` as well: it
 leaves one row of partial sums, and these are summed in a fixed order, so that equal inputs give equal
 bits. For rows wider than the registers another kernel adds up these sums, by columns.
 
@@ -20,6 +20,7 @@ import jax.numpy as jnp
 from resnorm_jax.ops.norms.kernels import triton_programs
 from resnorm_jax.ops.norms.kernels.form import Form, Names, Operands
 from resnorm_jax.ops.norms.kernels.tiles import Tile
+from resnorm_jax.ops.norms.kernels.triton_deal import Deal
 
 BLOCK = {"forward": 16384, "backward": 8192}  # columns that a program keeps in registers
 F32 = jnp.float32
@@ -51,10 +52,9 @@ def forward(
     shapes = {"y": (x.shape, form.dtype), "stream": (x.shape, x.dtype)}
     numbers = dict.fromkeys(form.statistics, (x.shape[:1], F32))
     out_shapes = {name: {**shapes, **numbers}[name] for name in outs}
-    grid = -(-x.shape[0] // tile.rows)
-    cut = blocks(x.shape[1], "forward", tile)
-    body = functools.partial(triton_programs.forward, form, x.shape, tile.rows, cut)
-    found = _call("norm_forward", body, grid, tile.warps, rows, out_shapes, interpret)
+    deal = _deal(x.shape, "forward", tile)
+    body = functools.partial(triton_programs.forward, form, deal)
+    found = _call("norm_forward", body, deal.programs, tile.warps, rows, out_shapes, interpret)
     return {name: a.reshape(_shape(name, operands["x"])) for name, a in found.items()}
 
 
@@ -63,12 +63,12 @@ def backward(
 ) -> Operands:
     """As `reference.backward`, by one kernel; by two where registers do not hold a row."""
     x, rows = _as_rows(operands)
-    cut = blocks(x.shape[1], "backward", tile)
+    deal = _deal(x.shape, "backward", tile)
     sums = tuple(name for name in outs if name != "dx")
-    one = cut[1] or not sums
+    one = deal.kept or not sums
     found: Operands = {}
     if one or "dx" in outs:
-        found = _rows_backward(form, outs if one else ("dx",), rows, tile, cut, interpret)
+        found = _rows_backward(form, outs if one else ("dx",), rows, deal, tile.warps, interpret)
     if not one:
         found |= _sums(form, sums, rows, interpret)
     dtypes = {"dbias": form.bias_dtype, "dscale": getattr(operands.get("scale"), "dtype", None)}
@@ -80,16 +80,14 @@ def backward(
 
 
 def _rows_backward(
-    form: Form, outs: Names, rows: Operands, tile: Tile, cut: tuple[int, bool], interpret: bool
+    form: Form, outs: Names, rows: Operands, deal: Deal, warps: int, interpret: bool
 ) -> Operands:
     """Return ``dx`` and, of each program, the sums of ``dscale`` and ``dbias``, as far as wanted."""
-    shape = rows["x"].shape
-    each, programs = _dealt(-(-shape[0] // tile.rows), tile.programs)
-    shapes = {"dx": (shape, rows["x"].dtype)}
-    shapes |= dict.fromkeys(("dscale", "dbias"), ((programs, shape[1]), F32))
-    body = functools.partial(triton_programs.backward, form, shape, tile, cut, each, programs)
+    shapes = {"dx": (deal.shape, rows["x"].dtype)}
+    shapes |= dict.fromkeys(("dscale", "dbias"), ((deal.programs, deal.shape[1]), F32))
+    body = functools.partial(triton_programs.backward, form, deal)
     out_shapes = {name: shapes[name] for name in outs}
-    return _call("norm_backward", body, programs, tile.warps, rows, out_shapes, interpret)
+    return _call("norm_backward", body, deal.programs, warps, rows, out_shapes, interpret)
 
 
 def _sums(form: Form, outs: Names, rows: Operands, interpret: bool) -> Operands:
@@ -103,9 +101,15 @@ def _sums(form: Form, outs: Names, rows: Operands, interpret: bool) -> Operands:
     return _call("norm_sums", body, parts * across, SUMS.warps, needed, shapes, interpret)
 
 
+def _deal(shape: tuple[int, int], operation: str, tile: Tile) -> Deal:
+    each, programs = _dealt(-(-shape[0] // tile.rows), tile.programs)
+    block, kept = blocks(shape[1], operation, tile)
+    return Deal(shape, tile.rows, each, programs, tile.ahead, block, kept)
+
+
 def _dealt(count: int, programs: int) -> tuple[int, int]:
-    """Return how many things each program gets, and how many programs there are then."""
-    each = -(-count // min(count, programs))
+    """Return how many things each program gets, and how many programs there are; 0: one for each."""
+    each = -(-count // min(count, programs or count))
     return each, -(-count // each)
 
 

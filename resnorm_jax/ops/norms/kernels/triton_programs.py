@@ -1,6 +1,7 @@
 """What a program of the forward and of the backward kernel does with its rows."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -8,21 +9,31 @@ import jax.numpy as jnp
 from jax import lax
 
 from resnorm_jax.ops.norms.kernels.form import Form, Operands
-from resnorm_jax.ops.norms.kernels.tiles import Tile
+from resnorm_jax.ops.norms.kernels.triton_deal import Deal
 from resnorm_jax.ops.norms.kernels.triton_rows import F32, Rows, across, indices, loop
-
-Cut = tuple[int, bool]  # columns of a block, and whether registers hold all blocks of a row
-
 
 HALF = ("bfloat16", "float16")
 
 
-def forward(form: Form, shape: tuple[int, ...], count: int, cut: Cut, refs: Operands) -> None:
-    """Normalize ``count`` rows: read ``x`` and ``branch``, write ``y``, ``stream`` and statistics."""
-    from jax.experimental import pallas as pl
+def forward(form: Form, deal: Deal, refs: Operands) -> None:
+    """Normalize some rows: read ``x`` and ``branch``, write ``y``, ``stream`` and statistics."""
+    whole = deal.parameters(refs)
+    read_once = deal.each > 1
+    names = ("scale", "bias")
+    kept = {n: whole.keep(partial(whole.parameter, n)) for n in names if n in refs and read_once}
 
-    full = shape[0] % count == 0
-    rows = Rows(refs, shape, pl.program_id(0) * count + indices(count), *cut, full=full)
+    def parameter(rows: Rows, name: str, j: Any) -> jax.Array:
+        return kept[name](j) if name in kept else rows.parameter(name, j)
+
+    def step(rows: Rows, nothing: tuple) -> tuple:
+        _forward(form, rows, partial(parameter, rows))
+        return nothing
+
+    deal.walk(refs, ("x", "branch"), step, ())
+
+
+def _forward(form: Form, rows: Rows, parameter: Callable[[str, Any], jax.Array]) -> None:
+    refs = rows.refs
 
     def added(x: jax.Array, branch: Callable[[], jax.Array]) -> jax.Array:
         """Normalized as it is stored, rounded to its dtype."""
@@ -37,9 +48,9 @@ def forward(form: Form, shape: tuple[int, ...], count: int, cut: Cut, refs: Oper
     def write(j: Any) -> None:
         out = y(j)
         if "scale" in refs:
-            out = out * (rows.parameter("scale", j) + form.scale_offset)
+            out = out * (parameter("scale", j) + form.scale_offset)
         if "bias" in refs:
-            out = out + rows.parameter("bias", j)
+            out = out + parameter("bias", j)
         rows.store("y", j, out)
         if "branch" in refs:
             rows.store("stream", j, x(j))
@@ -119,49 +130,22 @@ def _of_single(form: Form, rows: Rows, x: Blocks) -> tuple[Operands, Blocks]:
     return {"mean": mean, "correction": correction, "inverse": inverse}, normalized
 
 
-def backward(
-    form: Form,
-    shape: tuple[int, ...],
-    tile: Tile,
-    cut: Cut,
-    each: int,
-    programs: int,
-    refs: Operands,
-) -> None:
-    """Go backward over ``each`` times ``tile.rows`` rows: ``dx``, and one row of each partial sum."""
-    from jax.experimental import pallas as pl
-
-    program = pl.program_id(0)
-    full = shape[0] == programs * each * tile.rows
-    whole = Rows(refs, shape, indices(1), *cut, full=True)
+def backward(form: Form, deal: Deal, refs: Operands) -> None:
+    """Go backward over some rows: ``dx``, and one row of each parameter's partial sums."""
+    whole = deal.parameters(refs)
     scale: Any = lambda j: 1  # noqa: E731
     if "scale" in refs:
         scale = whole.keep(lambda j: whole.parameter("scale", j) + form.scale_offset)
     wanted = tuple(name for name in ("dscale", "dbias") if name in refs)
-    names = ("x", "g") if tile.ahead and whole.kept else ()
 
-    def rows_at(i: Any, blocks: tuple = ()) -> Rows:
-        rows = (program * each + i) * tile.rows + indices(tile.rows)
-        return Rows(
-            refs, shape, rows, *cut, full=full, ahead=dict(zip(names, blocks, strict=False))
-        )
-
-    def read(i: Any) -> tuple:
-        # The last rows are followed by none: those of the array's end are read in their place.
-        rows = rows_at(jnp.minimum(i, each - 1) if full else i)
-        return tuple([rows.read(name, j) for j in range(rows.blocks)] for name in names)
-
-    def step(i: Any, carried: tuple) -> tuple:
-        sums, blocks = carried
-        following = read(i + 1)  # on its way while these rows are worked on
-        terms = _rows_backward(form, rows_at(i, blocks), scale)
+    def step(rows: Rows, sums: list) -> list:
+        terms = _rows_backward(form, rows, scale)
         more = [[jnp.sum(t, 0, keepdims=True) for t in terms[name]] for name in wanted]
-        return jax.tree.map(jnp.add, sums, more), following
+        return jax.tree.map(jnp.add, sums, more)
 
     zeros = [[jnp.zeros((1, whole.block), F32) for _ in range(whole.blocks)] for _ in wanted]
-    sums, _ = loop(each, step, (zeros, read(0)))
-    for name, totals in zip(wanted, sums, strict=True):
-        partial_sums = Rows(refs, refs[name].shape, program + indices(1), *cut, full=True)
+    for name, totals in zip(wanted, deal.walk(refs, ("x", "g"), step, zeros), strict=True):
+        partial_sums = deal.own_row(refs, name)
         for j, total in enumerate(totals):
             partial_sums.store(name, j, total)
 

@@ -57,10 +57,9 @@ def candidates(operation: str, width: int) -> Iterator[Tile]:
 
 
 def _dealt(operation: str, tile: Tile, ahead: bool) -> Iterator[Tile]:
-    """Yield a tile; of a backward kernel by the number of programs, reading ahead or not."""
+    """Yield a tile by the number of programs that walk over rows, reading ahead or not."""
     if operation == "forward":
         yield tile
-        return
     programs = sorted({PROCESSORS * max(1, warps // tile.warps) for warps in RESIDENT})
     for number, early in product(programs, (False, True) if ahead else (False,)):
         yield replace(tile, programs=number, ahead=early)
