@@ -53,15 +53,17 @@ def candidates(operation: str, width: int) -> Iterator[Tile]:
         columns, kept = triton.blocks(width, operation, Tile(rows, warps, block=block))
         each = rows * columns * (-(-width // columns) if kept else 1) / (32 * warps)
         if least <= each <= most * (1 + wide) or (each < least and warps == min(WARPS)):
-            yield from _dealt(operation, Tile(rows, warps, block=block), ahead=kept)
+            yield from _dealt(operation, Tile(rows, warps, block=block), kept)
 
 
-def _dealt(operation: str, tile: Tile, ahead: bool) -> Iterator[Tile]:
+def _dealt(operation: str, tile: Tile, kept: bool) -> Iterator[Tile]:
     """Yield a tile by the number of programs that walk over rows, reading ahead or not."""
     if operation == "forward":
         yield tile
+        if not kept:  # what a program would keep of the parameters
+            return
     programs = sorted({PROCESSORS * max(1, warps // tile.warps) for warps in RESIDENT})
-    for number, early in product(programs, (False, True) if ahead else (False,)):
+    for number, early in product(programs, (False, True) if kept else (False,)):
         yield replace(tile, programs=number, ahead=early)
 
 
