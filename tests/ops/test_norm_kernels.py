@@ -189,6 +189,23 @@ def test_the_sum_of_stream_and_branch_is_the_second_output(dtype):
     assert worst(dscale, want_scale) <= 8 * unit
 
 
+def test_without_a_branch_the_stream_is_x_and_its_gradient_is_added():
+    (x, scale), weights = case("rms_norm", (5, 12))
+    more = weights[:, ::-1]
+
+    @quick_jit
+    def run(x, scale, weights):
+        norm = partial(add_rms_norm, implementation="interpret")
+        out, pullback = jax.vjp(lambda x, scale: norm(x, None, scale), x, scale)
+        return out, pullback((weights, more))
+
+    (normed, stream), (dx, _) = run(x, scale, weights)
+    np.testing.assert_array_equal(stream, x)
+    assert worst(normed, oracles.rms_norm(*wide([x, scale]))) <= 5e-7
+    want, _ = oracles.rms_norm_vjp(*wide([x, scale, weights]))
+    assert worst(dx, want + np.asarray(more, float)) <= 2e-6
+
+
 @pytest.mark.table
 def test_results_of_another_dtype():
     (x, scale), weights = case("rms_norm", (5, 12), jnp.bfloat16)
