@@ -98,13 +98,9 @@ def tune(
                 times = {t: _time(measure, call, t) for t in choices(operation, shape[1])}
                 best = min(times, key=lambda t: times[t])
                 row = (
-                    device,
-                    operation,
-                    shape[1],
-                    dtype,
-                    *astuple(best),
-                    f"{source}, {shape[0]} rows",
-                )
+                    device, operation, shape[1], dtype, *astuple(best),
+                    round(1e6 * times[best], 1), f"{source}, {shape[0]} rows",
+                )  # fmt: skip
                 found.append(dict(zip(tiles.KEYS, row, strict=True)))
     new = {_key(row) for row in found}
     kept = [row for row in tiles.table() if _key(row) not in new]
