@@ -96,7 +96,7 @@ def _forward(scale: float, query: Any, key: Any, value: Any, lengths: Lengths) -
 
 
 def _backward(scale: float, saved: Any, gradient: jax.Array) -> Any:
-    return *backward_call(scale, *saved, gradient), None
+    return *backward_call(scale, *saved, gradient=gradient), None
 
 
 _deterministic.defvjp(_forward, _backward)

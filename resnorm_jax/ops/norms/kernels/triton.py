@@ -97,11 +97,12 @@ def _sums(form: Form, outs: Names, rows: Operands, interpret: bool) -> Operands:
     each, parts = _dealt(-(-shape[0] // SUMS.rows), max(1, SUMS.programs // across))
     body = functools.partial(triton_programs.sums, form, shape, SUMS.rows, SUMS.block, each)
     needed = {name: a for name, a in rows.items() if name in ("x", "g", *form.statistics)}
+    shapes: dict[str, tuple[tuple[int, ...], Any]]
     shapes = dict.fromkeys(outs, ((parts, shape[1]), F32))
     return _call("norm_sums", body, parts * across, SUMS.warps, needed, shapes, interpret)
 
 
-def _deal(shape: tuple[int, int], operation: str, tile: Tile) -> Deal:
+def _deal(shape: tuple[int, ...], operation: str, tile: Tile) -> Deal:
     each, programs = _dealt(-(-shape[0] // tile.rows), tile.programs)
     block, kept = blocks(shape[1], operation, tile)
     return Deal(shape, tile.rows, each, programs, tile.ahead, block, kept)

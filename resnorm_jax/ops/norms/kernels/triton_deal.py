@@ -24,7 +24,7 @@ class Deal:
       kept: whether registers hold all blocks of a row.
     """
 
-    shape: tuple[int, int]
+    shape: tuple[int, ...]
     rows: int
     each: int
     programs: int
