@@ -96,7 +96,8 @@ def _forward(scale: float, query: Any, key: Any, value: Any, lengths: Lengths) -
 
 
 def _backward(scale: float, saved: Any, gradient: jax.Array) -> Any:
-    return *backward_call(scale, *saved, gradient=gradient), None
+    query, key, value, lengths, out, sums = saved
+    return *backward_call(scale, query, key, value, lengths, out, sums, gradient), None
 
 
 _deterministic.defvjp(_forward, _backward)
