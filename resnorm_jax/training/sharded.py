@@ -100,11 +100,11 @@ class Sharded:
         return self._program(state).lower(state, dict(self.put(batch)))
 
     def _program(self, state: TrainState) -> Any:
-        laid = self.shardings(state)
-        return self._once(
-            self._train, state, out_shardings=(laid, None), in_shardings=(laid, None),
-            donate_argnums=(0,),
-        )  # fmt: skip
+        def how() -> dict[str, Any]:
+            laid = (self.shardings(state), None)
+            return {"in_shardings": laid, "out_shardings": laid, "donate_argnums": (0,)}
+
+        return self._once(self._train, state, how)
 
     def predict(self, variables: Mapping[str, Any], batch: Mapping[str, Any]) -> np.ndarray:
         """Return log-probabilities of a global batch, ``[B, K]`` on the host.
@@ -115,7 +115,7 @@ class Sharded:
         names = [name for name in ("x", "mask", "lengths") if name in known]
         inputs: dict[str, Any] = {name: known[name] for name in names}
         out = NamedSharding(self.mesh, BY_ROW)
-        run = self._once(self._predict, variables, out_shardings=out)
+        run = self._once(self._predict, variables, lambda: {"out_shardings": out})
         return np.asarray(run(self.replicate(variables), dict(self.put(inputs))))
 
     def specs(self, tree: Any) -> Any:
@@ -134,7 +134,9 @@ class Sharded:
         """Return `specs` as JAX's shardings."""
         return jax.tree.map(partial(NamedSharding, self.mesh), self.specs(tree))
 
-    def _once(self, step: Callable[..., Any], tree: Any, **how: Any) -> Any:
+    def _once(
+        self, step: Callable[..., Any], tree: Any, how: Callable[[], Mapping[str, Any]]
+    ) -> Any:
         """Return the step compiled for trees of one structure; shapes of batches are jit's own."""
         key = (step.__name__, jax.tree.structure(tree))
         if key not in self._compiled:
@@ -144,7 +146,7 @@ class Sharded:
                 return step(tree, batch)
 
             self._compiled[key] = jax.jit(
-                over_devices, compiler_options=self._compiler_options, **how
+                over_devices, compiler_options=self._compiler_options, **how()
             )
         return self._compiled[key]
 
