@@ -245,7 +245,7 @@ def _scores(run: Run, seed: int, outcome: Outcome) -> dict[str, Any]:
     return {
         "seed": seed,
         "step": outcome.step,
-        "params_sha256": params_sha256(outcome.params),
+        "params_sha256": params_sha256(run.parallel.host(outcome.params)),
         "train_seconds": round(outcome.seconds, 3),
         "examples_per_second": outcome.examples_per_second,
         **outcome.counts,

@@ -17,9 +17,11 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from resnorm_jax.build import DEVICE_AXIS
 from resnorm_jax.config import MeshConfig
+from resnorm_jax.data.pipeline import Share, cut
 from resnorm_jax.errors import UserError
 from resnorm_jax.ops.layout import standing_for
-from resnorm_jax.training.devices import Spread
+from resnorm_jax.training.devices import Spread, own_share
+from resnorm_jax.training.laid import laid_from_host, several_processes, whole_on_host
 from resnorm_jax.training.partition import AXES, DATA, FSDP, ROWS, TENSOR, along, only, specs_of
 from resnorm_jax.training.step import (
     StepOptions,
@@ -30,6 +32,7 @@ from resnorm_jax.training.step import (
     told,
     updated_state,
 )
+from resnorm_jax.training.summing import scattered, summed
 
 EVERYWHERE, BY_ROW = PartitionSpec(), PartitionSpec(ROWS)
 
@@ -56,6 +59,7 @@ class Sharded:
     ) -> None:
         self.options, self.devices = options, list(devices)
         self.programs = 0  # traced, hence compiled, so far
+        self.several = several_processes(self.devices)
         self.mesh = Mesh(np.array(self.devices).reshape(mesh_shape(mesh, len(devices))), AXES)
         self._compiler_options = dict(compiler_options or {}) or None
         self._compiled: dict[Any, Any] = {}
@@ -81,11 +85,46 @@ class Sharded:
 
     def replicate(self, tree: Any) -> Any:
         """Return a state, or variables, with each parameter laid over the devices."""
-        return jax.device_put(tree, self.shardings(tree))
+        if not self.several:
+            return jax.device_put(tree, self.shardings(tree))
+        return jax.tree.map(laid_from_host, tree, self.shardings(tree))
+
+    def host(self, tree: Any) -> Any:
+        """Return copies on the host, whole in every process; all processes call it alike."""
+        return whole_on_host(tree)
+
+    def share(self, size: int) -> slice | None:
+        """Return which rows of a global batch this process reads; None where it reads all."""
+        return own_share(size, self.devices, self.mesh.shape[TENSOR])
 
     def put(self, batch: Mapping[str, Any]) -> Spread:
-        """Begin to bring a global batch ``[B, ...]`` of host arrays to the devices, for `train`."""
-        return Spread(jax.device_put(dict(batch), NamedSharding(self.mesh, BY_ROW)))
+        """Begin to bring a global batch ``[B, ...]`` of host arrays to the devices, for `train`.
+
+        Where there are several processes, it may also be the share of this one.
+        """
+        return self._laid_by_row(self._own_rows(batch))
+
+    def _own_rows(self, batch: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return the rows of this process, if ``batch`` is not its share already."""
+        if not self.several or isinstance(batch, Share):
+            return batch
+        size = len(next(iter(batch.values())))
+        return cut(dict(batch), self.share(size) or slice(None))
+
+    def _laid_by_row(self, rows: Mapping[str, Any]) -> Spread:
+        by_row = NamedSharding(self.mesh, BY_ROW)
+        if not self.several:
+            return Spread(jax.device_put(dict(rows), by_row))
+        own = self.share(self.shares)  # one row for each group of devices
+        times = self.shares // len(range(self.shares)[own or slice(None)])
+        return Spread(
+            {
+                name: jax.make_array_from_process_local_data(
+                    by_row, part, (times * len(part), *part.shape[1:])
+                )
+                for name, part in rows.items()
+            }
+        )
 
     def train(self, state: TrainState, batch: Mapping[str, Any]) -> tuple[TrainState, Any]:
         """Do one update with a global batch: host arrays ``[B, ...]``, or what `put` gave.
@@ -101,22 +140,28 @@ class Sharded:
 
     def _program(self, state: TrainState) -> Any:
         def how() -> dict[str, Any]:
-            laid = (self.shardings(state), None)
-            return {"in_shardings": laid, "out_shardings": laid, "donate_argnums": (0,)}
+            laid = self.shardings(state)
+            told = NamedSharding(self.mesh, EVERYWHERE)  # each process reads the metrics
+            return {
+                "in_shardings": (laid, None), "out_shardings": (laid, told), "donate_argnums": (0,)
+            }  # fmt: skip
 
         return self._once(self._train, state, how)
 
     def predict(self, variables: Mapping[str, Any], batch: Mapping[str, Any]) -> np.ndarray:
-        """Return log-probabilities of a global batch, ``[B, K]`` on the host.
+        """Return log-probabilities of a global batch, ``[B, K]`` on the host, in every process.
+
+        A process alone may give any number of rows: the last is repeated until they divide.
 
         ``variables`` are the model's: ``params`` and what it keeps beside them.
         """
-        known = told(batch, self.options.by_length)
+        known = told(self._own_rows(batch), self.options.by_length)
         names = [name for name in ("x", "mask", "lengths") if name in known]
-        inputs: dict[str, Any] = {name: known[name] for name in names}
-        out = NamedSharding(self.mesh, BY_ROW)
+        count = len(known["x"]) if not self.several else None
+        rows = {name: _filled(known[name], count, self.shares) for name in names}
+        out = NamedSharding(self.mesh, EVERYWHERE if self.several else BY_ROW)
         run = self._once(self._predict, variables, lambda: {"out_shardings": out})
-        return np.asarray(run(self.replicate(variables), dict(self.put(inputs))))
+        return np.asarray(run(self.replicate(variables), dict(self._laid_by_row(rows))))[:count]
 
     def specs(self, tree: Any) -> Any:
         """Return how each leaf of a state, of variables or of parameters is laid over the mesh."""
@@ -211,7 +256,7 @@ class Sharded:
             axis = along(spec, FSDP)
             if axis is None:
                 return whole
-            return lax.psum_scatter(whole, FSDP, scatter_dimension=axis, tiled=True)
+            return scattered(whole, FSDP, axis)
 
         def sum_up(gradient: Any) -> Any:
             leaves, structure = jax.tree.flatten(jax.tree.map(scatter, gradient, specs))
@@ -219,7 +264,7 @@ class Sharded:
             found = _summed_together(leaves, cut, DATA if self.mesh.shape[DATA] > 1 else None)
             return jax.tree.unflatten(structure, found)
 
-        return lax.psum(sums, ROWS), self._along_tensor(sum_up, specs)(gradient)
+        return summed(sums, ROWS), self._along_tensor(sum_up, specs)(gradient)
 
     def _along_tensor(self, function: Callable[[Any], Any], specs: Any) -> Callable[[Any], Any]:
         """Return a function of trees done on what each device along ``tensor`` has of them.
@@ -236,11 +281,17 @@ class Sharded:
 
 def _summed_together(leaves: list[Any], cut: list[bool], over: str | None) -> list[Any]:
     """Sum what is cut over ``over``, the rest over all rows: each in one go."""
-    rest = lax.psum([leaf for leaf, is_cut in zip(leaves, cut, strict=True) if not is_cut], ROWS)
+    rest = summed([leaf for leaf, is_cut in zip(leaves, cut, strict=True) if not is_cut], ROWS)
     parts = [leaf for leaf, is_cut in zip(leaves, cut, strict=True) if is_cut]
-    parts = parts if over is None else lax.psum(parts, over)
+    parts = parts if over is None else summed(parts, over)
     found = {True: iter(parts), False: iter(rest)}
     return [next(found[is_cut]) for is_cut in cut]
+
+
+def _filled(rows: np.ndarray, count: int | None, shares: int) -> np.ndarray:
+    """Return rows with the last repeated until they divide by ``shares``; without a count as is."""
+    short = 0 if count is None else -count % shares
+    return np.concatenate([rows, np.repeat(rows[-1:], short, 0)]) if short else rows
 
 
 def mesh_shape(mesh: MeshConfig, devices: int) -> tuple[int, int, int]:

@@ -1,7 +1,6 @@
 """The second door: the numbers of `jax.pmap`, with each device's share of parameters and state."""
 
 import re
-from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +9,8 @@ import optax
 import pytest
 import tiny
 from jax.experimental.pallas import triton
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
 from kernel_calls import kernels
 from rich.console import Console
 from tiers import every
@@ -21,19 +22,24 @@ from resnorm_jax.config import MeshConfig, from_dict
 from resnorm_jax.data import TrainBatches, describe
 from resnorm_jax.errors import UserError
 from resnorm_jax.reporting.files import MetricsLog
+from resnorm_jax.training import summing
 from resnorm_jax.training.checkpoint import CheckpointStore
 from resnorm_jax.training.devices import (
     DataParallel,
     NotReplicatedError,
     check_replicated,
     choose_devices,
+    share_of,
 )
-from resnorm_jax.training.doors import door_of
+from resnorm_jax.training.doors import using
 from resnorm_jax.training.experiment import run_experiment
 from resnorm_jax.training.optimizers import make_optimizer
 from resnorm_jax.training.partition import spec_of
+from resnorm_jax.training.processes import Processes
+from resnorm_jax.training.saved_run import load_trained
 from resnorm_jax.training.sharded import Sharded, mesh_shape
 from resnorm_jax.training.step import StepOptions, create_state
+from resnorm_jax.training.summing import scattered, summed
 
 MESHES = {
     "data": MeshConfig(fsdp=1),
@@ -239,15 +245,63 @@ def test_a_mesh_that_does_not_divide_the_devices_is_one_line(mesh, devices, line
         mesh_shape(mesh, devices)
 
 
-def test_several_processes_are_refused(monkeypatch):
-    made = from_dict({"data": {"source": "sample_text"}, "parallel": "sharded"})
-    assert door_of(made, 8).keywords == {"mesh": MeshConfig()}
-    monkeypatch.setattr(jax, "process_count", lambda: 2)
-    with pytest.raises(
-        UserError, match=r"^config.parallel: sharded is for one process, and there are 2"
-    ):
-        door_of(made, 8)
-    assert door_of(replace(made, parallel="pmap"), 8) is DataParallel
+def test_any_number_of_rows_is_predicted():
+    options, state, batch = small()
+    found = sharded(options, MESHES["data x fsdp"]).predict({"params": state.params}, batch)
+    few = {name: rows[:5] for name, rows in batch.items()}  # over eight groups of devices
+    got = sharded(options, MESHES["data x fsdp"]).predict({"params": state.params}, few)
+    np.testing.assert_allclose(got, found[:5], rtol=1e-6)
+
+
+def test_each_process_reads_the_rows_of_its_groups():
+    """Also where the devices of a group belong to two of them."""
+    four = [0, 1, 2, 3]
+    assert [share_of(8, four, n, tensor=1) for n in four] == [
+        slice(0, 2), slice(2, 4), slice(4, 6), slice(6, 8)
+    ]  # fmt: skip
+    assert [share_of(8, four, n, tensor=2) for n in four] == [slice(0, 4)] * 2 + [slice(4, 8)] * 2
+    assert [share_of(8, four, n, tensor=4) for n in four] == [slice(0, 8)] * 4
+    assert [share_of(8, [0, 0, 1, 1], n, tensor=2) for n in (0, 1)] == [slice(0, 4), slice(4, 8)]
+    assert share_of(8, [0, 0, 0, 0], 0, tensor=2) is None
+
+
+@pytest.mark.parametrize("axis", ["x", ("x", "y")], ids=str)
+def test_sums_between_processes_round_as_those_within_one(axis, monkeypatch):
+    """What gloo is not asked to add: of the same values the same bits, and each device its part."""
+    mesh = Mesh(np.array(jax.devices()[:8]).reshape(4, 2), ("x", "y"))
+    values = np.random.default_rng(0).normal(size=(8, 3, 8)).astype(np.float32)
+
+    def both(part):
+        whole = summed({"a": part[0]}, axis)["a"]
+        cut = scattered(part[0], axis, 1) if axis == "x" else whole
+        return whole[None], cut[None]
+
+    def run():
+        spec = P(("x", "y"))
+        mapped = jax.shard_map(both, mesh=mesh, in_specs=spec, out_specs=(spec, spec))
+        return jax.tree.map(np.asarray, jax.jit(mapped)(values))
+
+    wanted = run()
+    monkeypatch.setattr(summing, "current", lambda: Processes(0, 2))
+    for one, other in zip(run(), wanted, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_what_uses_a_model_of_shares_has_all_devices():
+    """By the run's mesh where that divides them."""
+
+    def mesh(devices, **more):
+        made = from_dict({"data": {"source": "sample_text"}, **more})
+        chosen, door = using(made, jax.local_devices()[:devices])
+        return len(chosen), door if door is DataParallel else door.keywords["mesh"]
+
+    over = {"parallel": "sharded", "mesh": {"fsdp": 2, "tensor": 2}}
+    assert mesh(8) == (1, DataParallel)
+    assert mesh(8, parallel="sharded") == (8, MeshConfig())
+    assert mesh(8, **over) == (8, MeshConfig(2, 2))
+    assert mesh(8, devices=4, **over) == (4, MeshConfig(2, 2))
+    assert mesh(2, **over) == (2, MeshConfig())
+    assert mesh(1, **over) == (1, MeshConfig())
 
 
 @pytest.mark.parametrize(
@@ -362,3 +416,22 @@ def test_a_run_goes_on_by_the_other_door(tmp_path):
     ]
     np.testing.assert_allclose(*losses, rtol=1e-5)
     assert {c["what"] for c in report["changes"]} >= {"parallel", "devices"}
+
+
+@pytest.mark.table
+def test_a_run_of_shares_is_used_in_shares(tmp_path):
+    """Commands predict over all devices what training scored, and what one device predicts."""
+    model = {"width": 16, "depth": 1, "heads": 2}
+    made = {"data": {"source": "sample_text"}, "model": model,
+            "train": {"steps": 2, "batch_size": 16, "select": "best", "validation": 0.25}}  # fmt: skip
+    over = {"parallel": "sharded", "mesh": {"fsdp": 4, "tensor": 2}}
+    report = run_experiment(from_dict({**made, **over}), tmp_path / "a", Console(quiet=True))
+    trained = load_trained(tmp_path / "a")
+    assert trained.parallel.mesh.shape == {"data": 1, "fsdp": 4, "tensor": 2}
+    test = trained.dataset().test
+    found = trained.log_probs(test)
+    score = trained.task.score(found, test.y, trained.classes, trained.thresholds)
+    assert score["accuracy"] == report["seeds"][0]["accuracy"]
+    np.testing.assert_allclose(score["log_loss"], report["seeds"][0]["log_loss"], rtol=1e-5)
+    trained.parallel = DataParallel(trained.parallel.options, jax.local_devices()[:1])
+    np.testing.assert_allclose(trained.log_probs(test), found, atol=1e-5)
