@@ -17,10 +17,10 @@ from reliability import processes, runs
 
 # Keys have no bias: its gradient is rounding alone, of which Adam makes whole steps.
 SHARDED = ("--config.parallel=sharded", "--config.model.use_bias=query+value+out+fc1+fc2")
-MESHES = {
-    "fsdp": (),
-    "data x fsdp": ("--config.mesh.fsdp=2",),
-    "fsdp x tensor": ("--config.mesh.fsdp=2", "--config.mesh.tensor=2"),
+MESHES = {  # the preset of the run, and its flags
+    "fsdp": ("plain",),
+    "data x fsdp": ("best", "--config.mesh.fsdp=2"),  # averages, validation, best checkpoints
+    "fsdp x tensor": ("plain", "--config.mesh.fsdp=2", "--config.mesh.tensor=2"),
 }
 NEAR = 1e-5
 SAID = "damaged checkpoint set aside"
@@ -29,7 +29,8 @@ DAMAGES = ("flipped", "truncated", "deleted")
 
 def run(workdir: Path, count: int, mesh: str) -> str:
     """Run over four devices of so many processes to the end; return what was said."""
-    group = processes.start("plain", workdir, count, 4 // count, *SHARDED, *MESHES[mesh])
+    preset, *flags = MESHES[mesh]
+    group = processes.start(preset, workdir, count, 4 // count, *SHARDED, *flags)
     statuses = group.wait(processes.LONG)
     group.end()
     assert statuses == [0] * count, (statuses, [group.text(i)[-2000:] for i in range(count)])
