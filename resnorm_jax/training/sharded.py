@@ -159,9 +159,17 @@ class Sharded:
         names = [name for name in ("x", "mask", "lengths") if name in known]
         count = len(known["x"]) if not self.several else None
         rows = {name: _filled(known[name], count, self.shares) for name in names}
-        out = NamedSharding(self.mesh, EVERYWHERE if self.several else BY_ROW)
-        run = self._once(self._predict, variables, lambda: {"out_shardings": out})
+        run = self._predicting(variables)
         return np.asarray(run(self.replicate(variables), dict(self._laid_by_row(rows))))[:count]
+
+    def _predicting(self, variables: Any) -> Any:
+        """Return the program of `predict`, which XLA divides: no device ever has all parameters."""
+
+        def how() -> dict[str, Any]:
+            out = NamedSharding(self.mesh, EVERYWHERE if self.several else BY_ROW)
+            return {"in_shardings": (self.shardings(variables), None), "out_shardings": out}
+
+        return self._once(self._predict, variables, how)
 
     def specs(self, tree: Any) -> Any:
         """Return how each leaf of a state, of variables or of parameters is laid over the mesh."""
@@ -211,13 +219,7 @@ class Sharded:
         return updated_state(state, sums, gradient, kept, self.options)
 
     def _predict(self, variables: Mapping[str, Any], batch: Mapping[str, Any]) -> jax.Array:
-        specs = self.specs(variables)
-
-        def on_device(variables: Mapping[str, Any], batch: Any) -> jax.Array:
-            whole = {**variables, "params": self._gathered(variables["params"], specs["params"])}
-            return predict_step(whole, batch, self.options.apply, self.options.task.log_probs)
-
-        return self._over_rows(on_device, specs, BY_ROW)(variables, batch)
+        return predict_step(variables, batch, self.options.apply, self.options.task.log_probs)
 
     def _over_rows(self, function: Callable[..., Any], specs: Any, out: Any) -> Any:
         """Return ``function(tree, batch)`` done on each device's rows.

@@ -16,6 +16,7 @@ from rich.console import Console
 from tiers import every
 
 from resnorm_jax import arrangements
+from resnorm_jax.bench.model import Size, our_model, random_batch
 from resnorm_jax.bench.sharding import collectives
 from resnorm_jax.build import build_model
 from resnorm_jax.config import MeshConfig, from_dict
@@ -416,6 +417,24 @@ def test_a_run_goes_on_by_the_other_door(tmp_path):
     ]
     np.testing.assert_allclose(*losses, rtol=1e-5)
     assert {c["what"] for c in report["changes"]} >= {"parallel", "devices"}
+
+
+@pytest.mark.table
+@pytest.mark.parametrize("name", ["fsdp", "data x fsdp x tensor"])
+def test_a_model_that_one_device_does_not_hold_predicts(name):
+    """The program's arguments and temporaries on a device are less than the parameters."""
+    size = Size(depth=8, width=64, heads=4, mlp_width=256, batch=8, length=8)
+    batch, model = random_batch(size), our_model(size)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), batch["x"][:1], batch["mask"][:1])
+    door = sharded(StepOptions(model.apply, optax.sgd(0.1)), MESHES[name])
+    laid = jax.tree.map(
+        lambda a, how: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=how),
+        shapes, door.shardings(shapes),
+    )  # fmt: skip
+    rows = dict(door.put({"x": batch["x"], "mask": batch["mask"]}))
+    memory = door._predicting(laid).lower(laid, rows).compile().memory_analysis()
+    whole = sum(leaf.size * 4 for leaf in jax.tree.leaves(shapes))
+    assert memory.argument_size_in_bytes + memory.temp_size_in_bytes < whole / 2
 
 
 @pytest.mark.table
