@@ -291,9 +291,9 @@ def test_sums_between_processes_round_as_those_within_one(axis, monkeypatch):
 def test_what_uses_a_model_of_shares_has_all_devices():
     """By the run's mesh where that divides them."""
 
-    def mesh(devices, **more):
+    def mesh(here, **more):
         made = from_dict({"data": {"source": "sample_text"}, **more})
-        chosen, door = using(made, jax.local_devices()[:devices])
+        chosen, door = using(made, jax.local_devices()[:here])
         return len(chosen), door if door is DataParallel else door.keywords["mesh"]
 
     over = {"parallel": "sharded", "mesh": {"fsdp": 2, "tensor": 2}}
