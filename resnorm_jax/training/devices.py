@@ -226,11 +226,11 @@ def share_of(size: int, owners: Sequence[int], process: int, tensor: int = 1) ->
 
 
 def choose_devices(
-    count: int, batch_size: int, accumulate: int, tensor: int = 1
+    count: int, batch_size: int, accumulate: int, tensor: int = 1, sequence: int = 1
 ) -> list[jax.Device]:
     """Return the first ``count`` devices (0 for all) of each process, checked against the batch.
 
-    Of ``tensor`` devices each has the same rows.
+    Of ``tensor`` x ``sequence`` devices each has the same rows.
 
     Raises:
       UserError: if there are fewer, or rows do not divide.
@@ -243,11 +243,12 @@ def choose_devices(
     devices = local[: count or len(local)]
     if jax.process_count() > 1:
         devices = _of_all(count)
-    groups = max(1, len(devices) // tensor)
+    groups = max(1, len(devices) // (tensor * sequence))
     share = groups * accumulate
     if batch_size % share:
         near = max(1, round(batch_size / share)) * share
         parts = f"{len(devices)} devices" + f" / tensor={tensor}" * (tensor > 1)
+        parts += f" / sequence={sequence}" * (sequence > 1)
         parts += f" x {accumulate} micro-batches" * (accumulate > 1)
         raise UserError(
             f"config.train.batch_size: {batch_size} rows do not divide by {parts}; try {near}"

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from resnorm_jax.config import Config, MeshConfig
+from resnorm_jax.errors import UserError
 from resnorm_jax.training.devices import DataParallel, Spread
 from resnorm_jax.training.sharded import Sharded, mesh_shape
 from resnorm_jax.training.step import StepOptions, TrainState
@@ -78,6 +79,15 @@ def door_of(config: Config, devices: int) -> Make:
     return partial(Sharded, mesh=config.mesh)
 
 
+def check_mesh(config: Config, meta: Mapping[str, Any]) -> None:
+    """Raise UserError where the data have no positions that the mesh could share out."""
+    if config.mesh.sequence > 1 and meta["kind"] == "images":
+        raise UserError(
+            f"config.mesh.sequence: {config.mesh.sequence} devices would share out positions, and the "
+            "data are images; set sequence=1"
+        )
+
+
 def using(config: Config, devices: Sequence[jax.Device]) -> tuple[list[jax.Device], Make]:
     """Return the devices that use a run's model after training, and what makes their door.
 
@@ -92,6 +102,6 @@ def using(config: Config, devices: Sequence[jax.Device]) -> tuple[list[jax.Devic
     if config.parallel == "pmap":
         return list(devices[:1]), DataParallel
     chosen = list(devices[: config.devices or len(devices)])
-    inner = (config.mesh.fsdp or 1) * config.mesh.tensor
+    inner = (config.mesh.fsdp or 1) * config.mesh.tensor * config.mesh.sequence
     mesh = config.mesh if len(chosen) % inner == 0 else MeshConfig()
     return chosen, partial(Sharded, mesh=mesh)

@@ -19,10 +19,20 @@ from resnorm_jax.build import DEVICE_AXIS
 from resnorm_jax.config import MeshConfig
 from resnorm_jax.data.pipeline import Share, cut
 from resnorm_jax.errors import UserError
-from resnorm_jax.ops.layout import standing_for
+from resnorm_jax.ops.layout import Positions, positions_over, standing_for
 from resnorm_jax.training.devices import Spread, own_share
 from resnorm_jax.training.laid import laid_from_host, several_processes, whole_on_host
-from resnorm_jax.training.partition import AXES, DATA, FSDP, ROWS, TENSOR, along, only, specs_of
+from resnorm_jax.training.partition import (
+    AXES,
+    DATA,
+    FSDP,
+    ROWS,
+    SEQUENCE,
+    TENSOR,
+    along,
+    only,
+    specs_of,
+)
 from resnorm_jax.training.step import (
     StepOptions,
     TrainState,
@@ -35,6 +45,7 @@ from resnorm_jax.training.step import (
 from resnorm_jax.training.summing import scattered, summed
 
 EVERYWHERE, BY_ROW = PartitionSpec(), PartitionSpec(ROWS)
+POSITIONED = ("x", "mask")  # arrays of a batch of sequences whose second axis are positions
 
 
 class Sharded:
@@ -42,7 +53,7 @@ class Sharded:
 
     Args:
       options: of the training step.
-      devices: the devices, along ``tensor`` first, then ``fsdp``, then ``data``.
+      devices: the devices, along ``sequence`` first, then ``tensor``, ``fsdp`` and ``data``.
       compiler_options: of XLA, for these programs alone; see `determinism`.
       mesh: how the devices are arranged.
 
@@ -67,7 +78,12 @@ class Sharded:
     @property
     def shares(self) -> int:
         """Over how many parts the rows of a batch are spread: each has its own dropout."""
-        return len(self.devices) // self.mesh.shape[TENSOR]
+        return len(self.devices) // self.alike
+
+    @property
+    def alike(self) -> int:
+        """How many devices, one after the other, have the same rows."""
+        return self.mesh.shape[TENSOR] * self.mesh.shape[SEQUENCE]
 
     @property
     def split(self) -> int:
@@ -95,7 +111,7 @@ class Sharded:
 
     def share(self, size: int) -> slice | None:
         """Return which rows of a global batch this process reads; None where it reads all."""
-        return own_share(size, self.devices, self.mesh.shape[TENSOR])
+        return own_share(size, self.devices, self.alike)
 
     def put(self, batch: Mapping[str, Any]) -> Spread:
         """Begin to bring a global batch ``[B, ...]`` of host arrays to the devices, for `train`.
@@ -112,19 +128,23 @@ class Sharded:
         return cut(dict(batch), self.share(size) or slice(None))
 
     def _laid_by_row(self, rows: Mapping[str, Any]) -> Spread:
-        by_row = NamedSharding(self.mesh, BY_ROW)
+        rows = _whole_shares(rows, self.mesh.shape[SEQUENCE])
+        laid = {name: self._laid_as(name, part) for name, part in rows.items()}
         if not self.several:
-            return Spread(jax.device_put(dict(rows), by_row))
+            return Spread(jax.device_put(dict(rows), laid))
         own = self.share(self.shares)  # one row for each group of devices
         times = self.shares // len(range(self.shares)[own or slice(None)])
-        return Spread(
-            {
-                name: jax.make_array_from_process_local_data(
-                    by_row, part, (times * len(part), *part.shape[1:])
-                )
-                for name, part in rows.items()
-            }
-        )
+        return Spread({
+            name: jax.make_array_from_process_local_data(
+                laid[name], part, (times * len(part), *part.shape[1:])
+            )
+            for name, part in rows.items()
+        })  # fmt: skip
+
+    def _laid_as(self, name: str, rows: np.ndarray) -> NamedSharding:
+        """Return how rows lie: by row and, what has positions, by position."""
+        cut = name in POSITIONED and self.mesh.shape[SEQUENCE] > 1
+        return NamedSharding(self.mesh, PartitionSpec(ROWS, SEQUENCE) if cut else BY_ROW)
 
     def train(self, state: TrainState, batch: Mapping[str, Any]) -> tuple[TrainState, Any]:
         """Do one update with a global batch: host arrays ``[B, ...]``, or what `put` gave.
@@ -219,24 +239,29 @@ class Sharded:
         return updated_state(state, sums, gradient, kept, self.options)
 
     def _predict(self, variables: Mapping[str, Any], batch: Mapping[str, Any]) -> jax.Array:
-        return predict_step(variables, batch, self.options.apply, self.options.task.log_probs)
+        with positions_over(self._positions(self.mesh)):
+            return predict_step(variables, batch, self.options.apply, self.options.task.log_probs)
 
     def _over_rows(self, function: Callable[..., Any], specs: Any, out: Any) -> Any:
         """Return ``function(tree, batch)`` done on each device's rows.
 
-        XLA divides what is left, the work along ``tensor``; where that is one device nothing is, and
-        the kernels of norms serve as under `jax.pmap`.
+        XLA divides what is left, the work along ``tensor`` and ``sequence``; where that is one device
+        nothing is, and the kernels of norms serve as under `jax.pmap`.
         """
-        names = set(AXES if self.mesh.shape[TENSOR] == 1 else ROWS)
+        names = set(AXES if self.alike == 1 else ROWS)
 
         def on_device(tree: Any, batch: Any) -> Any:
-            with standing_for(DEVICE_AXIS, ROWS):
+            with standing_for(DEVICE_AXIS, ROWS), positions_over(self._positions()):
                 return function(tree, batch)
 
         return jax.shard_map(
             on_device, mesh=self.mesh, in_specs=(self._mapped_only(specs), BY_ROW), out_specs=out,
             axis_names=names, check_vma=False,
         )  # fmt: skip
+
+    def _positions(self, mesh: Mesh | None = None) -> Positions | None:
+        size = self.mesh.shape[SEQUENCE]
+        return Positions(SEQUENCE, size, mesh) if size > 1 else None
 
     def _mapped_only(self, specs: Any) -> Any:
         return jax.tree.map(partial(only, axis=FSDP), specs)
@@ -248,7 +273,7 @@ class Sharded:
             axis = along(spec, FSDP)
             return share if axis is None else lax.all_gather(share, FSDP, axis=axis, tiled=True)
 
-        return self._along_tensor(lambda shares: jax.tree.map(gather, shares, specs), specs)(params)
+        return self._inside(lambda shares: jax.tree.map(gather, shares, specs), specs)(params)
 
     def _summed(self, sums: Any, gradient: Any) -> tuple[Any, Any]:
         """Return sums over all rows: of the gradient this device's share, of what is not cut all."""
@@ -266,18 +291,18 @@ class Sharded:
             found = _summed_together(leaves, cut, DATA if self.mesh.shape[DATA] > 1 else None)
             return jax.tree.unflatten(structure, found)
 
-        return summed(sums, ROWS), self._along_tensor(sum_up, specs)(gradient)
+        return summed(sums, ROWS), self._inside(sum_up, specs)(gradient)
 
-    def _along_tensor(self, function: Callable[[Any], Any], specs: Any) -> Callable[[Any], Any]:
-        """Return a function of trees done on what each device along ``tensor`` has of them.
+    def _inside(self, function: Callable[[Any], Any], specs: Any) -> Callable[[Any], Any]:
+        """Return a function of trees done on what each device with the same rows has of them.
 
         XLA knows no way for what is sent along one axis to stay cut along another.
         """
-        if self.mesh.shape[TENSOR] == 1:
+        if self.alike == 1:
             return function
         own = jax.tree.map(partial(only, axis=TENSOR), specs)
         return jax.shard_map(
-            function, in_specs=(own,), out_specs=own, axis_names={TENSOR}, check_vma=False
+            function, in_specs=(own,), out_specs=own, axis_names={TENSOR, SEQUENCE}, check_vma=False
         )
 
 
@@ -296,21 +321,35 @@ def _filled(rows: np.ndarray, count: int | None, shares: int) -> np.ndarray:
     return np.concatenate([rows, np.repeat(rows[-1:], short, 0)]) if short else rows
 
 
-def mesh_shape(mesh: MeshConfig, devices: int) -> tuple[int, int, int]:
+def _whole_shares(rows: Mapping[str, Any], count: int) -> Mapping[str, Any]:
+    """Return rows with padding on the right until their positions divide by ``count``."""
+    short = -rows["x"].shape[1] % count
+    if not short:
+        return rows
+    more = {
+        name: np.pad(rows[name], [(0, 0), (0, short), *[(0, 0)] * (rows[name].ndim - 2)])
+        for name in POSITIONED
+        if name in rows
+    }
+    return {**rows, **more}
+
+
+def mesh_shape(mesh: MeshConfig, devices: int) -> tuple[int, int, int, int]:
     """Return the sizes of the mesh's axes, `AXES`.
 
     Raises:
       UserError: if they do not divide the devices.
 
     >>> mesh_shape(MeshConfig(fsdp=2), 8)
-    (4, 2, 1)
+    (4, 2, 1, 1)
     """
-    left = devices
-    for name in (TENSOR, FSDP):
+    left, of = devices, f"{devices} devices"
+    for name in (SEQUENCE, TENSOR, FSDP):
         size = getattr(mesh, name) or left
         if left % size:
             near = max(n for n in range(1, min(size, left) + 1) if left % n == 0)
-            of = f"{devices} devices" + (f" / tensor={mesh.tensor}" if left < devices else "")
             raise UserError(f"config.mesh.{name}: {size} does not divide {of}; try {name}={near}")
         left //= size
-    return left, mesh.fsdp or devices // mesh.tensor, mesh.tensor
+        of += f" / {name}={size}" * (size > 1)
+    inner = mesh.tensor * mesh.sequence
+    return left, mesh.fsdp or devices // inner, mesh.tensor, mesh.sequence

@@ -32,7 +32,7 @@ from resnorm_jax.training.devices import (
     choose_devices,
     share_of,
 )
-from resnorm_jax.training.doors import using
+from resnorm_jax.training.doors import check_mesh, using
 from resnorm_jax.training.experiment import run_experiment
 from resnorm_jax.training.optimizers import make_optimizer
 from resnorm_jax.training.partition import spec_of
@@ -50,8 +50,14 @@ MESHES = {
 }
 
 
+SEQUENCES = {
+    "data x sequence": MeshConfig(fsdp=1, sequence=4),
+    "fsdp x tensor x sequence": MeshConfig(fsdp=2, tensor=2, sequence=2),
+}
+
+
 def shares(mesh: MeshConfig) -> int:
-    return 8 // mesh.tensor
+    return 8 // (mesh.tensor * mesh.sequence)
 
 
 def pmapped(options, mesh):
@@ -106,10 +112,16 @@ def close(found, wanted, tolerance=1e-5):
         np.testing.assert_allclose(one, other, tolerance, tolerance * (1 + np.abs(other).max()))
 
 
-@pytest.mark.parametrize("name", every(MESHES, default=["data x fsdp", "data x fsdp x tensor"]))
+@pytest.mark.parametrize(
+    "name",
+    every(
+        {**MESHES, **SEQUENCES},
+        default=["data x fsdp", "data x fsdp x tensor", "fsdp x tensor x sequence"],
+    ),
+)
 def test_the_numbers_are_those_of_pmap_dropout_included(name):
     options, state, batch = small()
-    mesh = MESHES[name]
+    mesh = {**MESHES, **SEQUENCES}[name]
     found, losses = trained(sharded(options, mesh), state, [batch] * 3)
     wanted, those = trained(pmapped(options, mesh), state, [batch] * 3)
     np.testing.assert_allclose(losses, those, rtol=1e-6)
@@ -235,6 +247,10 @@ def test_layouts_by_role(path, shape, spec):
 @pytest.mark.parametrize(
     ("mesh", "devices", "line"),
     [
+        (MeshConfig(sequence=3), 8,
+         "config.mesh.sequence: 3 does not divide 8 devices; try sequence=2"),
+        (MeshConfig(tensor=3, sequence=2), 8,
+         "config.mesh.tensor: 3 does not divide 8 devices / sequence=2; try tensor=2"),
         (MeshConfig(tensor=3), 8, "config.mesh.tensor: 3 does not divide 8 devices; try tensor=2"),
         (MeshConfig(fsdp=16), 8, "config.mesh.fsdp: 16 does not divide 8 devices; try fsdp=8"),
         (MeshConfig(fsdp=3, tensor=2), 8,
@@ -348,7 +364,7 @@ def compared(made, mesh, count=8):
     state = jax.tree.map(np.array, create_state(kept, optimizer, 0, train.ema))
     devices = jax.local_devices()[:count]
     found, losses = trained(Sharded(options, devices, None, mesh), state, [batch])
-    pmap = DataParallel(options, devices[: count // mesh.tensor])
+    pmap = DataParallel(options, devices[: count // mesh.tensor // mesh.sequence])
     wanted, those = trained(pmap, state, [batch])
     np.testing.assert_allclose(losses, those, rtol=1e-5)
     close((found.params, found.collections), (wanted.params, wanted.collections))
@@ -420,6 +436,65 @@ def test_a_run_goes_on_by_the_other_door(tmp_path):
 
 
 @pytest.mark.table
+@pytest.mark.parametrize("mesh", SEQUENCES)
+@pytest.mark.parametrize(
+    "model",
+    [
+        {"attention": "xla"},
+        {"attention": "chunked", "depth": 3, "arrangement": "mix_ln"},
+        {"attention": "xla", "relative": "bias", "window": "3", "remat": "full"},
+        {"attention": "chunked", "arrangement": "hyper_connections", "positions": "rotary"},
+    ],
+    ids=str,
+)
+def test_positions_shared_out(model, mesh):
+    compared(tiny.config(model={"dropout": 0.0, **model}, optimizer=SGD), SEQUENCES[mesh])
+
+
+def test_positions_that_do_not_divide_are_padded():
+    options, state, batch = small()
+    odd = {**batch, "x": batch["x"][:, :3], "mask": batch["mask"][:, :3]}
+    rows = sharded(options, SEQUENCES["fsdp x tensor x sequence"]).put(odd)
+    assert rows["x"].shape == (16, 4, 8)
+    assert not np.asarray(rows["mask"])[:, 3].any()
+    assert {s.data.shape for s in rows["x"].addressable_shards} == {(8, 2, 8)}
+    assert {s.data.shape for s in rows["y"].addressable_shards} == {(8,)}
+
+
+@pytest.mark.table
+@pytest.mark.parametrize("attention", ["xla", "chunked"])
+def test_a_device_has_the_activations_of_its_positions(attention):
+    """Four devices with a share of the positions each need little more than a third of the memory."""
+    size = Size(depth=2, width=32, heads=4, mlp_width=64, batch=2, length=512)
+    batch, model = random_batch(size), our_model(size, attention=attention)
+    options = StepOptions(model.apply, optax.sgd(0.1))
+    shapes = jax.eval_shape(model.init, jax.random.key(0), batch["x"][:1], batch["mask"][:1])
+    state = jax.eval_shape(lambda: create_state(
+        jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shapes), options.optimizer, 0, None
+    ))  # fmt: skip
+
+    def temporaries(devices, mesh):
+        door = Sharded(options, jax.local_devices()[:devices], None, mesh)
+        laid = jax.tree.map(
+            lambda a, how: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=how),
+            state, door.shardings(state),
+        )  # fmt: skip
+        return compiled(door, laid, batch).memory_analysis().temp_size_in_bytes
+
+    whole = temporaries(1, MeshConfig())
+    assert temporaries(4, MeshConfig(fsdp=1, sequence=4)) < 0.4 * whole
+
+
+def test_images_have_no_positions_to_share_out():
+    made = from_dict({
+        "data": {"source": "sample_text"}, "parallel": "sharded", "mesh": {"sequence": 2}
+    })  # fmt: skip
+    check_mesh(made, {"kind": "tokens"})
+    with pytest.raises(UserError, match=r"^config\.mesh\.sequence: 2 devices would share out"):
+        check_mesh(made, {"kind": "images"})
+
+
+@pytest.mark.table
 @pytest.mark.parametrize("name", ["fsdp", "data x fsdp x tensor"])
 def test_a_model_that_one_device_does_not_hold_predicts(name):
     """The program's arguments and temporaries on a device are less than the parameters."""
@@ -446,7 +521,7 @@ def test_a_run_of_shares_is_used_in_shares(tmp_path):
     over = {"parallel": "sharded", "mesh": {"fsdp": 4, "tensor": 2}}
     report = run_experiment(from_dict({**made, **over}), tmp_path / "a", Console(quiet=True))
     trained = load_trained(tmp_path / "a")
-    assert trained.parallel.mesh.shape == {"data": 1, "fsdp": 4, "tensor": 2}
+    assert dict(trained.parallel.mesh.shape) == {"data": 1, "fsdp": 4, "tensor": 2, "sequence": 1}
     test = trained.dataset().test
     found = trained.log_probs(test)
     score = trained.task.score(found, test.y, trained.classes, trained.thresholds)
