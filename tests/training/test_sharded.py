@@ -452,7 +452,7 @@ def test_positions_shared_out(model, mesh):
 
 
 def test_positions_that_do_not_divide_are_padded():
-    options, state, batch = small()
+    options, _, batch = small()
     odd = {**batch, "x": batch["x"][:, :3], "mask": batch["mask"][:, :3]}
     rows = sharded(options, SEQUENCES["fsdp x tensor x sequence"]).put(odd)
     assert rows["x"].shape == (16, 4, 8)
