@@ -10,7 +10,8 @@ import numpy as np
 from resnorm_jax.config import Config, MeshConfig
 from resnorm_jax.errors import UserError
 from resnorm_jax.training.devices import DataParallel, Spread
-from resnorm_jax.training.sharded import Sharded, mesh_shape
+from resnorm_jax.training.mesh import mesh_shape
+from resnorm_jax.training.sharded import Sharded
 from resnorm_jax.training.step import StepOptions, TrainState
 
 

@@ -18,21 +18,12 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from resnorm_jax.build import DEVICE_AXIS
 from resnorm_jax.config import MeshConfig
 from resnorm_jax.data.pipeline import Share, cut
-from resnorm_jax.errors import UserError
 from resnorm_jax.ops.layout import Positions, positions_over, standing_for
 from resnorm_jax.training.devices import Spread, own_share
 from resnorm_jax.training.laid import laid_from_host, several_processes, whole_on_host
-from resnorm_jax.training.partition import (
-    AXES,
-    DATA,
-    FSDP,
-    ROWS,
-    SEQUENCE,
-    TENSOR,
-    along,
-    only,
-    specs_of,
-)
+from resnorm_jax.training.mesh import POSITIONED, filled, mesh_shape, whole_shares
+from resnorm_jax.training.partition import AXES, FSDP, ROWS, SEQUENCE, TENSOR, only, specs_of
+from resnorm_jax.training.shares import gathered, summed_shares
 from resnorm_jax.training.step import (
     StepOptions,
     TrainState,
@@ -42,10 +33,9 @@ from resnorm_jax.training.step import (
     told,
     updated_state,
 )
-from resnorm_jax.training.summing import scattered, summed
+from resnorm_jax.training.summing import summed
 
 EVERYWHERE, BY_ROW = PartitionSpec(), PartitionSpec(ROWS)
-POSITIONED = ("x", "mask")  # arrays of a batch of sequences whose second axis are positions
 
 
 class Sharded:
@@ -128,7 +118,7 @@ class Sharded:
         return cut(dict(batch), self.share(size) or slice(None))
 
     def _laid_by_row(self, rows: Mapping[str, Any]) -> Spread:
-        rows = _whole_shares(rows, self.mesh.shape[SEQUENCE])
+        rows = whole_shares(rows, self.mesh.shape[SEQUENCE])
         laid = {name: self._laid_as(name, part) for name, part in rows.items()}
         if not self.several:
             return Spread(jax.device_put(dict(rows), laid))
@@ -178,7 +168,7 @@ class Sharded:
         known = told(self._own_rows(batch), self.options.by_length)
         names = [name for name in ("x", "mask", "lengths") if name in known]
         count = len(known["x"]) if not self.several else None
-        rows = {name: _filled(known[name], count, self.shares) for name in names}
+        rows = {name: filled(known[name], count, self.shares) for name in names}
         run = self._predicting(variables)
         return np.asarray(run(self.replicate(variables), dict(self._laid_by_row(rows))))[:count]
 
@@ -228,9 +218,9 @@ class Sharded:
         specs = self.specs(bare)
 
         def on_device(bare: TrainState, batch: Any) -> Any:
-            whole = bare.replace(params=self._gathered(bare.params, specs.params))
+            whole = bare.replace(params=gathered(bare.params, specs.params, self.mesh))
             sums, gradient, kept = device_sums(whole, batch, self.options, ROWS)
-            return *self._summed(sums, gradient), kept
+            return summed(sums, ROWS), summed_shares(gradient, part, self.mesh), kept
 
         part = self.specs(jax.eval_shape(partial(learned_part, options=self.options), state.params))
         out = (EVERYWHERE, self._mapped_only(part), EVERYWHERE)
@@ -265,91 +255,3 @@ class Sharded:
 
     def _mapped_only(self, specs: Any) -> Any:
         return jax.tree.map(partial(only, axis=FSDP), specs)
-
-    def _gathered(self, params: Any, specs: Any) -> Any:
-        """Return whole parameters of a device's shares, along ``tensor`` laid out as they were."""
-
-        def gather(share: jax.Array, spec: PartitionSpec) -> jax.Array:
-            axis = along(spec, FSDP)
-            return share if axis is None else lax.all_gather(share, FSDP, axis=axis, tiled=True)
-
-        return self._inside(lambda shares: jax.tree.map(gather, shares, specs), specs)(params)
-
-    def _summed(self, sums: Any, gradient: Any) -> tuple[Any, Any]:
-        """Return sums over all rows: of the gradient this device's share, of what is not cut all."""
-        specs = self.specs(gradient)
-
-        def scatter(whole: jax.Array, spec: PartitionSpec) -> jax.Array:
-            axis = along(spec, FSDP)
-            if axis is None:
-                return whole
-            return scattered(whole, FSDP, axis)
-
-        def sum_up(gradient: Any) -> Any:
-            leaves, structure = jax.tree.flatten(jax.tree.map(scatter, gradient, specs))
-            cut = [along(spec, FSDP) is not None for spec in jax.tree.leaves(specs)]
-            found = _summed_together(leaves, cut, DATA if self.mesh.shape[DATA] > 1 else None)
-            return jax.tree.unflatten(structure, found)
-
-        return summed(sums, ROWS), self._inside(sum_up, specs)(gradient)
-
-    def _inside(self, function: Callable[[Any], Any], specs: Any) -> Callable[[Any], Any]:
-        """Return a function of trees done on what each device with the same rows has of them.
-
-        XLA knows no way for what is sent along one axis to stay cut along another.
-        """
-        if self.alike == 1:
-            return function
-        own = jax.tree.map(partial(only, axis=TENSOR), specs)
-        return jax.shard_map(
-            function, in_specs=(own,), out_specs=own, axis_names={TENSOR, SEQUENCE}, check_vma=False
-        )
-
-
-def _summed_together(leaves: list[Any], cut: list[bool], over: str | None) -> list[Any]:
-    """Sum what is cut over ``over``, the rest over all rows: each in one go."""
-    rest = summed([leaf for leaf, is_cut in zip(leaves, cut, strict=True) if not is_cut], ROWS)
-    parts = [leaf for leaf, is_cut in zip(leaves, cut, strict=True) if is_cut]
-    parts = parts if over is None else summed(parts, over)
-    found = {True: iter(parts), False: iter(rest)}
-    return [next(found[is_cut]) for is_cut in cut]
-
-
-def _filled(rows: np.ndarray, count: int | None, shares: int) -> np.ndarray:
-    """Return rows with the last repeated until they divide by ``shares``; without a count as is."""
-    short = 0 if count is None else -count % shares
-    return np.concatenate([rows, np.repeat(rows[-1:], short, 0)]) if short else rows
-
-
-def _whole_shares(rows: Mapping[str, Any], count: int) -> Mapping[str, Any]:
-    """Return rows with padding on the right until their positions divide by ``count``."""
-    short = -rows["x"].shape[1] % count
-    if not short:
-        return rows
-    more = {
-        name: np.pad(rows[name], [(0, 0), (0, short), *[(0, 0)] * (rows[name].ndim - 2)])
-        for name in POSITIONED
-        if name in rows
-    }
-    return {**rows, **more}
-
-
-def mesh_shape(mesh: MeshConfig, devices: int) -> tuple[int, int, int, int]:
-    """Return the sizes of the mesh's axes, `AXES`.
-
-    Raises:
-      UserError: if they do not divide the devices.
-
-    >>> mesh_shape(MeshConfig(fsdp=2), 8)
-    (4, 2, 1, 1)
-    """
-    left, of = devices, f"{devices} devices"
-    for name in (SEQUENCE, TENSOR, FSDP):
-        size = getattr(mesh, name) or left
-        if left % size:
-            near = max(n for n in range(1, min(size, left) + 1) if left % n == 0)
-            raise UserError(f"config.mesh.{name}: {size} does not divide {of}; try {name}={near}")
-        left //= size
-        of += f" / {name}={size}" * (size > 1)
-    inner = mesh.tensor * mesh.sequence
-    return left, mesh.fsdp or devices // inner, mesh.tensor, mesh.sequence

@@ -39,7 +39,10 @@ def _by_gloo() -> bool:
 
 def _added(parts: Any) -> Any:
     """Return the sum over the first axis of each leaf, in order."""
-    count = jax.tree.leaves(parts)[0].shape[0]
+    leaves = jax.tree.leaves(parts)
+    if not leaves:
+        return parts
+    count = leaves[0].shape[0]
 
     def add(index: jax.Array, total: Any) -> Any:
         return jax.tree.map(lambda sum_, part: sum_ + part[index], total, parts)

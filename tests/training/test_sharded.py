@@ -34,11 +34,12 @@ from resnorm_jax.training.devices import (
 )
 from resnorm_jax.training.doors import check_mesh, using
 from resnorm_jax.training.experiment import run_experiment
+from resnorm_jax.training.mesh import mesh_shape
 from resnorm_jax.training.optimizers import make_optimizer
 from resnorm_jax.training.partition import spec_of
 from resnorm_jax.training.processes import Processes
 from resnorm_jax.training.saved_run import load_trained
-from resnorm_jax.training.sharded import Sharded, mesh_shape
+from resnorm_jax.training.sharded import Sharded
 from resnorm_jax.training.step import StepOptions, create_state
 from resnorm_jax.training.summing import scattered, summed
 
