@@ -313,7 +313,7 @@ class PretrainConfig:
 
 @dataclass(frozen=True)
 class MeshConfig:
-    """How devices are arranged where ``parallel`` is ``sharded``: rows x parameters x heads."""
+    """How devices are arranged where ``parallel`` is ``sharded``; see `training.partition`."""
 
     fsdp: int | None = option(
         None,
@@ -324,6 +324,9 @@ class MeshConfig:
         1, "devices that share out heads and the feed-forward layer, on the same rows",
         over_zero(10**5),
     )  # fmt: skip
+    sequence: int = option(
+        1, "devices that share out the positions of the same rows, for long ones", over_zero(10**5)
+    )
 
 
 @dataclass(frozen=True)

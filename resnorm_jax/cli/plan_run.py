@@ -87,6 +87,10 @@ def _plan(chosen: argparse.Namespace, settings: list[str]) -> None:
         override(config, path, value)
     link = None if chosen.link is None else 1e9 * chosen.link
     checked = checked_config(config.to_dict())
+    if checked.mesh.sequence > 1:
+        raise UserError(
+            f"config.mesh.sequence: {checked.mesh.sequence} is not planned; leave it out of the plan"
+        )
     asked = Asked(
         chosen.devices, checked.parallel, checked.mesh.fsdp, checked.mesh.tensor, chosen.rows, link,
         chosen.latency, chosen.step_seconds,

@@ -1,11 +1,13 @@
-"""How arrays are laid over devices, as far as their types say; and which axes rows are spread over."""
+"""How arrays are laid over devices, as far as their types say; where rows and positions are spread."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any
 
 import jax
+from jax.sharding import Mesh
 
 _STANDING: ContextVar[dict[str, tuple[str, ...]] | None] = ContextVar("standing_axes", default=None)
 
@@ -37,3 +39,36 @@ def mapped_axes(name: str | None) -> Any:
     ('data', 'fsdp')
     """
     return name if name is None else (_STANDING.get() or {}).get(name, name)
+
+
+@dataclass(frozen=True)
+class Positions:
+    """The devices over which the positions of each row are shared out.
+
+    Attributes:
+      axis: of a mesh.
+      size: how many they are.
+      mesh: it, or None where the program is inside `jax.shard_map` over other axes of it.
+    """
+
+    axis: str
+    size: int
+    mesh: Mesh | None = None
+
+
+_POSITIONS: ContextVar[Positions | None] = ContextVar("positions", default=None)
+
+
+@contextmanager
+def positions_over(positions: Positions | None) -> Iterator[None]:
+    """While a program is traced, let the positions of its rows be shared out; None for not."""
+    token = _POSITIONS.set(positions)
+    try:
+        yield
+    finally:
+        _POSITIONS.reset(token)
+
+
+def positions() -> Positions | None:
+    """Return the devices over which positions are shared out where a program is traced, or None."""
+    return _POSITIONS.get()

@@ -100,8 +100,8 @@ def _unchecked(asked: Asked, rows: Sequence[Row], platform: str) -> list[str]:
         )
     if asked.parallel != PMAP:
         lines.append(
-            "config.parallel=sharded as a whole. Memory and collectives are formulas, and no compiled "
-            "program was looked at."
+            "config.parallel=sharded for this model. Memory and collectives are formulas; those of one "
+            "model lie beside its compiled programs in resnorm_jax/scaling/README.md."
         )
     elif any(row.basis != COMPILED for row in rows):
         lines.append(

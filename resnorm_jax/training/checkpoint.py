@@ -27,6 +27,7 @@ from resnorm_jax.reporting.files import (
     write_sealed,
     writing,
 )
+from resnorm_jax.training.laid import in_parts
 
 MANIFEST = "manifest.json"
 FORMAT = 1  # of the saved state; a state of another format is refused
@@ -211,8 +212,12 @@ class CheckpointStore:
         return self.read(step, like)
 
     def read(self, step: int, like: Any) -> Any:
-        """Return the pytree saved at ``step``, whose files were checked."""
-        target = jax.tree.map(np.asarray, flax.serialization.to_state_dict(like))
+        """Return the pytree saved at ``step``, whose files were checked.
+
+        It is on the host, but for arrays that lie in parts over several processes in ``like``: of those
+        each process reads its own parts, whoever wrote them.
+        """
+        target = jax.tree.map(_target, flax.serialization.to_state_dict(like))
         with _checkpointer() as checkpointer:
             host = checkpointer.restore((self._path(step) / "state").resolve(), target)
         return flax.serialization.from_state_dict(like, host)
@@ -241,6 +246,13 @@ class CheckpointStore:
 
     def _path(self, step: int) -> Path:
         return self.directory / f"step_{step:09d}"
+
+
+def _target(leaf: Any) -> Any:
+    """Return what Orbax is to read an array as."""
+    if in_parts(leaf):
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
+    return np.asarray(leaf)
 
 
 def params_sha256(params: Any) -> str:

@@ -20,6 +20,7 @@ from resnorm_jax.build import DEVICE_AXIS
 from resnorm_jax.data.pipeline import Share, cut
 from resnorm_jax.errors import UserError
 from resnorm_jax.training.determinism import traced_for
+from resnorm_jax.training.laid import laid_from_host, several_processes, whole_on_host
 from resnorm_jax.training.step import (
     StepOptions,
     TrainState,
@@ -54,7 +55,7 @@ class DataParallel:
     ) -> None:
         self.options, self.devices = options, list(devices)
         self.programs = 0  # traced, hence compiled, so far
-        self.several = len({device.process_index for device in self.devices}) > 1
+        self.several = several_processes(self.devices)
         self._count = len(_own(self.devices)) if self.several else len(self.devices)
         # A CPU has the batch already, and takes the host's arrays in a third of a millisecond less.
         self.ahead = self.several or self.devices[0].platform != "cpu"
@@ -89,7 +90,15 @@ class DataParallel:
         """Return a pytree of arrays with a copy on every device."""
         if not self.several:
             return jax.device_put(tree, self._everywhere)
-        return jax.tree.map(partial(_everywhere, sharding=self._everywhere), tree)
+        return jax.tree.map(partial(laid_from_host, sharding=self._everywhere), tree)
+
+    def host(self, tree: Any) -> Any:
+        """Return copies on the host."""
+        return whole_on_host(tree)
+
+    def share(self, size: int) -> slice | None:
+        """Return which rows of a global batch this process reads; None where it reads all."""
+        return own_share(size, self.devices)
 
     def put(self, batch: Mapping[str, Any]) -> Spread:
         """Begin to bring a global batch ``[B, ...]`` of host arrays to the devices, for `train`.
@@ -177,19 +186,11 @@ class DataParallel:
         if not self.several or isinstance(batch, Share):
             return batch
         size = len(next(iter(batch.values())))
-        return cut(dict(batch), own_share(size, self.devices) or slice(None))
+        return cut(dict(batch), self.share(size) or slice(None))
 
     def _spread(self, batch: Mapping[str, Any]) -> dict[str, Any]:
         count = self._count
         return {k: v.reshape(count, v.shape[0] // count, *v.shape[1:]) for k, v in batch.items()}
-
-
-def _everywhere(leaf: Any, sharding: NamedSharding) -> jax.Array:
-    """Return an array that all processes have, as one array on all devices."""
-    if isinstance(leaf, jax.Array) and leaf.sharding == sharding:
-        return leaf
-    host = np.asarray(leaf)
-    return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
 
 
 def _own(devices: Sequence[jax.Device]) -> list[jax.Device]:
@@ -197,34 +198,40 @@ def _own(devices: Sequence[jax.Device]) -> list[jax.Device]:
     return [device for device in devices if device.process_index == here]
 
 
-def own_share(size: int, devices: Sequence[jax.Device]) -> slice | None:
+def own_share(size: int, devices: Sequence[jax.Device], tensor: int = 1) -> slice | None:
     """Return which rows of a global batch this process reads; None where it reads all.
 
     Args:
       size: of the global batch.
       devices: over which its rows are spread in order; those of a process stand together.
+      tensor: how many devices, one after the other, have the same rows.
     """
-    return share_of(size, [device.process_index for device in devices], jax.process_index())
+    owners = [device.process_index for device in devices]
+    return share_of(size, owners, jax.process_index(), tensor)
 
 
-def share_of(size: int, owners: Sequence[int], process: int) -> slice | None:
+def share_of(size: int, owners: Sequence[int], process: int, tensor: int = 1) -> slice | None:
     """Return the rows of a process, where ``owners`` are the processes of the devices in order.
 
     >>> share_of(12, [0, 0, 1, 1], 1)
     slice(6, 12, None)
+    >>> share_of(12, [0, 1, 2, 3], 1, tensor=2)
+    slice(0, 6, None)
     """
     if len(set(owners)) < 2:
         return None
-    each, first, own = size // len(owners), list(owners).index(process), owners.count(process)
-    return slice(each * first, each * (first + own))
+    groups = [owners[first : first + tensor] for first in range(0, len(owners), tensor)]
+    own = [number for number, group in enumerate(groups) if process in group]
+    each = size // len(groups)
+    return slice(each * own[0], each * (own[-1] + 1))
 
 
 def choose_devices(
-    count: int, batch_size: int, accumulate: int, tensor: int = 1
+    count: int, batch_size: int, accumulate: int, tensor: int = 1, sequence: int = 1
 ) -> list[jax.Device]:
     """Return the first ``count`` devices (0 for all) of each process, checked against the batch.
 
-    Of ``tensor`` devices each has the same rows.
+    Of ``tensor`` x ``sequence`` devices each has the same rows.
 
     Raises:
       UserError: if there are fewer, or rows do not divide.
@@ -237,11 +244,12 @@ def choose_devices(
     devices = local[: count or len(local)]
     if jax.process_count() > 1:
         devices = _of_all(count)
-    groups = max(1, len(devices) // tensor)
+    groups = max(1, len(devices) // (tensor * sequence))
     share = groups * accumulate
     if batch_size % share:
         near = max(1, round(batch_size / share)) * share
         parts = f"{len(devices)} devices" + f" / tensor={tensor}" * (tensor > 1)
+        parts += f" / sequence={sequence}" * (sequence > 1)
         parts += f" x {accumulate} micro-batches" * (accumulate > 1)
         raise UserError(
             f"config.train.batch_size: {batch_size} rows do not divide by {parts}; try {near}"

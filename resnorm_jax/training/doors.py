@@ -7,10 +7,11 @@ from typing import Any, Protocol
 import jax
 import numpy as np
 
-from resnorm_jax.config import Config
+from resnorm_jax.config import Config, MeshConfig
 from resnorm_jax.errors import UserError
 from resnorm_jax.training.devices import DataParallel, Spread
-from resnorm_jax.training.sharded import Sharded, mesh_shape
+from resnorm_jax.training.mesh import mesh_shape
+from resnorm_jax.training.sharded import Sharded
 from resnorm_jax.training.step import StepOptions, TrainState
 
 
@@ -41,6 +42,12 @@ class Door(Protocol):
     def replicate(self, tree: Any) -> Any:
         """Return a state, or variables, laid over the devices as the steps take them."""
 
+    def host(self, tree: Any) -> Any:
+        """Return copies of arrays on the host, whole; all processes of a run call it alike."""
+
+    def share(self, size: int) -> slice | None:
+        """Return which rows of a global batch this process reads; None where it reads all."""
+
     def put(self, batch: Mapping[str, Any]) -> Spread:
         """Begin to bring a global batch ``[B, ...]`` of host arrays to the devices, for `train`."""
 
@@ -65,14 +72,37 @@ def door_of(config: Config, devices: int) -> Make:
       devices: how many there are.
 
     Raises:
-      UserError: if the mesh does not divide the devices, or they are of several processes.
+      UserError: if the mesh does not divide the devices.
     """
     if config.parallel == "pmap":
         return DataParallel
-    if jax.process_count() > 1:
-        raise UserError(
-            f"config.parallel: sharded is for one process, and there are {jax.process_count()}; set "
-            "parallel=pmap"
-        )
     mesh_shape(config.mesh, devices)
     return partial(Sharded, mesh=config.mesh)
+
+
+def check_mesh(config: Config, meta: Mapping[str, Any]) -> None:
+    """Raise UserError where the data have no positions that the mesh could share out."""
+    if config.mesh.sequence > 1 and meta["kind"] == "images":
+        raise UserError(
+            f"config.mesh.sequence: {config.mesh.sequence} devices would share out positions, and the "
+            "data are images; set sequence=1"
+        )
+
+
+def using(config: Config, devices: Sequence[jax.Device]) -> tuple[list[jax.Device], Make]:
+    """Return the devices that use a run's model after training, and what makes their door.
+
+    By ``pmap`` that is one device. A model that was trained in shares may not fit one: it is shared out
+    over all devices here, `config.devices` of them at most, by the run's mesh where that divides them,
+    else along ``fsdp`` alone.
+
+    Args:
+      config: of the run.
+      devices: of this process.
+    """
+    if config.parallel == "pmap":
+        return list(devices[:1]), DataParallel
+    chosen = list(devices[: config.devices or len(devices)])
+    inner = (config.mesh.fsdp or 1) * config.mesh.tensor * config.mesh.sequence
+    mesh = config.mesh if len(chosen) % inner == 0 else MeshConfig()
+    return chosen, partial(Sharded, mesh=mesh)

@@ -9,7 +9,6 @@ from resnorm_jax.data.dataset import Examples
 from resnorm_jax.data.pipeline import eval_batches
 from resnorm_jax.errors import DivergedError, UserError
 from resnorm_jax.training.advice import HUGE
-from resnorm_jax.training.devices import own_share
 from resnorm_jax.training.doors import Door
 
 
@@ -36,8 +35,8 @@ def predict(
       DivergedError: for one whose values do not explain it.
     """
     out: np.ndarray | None = None
-    share = own_share(batch_size, parallel.devices)
-    for batch in eval_batches(examples, batch_size, buckets, share):
+    variables = parallel.replicate(variables)  # once, not with each batch
+    for batch in eval_batches(examples, batch_size, buckets, parallel.share(batch_size)):
         doing("a batch was evaluated")
         log_probs = parallel.predict(variables, batch)
         if out is None:

@@ -29,7 +29,7 @@ from resnorm_jax.training.calibration import write_calibration
 from resnorm_jax.training.checkpoint import params_sha256
 from resnorm_jax.training.determinism import Determinism, determinism
 from resnorm_jax.training.devices import choose_devices
-from resnorm_jax.training.doors import Make, door_of
+from resnorm_jax.training.doors import Make, check_mesh, door_of
 from resnorm_jax.training.evaluation import predict
 from resnorm_jax.training.identity import change_line, described, identify
 from resnorm_jax.training.initial import first_variables, init_variables
@@ -94,8 +94,9 @@ def run_experiment(
     config = from_checkpoint(config, kept_config(workdir) if is_gone(config) else None)
     check_names(config.model)
     devices = choose_devices(
-        config.devices, config.train.batch_size, config.train.accumulate, config.mesh.tensor
-    )
+        config.devices, config.train.batch_size, config.train.accumulate, config.mesh.tensor,
+        config.mesh.sequence,
+    )  # fmt: skip
     parallel = parallel or door_of(config, len(devices))
     same = determinism(config.train.deterministic, devices[0].platform)
     console.print(f"deterministic: {same.told}", highlight=False)
@@ -116,6 +117,7 @@ def _run(
     task = task_of(meta)
     task.check(train)
     check_attention(config, meta)
+    check_mesh(config, meta)
     check_fits(config, meta)
     model = build_model(config, meta)
     buckets = padded_lengths(config, dataset, begun)
@@ -245,7 +247,7 @@ def _scores(run: Run, seed: int, outcome: Outcome) -> dict[str, Any]:
     return {
         "seed": seed,
         "step": outcome.step,
-        "params_sha256": params_sha256(outcome.params),
+        "params_sha256": params_sha256(run.parallel.host(outcome.params)),
         "train_seconds": round(outcome.seconds, 3),
         "examples_per_second": outcome.examples_per_second,
         **outcome.counts,

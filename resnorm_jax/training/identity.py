@@ -16,7 +16,8 @@ from resnorm_jax.version import __version__
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 # Fields that a run may go on with changed. The change is recorded and stands in the report.
 MAY_CHANGE = frozenset({
-    "devices", "parallel", "mesh.fsdp", "mesh.tensor", "seeds", "profile",
+    "devices", "parallel", "mesh.fsdp", "mesh.tensor", "mesh.sequence",
+    "seeds", "profile",
     "train.epochs", "train.steps", "train.log_every", "train.evaluate_every",
     "train.checkpoint_every", "train.keep", "train.keep_every", "train.keep_best",
     "train.watchdog", "train.max_rollbacks", "train.deterministic", "model.remat",

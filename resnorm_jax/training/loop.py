@@ -16,7 +16,7 @@ from resnorm_jax.errors import Preempted
 from resnorm_jax.reporting.files import MetricsLog
 from resnorm_jax.reporting.progress import Progress
 from resnorm_jax.reporting.tensorboard import Scalars
-from resnorm_jax.training.devices import check_replicated, own_share
+from resnorm_jax.training.devices import check_replicated
 from resnorm_jax.training.doors import Door
 from resnorm_jax.training.evaluation import evaluate
 from resnorm_jax.training.feed import put_ahead
@@ -175,7 +175,7 @@ class _Sitting:
             if note.get("validate"):
                 with run.phases("evaluation"):
                     self._validate(start, state, reporter)
-            share = own_share(run.train.batch_size, run.parallel.devices)
+            share = run.parallel.share(run.train.batch_size)
             until = start if self.patience.over else total
             numbered = iterate(self.batches, start + offset, until + offset, share)
             for index, batch, rows in put_ahead(run.parallel, run.phases, numbered):

@@ -64,7 +64,7 @@ class Guard:
         self.run, self.seed, self.batches, self.store = run, seed, batches, store
         self.train, self.parallel = run.train, run.parallel
         self.folder = run.workdir / "nonfinite" / f"seed_{seed}"
-        self.first = jax.tree.map(np.array, first)  # the state itself is donated
+        self.first = self.parallel.host(first)  # the state itself is donated
         self.counts = dict.fromkeys(COUNTS, 0)
         self._flags: list[tuple[int, jax.Array]] = []
         self._told = False
@@ -180,7 +180,7 @@ class Guard:
         again = self.parallel.replicate(state)
         for earlier in range(start, step):
             again, _ = self.parallel.train(again, self.batches.batch_at(earlier + self.offset))
-        state, index = jax.tree.map(np.array, again), step + self.offset
+        state, index = self.parallel.host(again), step + self.offset
         batch, numbers = self.batches.batch_at(index), self.batches.rows_at(index) + 1
         options, devices = self.parallel.options, self.parallel.shares
         found = examine(options, state, batch, devices)

@@ -1,8 +1,9 @@
 """Which axis of a mesh each axis of a parameter is laid over: one table, by role and path.
 
-A mesh has three axes. Rows are spread over ``data`` and ``fsdp`` together; each parameter, with what
+A mesh has four axes. Rows are spread over ``data`` and ``fsdp`` together; each parameter, with what
 the optimizer keeps of it, over ``fsdp``; heads and the inside of the feed-forward network also over
-``tensor``, whose devices have the same rows.
+``tensor``, whose devices have the same rows; and the positions of these rows over ``sequence``, whose
+devices have the same parameters.
 
 The first axis of a stack of layers is never laid over devices: the loop over the layers takes one of
 them at a time, which would then lie on one device and have to be sent to all others.
@@ -18,7 +19,7 @@ from jax.sharding import PartitionSpec
 
 from resnorm_jax.planning.roles import role_of
 
-AXES = DATA, FSDP, TENSOR = ("data", "fsdp", "tensor")
+AXES = DATA, FSDP, TENSOR, SEQUENCE = ("data", "fsdp", "tensor", "sequence")
 ROWS = (DATA, FSDP)
 _STACK = re.compile(r"(^|/)layers(_\d+)?/")
 

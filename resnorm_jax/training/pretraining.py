@@ -90,7 +90,7 @@ class Pretraining:
             highlight=False,
         )
         outcome = train_seed(run, seed, self._state(np.uint32(seed), own), self.steps)
-        found = jax.tree.map(np.asarray, outcome.variables)
+        found = run.parallel.host(outcome.variables)
         body = {n: tree for n, tree in found["params"].items() if n != "head"}
         return {**found, "params": {**variables["params"], **body}}
 

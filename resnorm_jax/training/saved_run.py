@@ -20,7 +20,7 @@ from resnorm_jax.modules.positions import POSITIONS
 from resnorm_jax.training.calibration import calibration_line, read_calibration
 from resnorm_jax.training.checkpoint import DamagedCheckpointError
 from resnorm_jax.training.determinism import determinism
-from resnorm_jax.training.devices import DataParallel, choose_devices
+from resnorm_jax.training.doors import Door, using
 from resnorm_jax.training.evaluation import predict
 from resnorm_jax.training.identity import Identity, check_content
 from resnorm_jax.training.initial import variables_like
@@ -51,6 +51,7 @@ class Trained:
       variables: ``params``, and what the model keeps beside them.
       step: updates behind them.
       kind: ``"best"`` or ``"last"``.
+      parallel: what runs the model, over one device or, where it was trained in shares, over several.
       seed: the run's seed that they are of.
     """
 
@@ -60,7 +61,7 @@ class Trained:
     variables: dict[str, Any]
     step: int
     kind: str
-    parallel: DataParallel
+    parallel: Door
     seed: int = 0
 
     @property
@@ -245,10 +246,10 @@ def load_trained(workdir: Path, seed: int | None = None, kind: str | None = None
         found = store.restore(step, packed(wanted) if kind == "best" else like)
     except DamagedCheckpointError as error:
         raise UserError(f"damaged checkpoint: {error}; run the training command again") from None
-    devices = choose_devices(1, config.train.batch_size, 1)
+    devices, door = using(config, jax.local_devices())
     same = determinism(config.train.deterministic, devices[0].platform)
     options = StepOptions(model.apply, optax.identity(), by_length=told_lengths(model), task=task)
-    parallel = DataParallel(options, devices, same.options)
+    parallel = door(options, devices, same.options)
     variables = unpacked(found, wanted) if kind == "best" else scored_variables(found)
     variables = without_low_rank(config.optimizer, variables)
     return Trained(workdir, config, identity, variables, step, kind, parallel, seed)

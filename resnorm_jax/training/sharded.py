@@ -17,11 +17,14 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from resnorm_jax.build import DEVICE_AXIS
 from resnorm_jax.config import MeshConfig
-from resnorm_jax.errors import UserError
-from resnorm_jax.ops.layout import standing_for
+from resnorm_jax.data.pipeline import Share, cut
+from resnorm_jax.ops.layout import Positions, positions_over, standing_for
 from resnorm_jax.training.determinism import traced_for
-from resnorm_jax.training.devices import Spread
-from resnorm_jax.training.partition import AXES, DATA, FSDP, ROWS, TENSOR, along, only, specs_of
+from resnorm_jax.training.devices import Spread, own_share
+from resnorm_jax.training.laid import laid_from_host, several_processes, whole_on_host
+from resnorm_jax.training.mesh import POSITIONED, filled, mesh_shape, whole_shares
+from resnorm_jax.training.partition import AXES, FSDP, ROWS, SEQUENCE, TENSOR, only, specs_of
+from resnorm_jax.training.shares import gathered, summed_shares
 from resnorm_jax.training.step import (
     StepOptions,
     TrainState,
@@ -31,6 +34,7 @@ from resnorm_jax.training.step import (
     told,
     updated_state,
 )
+from resnorm_jax.training.summing import summed
 
 EVERYWHERE, BY_ROW = PartitionSpec(), PartitionSpec(ROWS)
 
@@ -40,7 +44,7 @@ class Sharded:
 
     Args:
       options: of the training step.
-      devices: the devices, along ``tensor`` first, then ``fsdp``, then ``data``.
+      devices: the devices, along ``sequence`` first, then ``tensor``, ``fsdp`` and ``data``.
       compiler_options: of XLA, for these programs alone; see `determinism`.
       mesh: how the devices are arranged.
 
@@ -57,6 +61,7 @@ class Sharded:
     ) -> None:
         self.options, self.devices = options, list(devices)
         self.programs = 0  # traced, hence compiled, so far
+        self.several = several_processes(self.devices)
         self.mesh = Mesh(np.array(self.devices).reshape(mesh_shape(mesh, len(devices))), AXES)
         self._compiler_options = dict(compiler_options or {}) or None
         self._compiled: dict[Any, Any] = {}
@@ -64,7 +69,12 @@ class Sharded:
     @property
     def shares(self) -> int:
         """Over how many parts the rows of a batch are spread: each has its own dropout."""
-        return len(self.devices) // self.mesh.shape[TENSOR]
+        return len(self.devices) // self.alike
+
+    @property
+    def alike(self) -> int:
+        """How many devices, one after the other, have the same rows."""
+        return self.mesh.shape[TENSOR] * self.mesh.shape[SEQUENCE]
 
     @property
     def split(self) -> int:
@@ -82,11 +92,50 @@ class Sharded:
 
     def replicate(self, tree: Any) -> Any:
         """Return a state, or variables, with each parameter laid over the devices."""
-        return jax.device_put(tree, self.shardings(tree))
+        if not self.several:
+            return jax.device_put(tree, self.shardings(tree))
+        return jax.tree.map(laid_from_host, tree, self.shardings(tree))
+
+    def host(self, tree: Any) -> Any:
+        """Return copies on the host, whole in every process; all processes call it alike."""
+        return whole_on_host(tree)
+
+    def share(self, size: int) -> slice | None:
+        """Return which rows of a global batch this process reads; None where it reads all."""
+        return own_share(size, self.devices, self.alike)
 
     def put(self, batch: Mapping[str, Any]) -> Spread:
-        """Begin to bring a global batch ``[B, ...]`` of host arrays to the devices, for `train`."""
-        return Spread(jax.device_put(dict(batch), NamedSharding(self.mesh, BY_ROW)))
+        """Begin to bring a global batch ``[B, ...]`` of host arrays to the devices, for `train`.
+
+        Where there are several processes, it may also be the share of this one.
+        """
+        return self._laid_by_row(self._own_rows(batch))
+
+    def _own_rows(self, batch: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return the rows of this process, if ``batch`` is not its share already."""
+        if not self.several or isinstance(batch, Share):
+            return batch
+        size = len(next(iter(batch.values())))
+        return cut(dict(batch), self.share(size) or slice(None))
+
+    def _laid_by_row(self, rows: Mapping[str, Any]) -> Spread:
+        rows = whole_shares(rows, self.mesh.shape[SEQUENCE])
+        laid = {name: self._laid_as(name, part) for name, part in rows.items()}
+        if not self.several:
+            return Spread(jax.device_put(dict(rows), laid))
+        own = self.share(self.shares)  # one row for each group of devices
+        times = self.shares // len(range(self.shares)[own or slice(None)])
+        return Spread({
+            name: jax.make_array_from_process_local_data(
+                laid[name], part, (times * len(part), *part.shape[1:])
+            )
+            for name, part in rows.items()
+        })  # fmt: skip
+
+    def _laid_as(self, name: str, rows: np.ndarray) -> NamedSharding:
+        """Return how rows lie: by row and, what has positions, by position."""
+        cut = name in POSITIONED and self.mesh.shape[SEQUENCE] > 1
+        return NamedSharding(self.mesh, PartitionSpec(ROWS, SEQUENCE) if cut else BY_ROW)
 
     def train(self, state: TrainState, batch: Mapping[str, Any]) -> tuple[TrainState, Any]:
         """Do one update with a global batch: host arrays ``[B, ...]``, or what `put` gave.
@@ -101,23 +150,37 @@ class Sharded:
         return self._program(state).lower(state, dict(self.put(batch)))
 
     def _program(self, state: TrainState) -> Any:
-        laid = self.shardings(state)
-        return self._once(
-            self._train, state, out_shardings=(laid, None), in_shardings=(laid, None),
-            donate_argnums=(0,),
-        )  # fmt: skip
+        def how() -> dict[str, Any]:
+            laid = self.shardings(state)
+            told = NamedSharding(self.mesh, EVERYWHERE)  # each process reads the metrics
+            return {
+                "in_shardings": (laid, None), "out_shardings": (laid, told), "donate_argnums": (0,)
+            }  # fmt: skip
+
+        return self._once(self._train, state, how)
 
     def predict(self, variables: Mapping[str, Any], batch: Mapping[str, Any]) -> np.ndarray:
-        """Return log-probabilities of a global batch, ``[B, K]`` on the host.
+        """Return log-probabilities of a global batch, ``[B, K]`` on the host, in every process.
+
+        A process alone may give any number of rows: the last is repeated until they divide.
 
         ``variables`` are the model's: ``params`` and what it keeps beside them.
         """
-        known = told(batch, self.options.by_length)
+        known = told(self._own_rows(batch), self.options.by_length)
         names = [name for name in ("x", "mask", "lengths") if name in known]
-        inputs: dict[str, Any] = {name: known[name] for name in names}
-        out = NamedSharding(self.mesh, BY_ROW)
-        run = self._once(self._predict, variables, out_shardings=out)
-        return np.asarray(run(self.replicate(variables), dict(self.put(inputs))))
+        count = len(known["x"]) if not self.several else None
+        rows = {name: filled(known[name], count, self.shares) for name in names}
+        run = self._predicting(variables)
+        return np.asarray(run(self.replicate(variables), dict(self._laid_by_row(rows))))[:count]
+
+    def _predicting(self, variables: Any) -> Any:
+        """Return the program of `predict`, which XLA divides: no device ever has all parameters."""
+
+        def how() -> dict[str, Any]:
+            out = NamedSharding(self.mesh, EVERYWHERE if self.several else BY_ROW)
+            return {"in_shardings": (self.shardings(variables), None), "out_shardings": out}
+
+        return self._once(self._predict, variables, how)
 
     def specs(self, tree: Any) -> Any:
         """Return how each leaf of a state, of variables or of parameters is laid over the mesh."""
@@ -135,7 +198,9 @@ class Sharded:
         """Return `specs` as JAX's shardings."""
         return jax.tree.map(partial(NamedSharding, self.mesh), self.specs(tree))
 
-    def _once(self, step: Callable[..., Any], tree: Any, **how: Any) -> Any:
+    def _once(
+        self, step: Callable[..., Any], tree: Any, how: Callable[[], Mapping[str, Any]]
+    ) -> Any:
         """Return the step compiled for trees of one structure; shapes of batches are jit's own."""
         key = (step.__name__, jax.tree.structure(tree))
         if key not in self._compiled:
@@ -146,7 +211,7 @@ class Sharded:
 
             told = self._compiler_options
             self._compiled[key] = jax.jit(
-                traced_for(told, over_devices, divided=True), compiler_options=told, **how
+                traced_for(told, over_devices, divided=True), compiler_options=told, **how()
             )
         return self._compiled[key]
 
@@ -155,9 +220,9 @@ class Sharded:
         specs = self.specs(bare)
 
         def on_device(bare: TrainState, batch: Any) -> Any:
-            whole = bare.replace(params=self._gathered(bare.params, specs.params))
+            whole = bare.replace(params=gathered(bare.params, specs.params, self.mesh))
             sums, gradient, kept = device_sums(whole, batch, self.options, ROWS)
-            return *self._summed(sums, gradient), kept
+            return summed(sums, ROWS), summed_shares(gradient, part, self.mesh), kept
 
         part = self.specs(jax.eval_shape(partial(learned_part, options=self.options), state.params))
         out = (EVERYWHERE, self._mapped_only(part), EVERYWHERE)
@@ -166,24 +231,19 @@ class Sharded:
         return updated_state(state, sums, gradient, kept, self.options)
 
     def _predict(self, variables: Mapping[str, Any], batch: Mapping[str, Any]) -> jax.Array:
-        specs = self.specs(variables)
-
-        def on_device(variables: Mapping[str, Any], batch: Any) -> jax.Array:
-            whole = {**variables, "params": self._gathered(variables["params"], specs["params"])}
-            return predict_step(whole, batch, self.options.apply, self.options.task.log_probs)
-
-        return self._over_rows(on_device, specs, BY_ROW)(variables, batch)
+        with positions_over(self._positions(self.mesh)):
+            return predict_step(variables, batch, self.options.apply, self.options.task.log_probs)
 
     def _over_rows(self, function: Callable[..., Any], specs: Any, out: Any) -> Any:
         """Return ``function(tree, batch)`` done on each device's rows.
 
-        XLA divides what is left, the work along ``tensor``; where that is one device nothing is, and
-        the kernels of norms serve as under `jax.pmap`.
+        XLA divides what is left, the work along ``tensor`` and ``sequence``; where that is one device
+        nothing is, and the kernels of norms serve as under `jax.pmap`.
         """
-        names = set(AXES if self.mesh.shape[TENSOR] == 1 else ROWS)
+        names = set(AXES if self.alike == 1 else ROWS)
 
         def on_device(tree: Any, batch: Any) -> Any:
-            with standing_for(DEVICE_AXIS, ROWS):
+            with standing_for(DEVICE_AXIS, ROWS), positions_over(self._positions()):
                 return function(tree, batch)
 
         return jax.shard_map(
@@ -191,73 +251,9 @@ class Sharded:
             axis_names=names, check_vma=False,
         )  # fmt: skip
 
+    def _positions(self, mesh: Mesh | None = None) -> Positions | None:
+        size = self.mesh.shape[SEQUENCE]
+        return Positions(SEQUENCE, size, mesh) if size > 1 else None
+
     def _mapped_only(self, specs: Any) -> Any:
         return jax.tree.map(partial(only, axis=FSDP), specs)
-
-    def _gathered(self, params: Any, specs: Any) -> Any:
-        """Return whole parameters of a device's shares, along ``tensor`` laid out as they were."""
-
-        def gather(share: jax.Array, spec: PartitionSpec) -> jax.Array:
-            axis = along(spec, FSDP)
-            return share if axis is None else lax.all_gather(share, FSDP, axis=axis, tiled=True)
-
-        return self._along_tensor(lambda shares: jax.tree.map(gather, shares, specs), specs)(params)
-
-    def _summed(self, sums: Any, gradient: Any) -> tuple[Any, Any]:
-        """Return sums over all rows: of the gradient this device's share, of what is not cut all."""
-        specs = self.specs(gradient)
-
-        def scatter(whole: jax.Array, spec: PartitionSpec) -> jax.Array:
-            axis = along(spec, FSDP)
-            if axis is None:
-                return whole
-            return lax.psum_scatter(whole, FSDP, scatter_dimension=axis, tiled=True)
-
-        def sum_up(gradient: Any) -> Any:
-            leaves, structure = jax.tree.flatten(jax.tree.map(scatter, gradient, specs))
-            cut = [along(spec, FSDP) is not None for spec in jax.tree.leaves(specs)]
-            found = _summed_together(leaves, cut, DATA if self.mesh.shape[DATA] > 1 else None)
-            return jax.tree.unflatten(structure, found)
-
-        return lax.psum(sums, ROWS), self._along_tensor(sum_up, specs)(gradient)
-
-    def _along_tensor(self, function: Callable[[Any], Any], specs: Any) -> Callable[[Any], Any]:
-        """Return a function of trees done on what each device along ``tensor`` has of them.
-
-        XLA knows no way for what is sent along one axis to stay cut along another.
-        """
-        if self.mesh.shape[TENSOR] == 1:
-            return function
-        own = jax.tree.map(partial(only, axis=TENSOR), specs)
-        return jax.shard_map(
-            function, in_specs=(own,), out_specs=own, axis_names={TENSOR}, check_vma=False
-        )
-
-
-def _summed_together(leaves: list[Any], cut: list[bool], over: str | None) -> list[Any]:
-    """Sum what is cut over ``over``, the rest over all rows: each in one go."""
-    rest = lax.psum([leaf for leaf, is_cut in zip(leaves, cut, strict=True) if not is_cut], ROWS)
-    parts = [leaf for leaf, is_cut in zip(leaves, cut, strict=True) if is_cut]
-    parts = parts if over is None else lax.psum(parts, over)
-    found = {True: iter(parts), False: iter(rest)}
-    return [next(found[is_cut]) for is_cut in cut]
-
-
-def mesh_shape(mesh: MeshConfig, devices: int) -> tuple[int, int, int]:
-    """Return the sizes of the mesh's axes, `AXES`.
-
-    Raises:
-      UserError: if they do not divide the devices.
-
-    >>> mesh_shape(MeshConfig(fsdp=2), 8)
-    (4, 2, 1)
-    """
-    left = devices
-    for name in (TENSOR, FSDP):
-        size = getattr(mesh, name) or left
-        if left % size:
-            near = max(n for n in range(1, min(size, left) + 1) if left % n == 0)
-            of = f"{devices} devices" + (f" / tensor={mesh.tensor}" if left < devices else "")
-            raise UserError(f"config.mesh.{name}: {size} does not divide {of}; try {name}={near}")
-        left //= size
-    return left, mesh.fsdp or devices // mesh.tensor, mesh.tensor

@@ -156,19 +156,27 @@ def left_behind(workdir: Path) -> dict[str, Any]:
     return found
 
 
-def leaves(checkpoint: Path) -> dict[str, str]:
-    """The digest of every array of a checkpoint, by its path in the tree."""
+def arrays(checkpoint: Path) -> dict[str, Any]:
+    """Every array of a checkpoint by its path in the tree, on the host, whoever wrote which part."""
     import jax
     import numpy as np
     import orbax.checkpoint as ocp
 
-    with ocp.StandardCheckpointer() as checkpointer:
-        tree = checkpointer.restore((checkpoint / "state").resolve())
+    place = (checkpoint / "state").resolve()
+    with ocp.PyTreeCheckpointer() as checkpointer:
+        found = checkpointer.metadata(place).item_metadata.tree
+        args = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), found)
+        tree = checkpointer.restore(place, restore_args=args)
+    known = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in known}
+
+
+def leaves(checkpoint: Path) -> dict[str, str]:
+    """The digest of every array of a checkpoint, by its path in the tree."""
     digests = {}
-    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        array = np.asarray(leaf)
+    for path, array in arrays(checkpoint).items():
         text = f"{array.dtype} {array.shape} ".encode() + array.tobytes()
-        digests[jax.tree_util.keystr(path)] = hashlib.sha256(text).hexdigest()
+        digests[path] = hashlib.sha256(text).hexdigest()
     return digests
 
 

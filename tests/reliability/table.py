@@ -18,11 +18,22 @@ PARTS = {
     "disk": "a full disk, a folder that cannot be written: one line, older steps intact, resumed",
     "locks": "two processes, one directory: one trains, the other says who holds it",
     "processes": "1, 2, 4 processes: equal; one killed or frozen: named, and gone on exactly",
+    "shards": "parameters shared out over 1, 2, 4 processes: alike; a damaged part: found",
     "nonfinite": "NaN planted: the right layer and row named",
     "inputs": "malformed inputs: one clear line, status 2, nothing written",
     "cost": "time and bytes of a checkpoint; what the finite flag costs",
 }
-GOOD = ("right", "equal", "kept", "room enough: equal", "found", "fell back", "same", "exact")
+GOOD = (
+    "right",
+    "equal",
+    "within 1e-05",
+    "kept",
+    "room enough: equal",
+    "found",
+    "fell back",
+    "same",
+    "exact",
+)
 SEED = 12
 # For what is tried in this process; runs of their own have the usual code.
 QUICK_TO_COMPILE = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"

@@ -90,7 +90,7 @@ def test_sharded_by_formula(step, said):
     )
     assert [row.memory[name] for name in PARTS[:3]] == [500, 1_000, 0]
     assert row.memory["temporaries"] == max(0, 9_000 - whole + -(-whole // 8) + whole // 2)
-    assert "config.parallel=sharded as a whole" in " ".join(notes(step, asked, [row], "cpu"))
+    assert "config.parallel=sharded for this model" in " ".join(notes(step, asked, [row], "cpu"))
 
 
 def test_what_is_frozen_does_not_travel():

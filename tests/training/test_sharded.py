@@ -1,7 +1,6 @@
 """The second door: the numbers of `jax.pmap`, with each device's share of parameters and state."""
 
 import re
-from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -10,30 +9,39 @@ import optax
 import pytest
 import tiny
 from jax.experimental.pallas import triton
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
 from kernel_calls import kernels
 from rich.console import Console
 from tiers import every
 
 from resnorm_jax import arrangements
+from resnorm_jax.bench.model import Size, our_model, random_batch
 from resnorm_jax.bench.sharding import collectives
 from resnorm_jax.build import build_model
 from resnorm_jax.config import MeshConfig, from_dict
 from resnorm_jax.data import TrainBatches, describe
 from resnorm_jax.errors import UserError
 from resnorm_jax.reporting.files import MetricsLog
+from resnorm_jax.training import summing
 from resnorm_jax.training.checkpoint import CheckpointStore
 from resnorm_jax.training.devices import (
     DataParallel,
     NotReplicatedError,
     check_replicated,
     choose_devices,
+    share_of,
 )
-from resnorm_jax.training.doors import door_of
+from resnorm_jax.training.doors import check_mesh, using
 from resnorm_jax.training.experiment import run_experiment
+from resnorm_jax.training.mesh import mesh_shape
 from resnorm_jax.training.optimizers import make_optimizer
 from resnorm_jax.training.partition import spec_of
-from resnorm_jax.training.sharded import Sharded, mesh_shape
+from resnorm_jax.training.processes import Processes
+from resnorm_jax.training.saved_run import load_trained
+from resnorm_jax.training.sharded import Sharded
 from resnorm_jax.training.step import StepOptions, create_state
+from resnorm_jax.training.summing import scattered, summed
 
 MESHES = {
     "data": MeshConfig(fsdp=1),
@@ -43,8 +51,14 @@ MESHES = {
 }
 
 
+SEQUENCES = {
+    "data x sequence": MeshConfig(fsdp=1, sequence=4),
+    "fsdp x tensor x sequence": MeshConfig(fsdp=2, tensor=2, sequence=2),
+}
+
+
 def shares(mesh: MeshConfig) -> int:
-    return 8 // mesh.tensor
+    return 8 // (mesh.tensor * mesh.sequence)
 
 
 def pmapped(options, mesh):
@@ -99,10 +113,16 @@ def close(found, wanted, tolerance=1e-5):
         np.testing.assert_allclose(one, other, tolerance, tolerance * (1 + np.abs(other).max()))
 
 
-@pytest.mark.parametrize("name", every(MESHES, default=["data x fsdp", "data x fsdp x tensor"]))
+@pytest.mark.parametrize(
+    "name",
+    every(
+        {**MESHES, **SEQUENCES},
+        default=["data x fsdp", "data x fsdp x tensor", "fsdp x tensor x sequence"],
+    ),
+)
 def test_the_numbers_are_those_of_pmap_dropout_included(name):
     options, state, batch = small()
-    mesh = MESHES[name]
+    mesh = {**MESHES, **SEQUENCES}[name]
     found, losses = trained(sharded(options, mesh), state, [batch] * 3)
     wanted, those = trained(pmapped(options, mesh), state, [batch] * 3)
     np.testing.assert_allclose(losses, those, rtol=1e-6)
@@ -228,6 +248,10 @@ def test_layouts_by_role(path, shape, spec):
 @pytest.mark.parametrize(
     ("mesh", "devices", "line"),
     [
+        (MeshConfig(sequence=3), 8,
+         "config.mesh.sequence: 3 does not divide 8 devices; try sequence=2"),
+        (MeshConfig(tensor=3, sequence=2), 8,
+         "config.mesh.tensor: 3 does not divide 8 devices / sequence=2; try tensor=2"),
         (MeshConfig(tensor=3), 8, "config.mesh.tensor: 3 does not divide 8 devices; try tensor=2"),
         (MeshConfig(fsdp=16), 8, "config.mesh.fsdp: 16 does not divide 8 devices; try fsdp=8"),
         (MeshConfig(fsdp=3, tensor=2), 8,
@@ -239,15 +263,63 @@ def test_a_mesh_that_does_not_divide_the_devices_is_one_line(mesh, devices, line
         mesh_shape(mesh, devices)
 
 
-def test_several_processes_are_refused(monkeypatch):
-    made = from_dict({"data": {"source": "sample_text"}, "parallel": "sharded"})
-    assert door_of(made, 8).keywords == {"mesh": MeshConfig()}
-    monkeypatch.setattr(jax, "process_count", lambda: 2)
-    with pytest.raises(
-        UserError, match=r"^config.parallel: sharded is for one process, and there are 2"
-    ):
-        door_of(made, 8)
-    assert door_of(replace(made, parallel="pmap"), 8) is DataParallel
+def test_any_number_of_rows_is_predicted():
+    options, state, batch = small()
+    found = sharded(options, MESHES["data x fsdp"]).predict({"params": state.params}, batch)
+    few = {name: rows[:5] for name, rows in batch.items()}  # over eight groups of devices
+    got = sharded(options, MESHES["data x fsdp"]).predict({"params": state.params}, few)
+    np.testing.assert_allclose(got, found[:5], rtol=1e-6)
+
+
+def test_each_process_reads_the_rows_of_its_groups():
+    """Also where the devices of a group belong to two of them."""
+    four = [0, 1, 2, 3]
+    assert [share_of(8, four, n, tensor=1) for n in four] == [
+        slice(0, 2), slice(2, 4), slice(4, 6), slice(6, 8)
+    ]  # fmt: skip
+    assert [share_of(8, four, n, tensor=2) for n in four] == [slice(0, 4)] * 2 + [slice(4, 8)] * 2
+    assert [share_of(8, four, n, tensor=4) for n in four] == [slice(0, 8)] * 4
+    assert [share_of(8, [0, 0, 1, 1], n, tensor=2) for n in (0, 1)] == [slice(0, 4), slice(4, 8)]
+    assert share_of(8, [0, 0, 0, 0], 0, tensor=2) is None
+
+
+@pytest.mark.parametrize("axis", ["x", ("x", "y")], ids=str)
+def test_sums_between_processes_round_as_those_within_one(axis, monkeypatch):
+    """What gloo is not asked to add: of the same values the same bits, and each device its part."""
+    mesh = Mesh(np.array(jax.devices()[:8]).reshape(4, 2), ("x", "y"))
+    values = np.random.default_rng(0).normal(size=(8, 3, 8)).astype(np.float32)
+
+    def both(part):
+        whole = summed({"a": part[0]}, axis)["a"]
+        cut = scattered(part[0], axis, 1) if axis == "x" else whole
+        return whole[None], cut[None]
+
+    def run():
+        spec = P(("x", "y"))
+        mapped = jax.shard_map(both, mesh=mesh, in_specs=spec, out_specs=(spec, spec))
+        return jax.tree.map(np.asarray, jax.jit(mapped)(values))
+
+    wanted = run()
+    monkeypatch.setattr(summing, "current", lambda: Processes(0, 2))
+    for one, other in zip(run(), wanted, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_what_uses_a_model_of_shares_has_all_devices():
+    """By the run's mesh where that divides them."""
+
+    def mesh(here, **more):
+        made = from_dict({"data": {"source": "sample_text"}, **more})
+        chosen, door = using(made, jax.local_devices()[:here])
+        return len(chosen), door if door is DataParallel else door.keywords["mesh"]
+
+    over = {"parallel": "sharded", "mesh": {"fsdp": 2, "tensor": 2}}
+    assert mesh(8) == (1, DataParallel)
+    assert mesh(8, parallel="sharded") == (8, MeshConfig())
+    assert mesh(8, **over) == (8, MeshConfig(2, 2))
+    assert mesh(8, devices=4, **over) == (4, MeshConfig(2, 2))
+    assert mesh(2, **over) == (2, MeshConfig())
+    assert mesh(1, **over) == (1, MeshConfig())
 
 
 @pytest.mark.parametrize(
@@ -293,7 +365,7 @@ def compared(made, mesh, count=8):
     state = jax.tree.map(np.array, create_state(kept, optimizer, 0, train.ema))
     devices = jax.local_devices()[:count]
     found, losses = trained(Sharded(options, devices, None, mesh), state, [batch])
-    pmap = DataParallel(options, devices[: count // mesh.tensor])
+    pmap = DataParallel(options, devices[: count // mesh.tensor // mesh.sequence])
     wanted, those = trained(pmap, state, [batch])
     np.testing.assert_allclose(losses, those, rtol=1e-5)
     close((found.params, found.collections), (wanted.params, wanted.collections))
@@ -362,3 +434,99 @@ def test_a_run_goes_on_by_the_other_door(tmp_path):
     ]
     np.testing.assert_allclose(*losses, rtol=1e-5)
     assert {c["what"] for c in report["changes"]} >= {"parallel", "devices"}
+
+
+@pytest.mark.table
+@pytest.mark.parametrize("mesh", SEQUENCES)
+@pytest.mark.parametrize(
+    "model",
+    [
+        {"attention": "xla"},
+        {"attention": "chunked", "depth": 3, "arrangement": "mix_ln"},
+        {"attention": "xla", "relative": "bias", "window": "3", "remat": "full"},
+        {"attention": "chunked", "arrangement": "hyper_connections", "positions": "rotary"},
+    ],
+    ids=str,
+)
+def test_positions_shared_out(model, mesh):
+    compared(tiny.config(model={"dropout": 0.0, **model}, optimizer=SGD), SEQUENCES[mesh])
+
+
+def test_positions_that_do_not_divide_are_padded():
+    options, _, batch = small()
+    odd = {**batch, "x": batch["x"][:, :3], "mask": batch["mask"][:, :3]}
+    rows = sharded(options, SEQUENCES["fsdp x tensor x sequence"]).put(odd)
+    assert rows["x"].shape == (16, 4, 8)
+    assert not np.asarray(rows["mask"])[:, 3].any()
+    assert {s.data.shape for s in rows["x"].addressable_shards} == {(8, 2, 8)}
+    assert {s.data.shape for s in rows["y"].addressable_shards} == {(8,)}
+
+
+@pytest.mark.table
+@pytest.mark.parametrize("attention", ["xla", "chunked"])
+def test_a_device_has_the_activations_of_its_positions(attention):
+    """Four devices with a share of the positions each need little more than a third of the memory."""
+    size = Size(depth=2, width=32, heads=4, mlp_width=64, batch=2, length=512)
+    batch, model = random_batch(size), our_model(size, attention=attention)
+    options = StepOptions(model.apply, optax.sgd(0.1))
+    shapes = jax.eval_shape(model.init, jax.random.key(0), batch["x"][:1], batch["mask"][:1])
+    state = jax.eval_shape(lambda: create_state(
+        jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shapes), options.optimizer, 0, None
+    ))  # fmt: skip
+
+    def temporaries(devices, mesh):
+        door = Sharded(options, jax.local_devices()[:devices], None, mesh)
+        laid = jax.tree.map(
+            lambda a, how: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=how),
+            state, door.shardings(state),
+        )  # fmt: skip
+        return compiled(door, laid, batch).memory_analysis().temp_size_in_bytes
+
+    whole = temporaries(1, MeshConfig())
+    assert temporaries(4, MeshConfig(fsdp=1, sequence=4)) < 0.4 * whole
+
+
+def test_images_have_no_positions_to_share_out():
+    made = from_dict({
+        "data": {"source": "sample_text"}, "parallel": "sharded", "mesh": {"sequence": 2}
+    })  # fmt: skip
+    check_mesh(made, {"kind": "tokens"})
+    with pytest.raises(UserError, match=r"^config\.mesh\.sequence: 2 devices would share out"):
+        check_mesh(made, {"kind": "images"})
+
+
+@pytest.mark.table
+@pytest.mark.parametrize("name", ["fsdp", "data x fsdp x tensor"])
+def test_a_model_that_one_device_does_not_hold_predicts(name):
+    """The program's arguments and temporaries on a device are less than the parameters."""
+    size = Size(depth=8, width=64, heads=4, mlp_width=256, batch=8, length=8)
+    batch, model = random_batch(size), our_model(size)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), batch["x"][:1], batch["mask"][:1])
+    door = sharded(StepOptions(model.apply, optax.sgd(0.1)), MESHES[name])
+    laid = jax.tree.map(
+        lambda a, how: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=how),
+        shapes, door.shardings(shapes),
+    )  # fmt: skip
+    rows = dict(door.put({"x": batch["x"], "mask": batch["mask"]}))
+    memory = door._predicting(laid).lower(laid, rows).compile().memory_analysis()
+    whole = sum(leaf.size * 4 for leaf in jax.tree.leaves(shapes))
+    assert memory.argument_size_in_bytes + memory.temp_size_in_bytes < whole / 2
+
+
+@pytest.mark.table
+def test_a_run_of_shares_is_used_in_shares(tmp_path):
+    """Commands predict over all devices what training scored, and what one device predicts."""
+    model = {"width": 16, "depth": 1, "heads": 2}
+    made = {"data": {"source": "sample_text"}, "model": model,
+            "train": {"steps": 2, "batch_size": 16, "select": "best", "validation": 0.25}}  # fmt: skip
+    over = {"parallel": "sharded", "mesh": {"fsdp": 4, "tensor": 2}}
+    report = run_experiment(from_dict({**made, **over}), tmp_path / "a", Console(quiet=True))
+    trained = load_trained(tmp_path / "a")
+    assert dict(trained.parallel.mesh.shape) == {"data": 1, "fsdp": 4, "tensor": 2, "sequence": 1}
+    test = trained.dataset().test
+    found = trained.log_probs(test)
+    score = trained.task.score(found, test.y, trained.classes, trained.thresholds)
+    assert score["accuracy"] == report["seeds"][0]["accuracy"]
+    np.testing.assert_allclose(score["log_loss"], report["seeds"][0]["log_loss"], rtol=1e-5)
+    trained.parallel = DataParallel(trained.parallel.options, jax.local_devices()[:1])
+    np.testing.assert_allclose(trained.log_probs(test), found, atol=1e-5)

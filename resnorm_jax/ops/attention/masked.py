@@ -16,6 +16,7 @@ from resnorm_jax.ops.attention.choice import (
 )
 from resnorm_jax.ops.attention.chunks import attend_in_chunks
 from resnorm_jax.ops.attention.flash import backward_here, flash_attention
+from resnorm_jax.ops.attention.own_queries import by_own_queries
 from resnorm_jax.ops.masks import attending, join_lengths
 
 
@@ -73,7 +74,28 @@ def masked_attention(
         raise ValueError(f"implementation {implementation!r}: unknown; {hint}")
     mask = as_mask("mask", mask)
     _check(query, key, value, mask, lengths, bias)
+    arrays = {
+        "query": query, "key": key, "value": value, "mask": mask, "lengths": lengths, "bias": bias,
+        "dropout_key": dropout_key,
+    }  # fmt: skip
     rate = dropout_rate if dropout_key is not None else 0.0
+    how = {"rate": rate, "implementation": implementation, "scale": scale}
+    return by_own_queries(lambda arrays: _attended(**arrays, **how), arrays)
+
+
+def _attended(
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    mask: jax.Array | None,
+    lengths: jax.Array | None,
+    bias: jax.Array | None,
+    dropout_key: jax.Array | None,
+    rate: float,
+    implementation: Implementation | None,
+    scale: float | None,
+) -> jax.Array:
+    """`masked_attention` of arguments that were checked."""
     chosen = implementation or choose_attention(query.shape[1], key.shape[1])
     if implementation == "cudnn" or (implementation is None and lengths is not None):
         reason = why_not_cudnn(
