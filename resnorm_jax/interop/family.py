@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from resnorm_jax.interop.layouts import Rule
 from resnorm_jax.registry import Registry
 
@@ -46,6 +48,8 @@ class Family:
       separator: the token that ends a text, for types of tokens.
       unread: patterns of names in their files that no classifier needs.
       heads: paths of ours that a checkpoint may lack: they are new then.
+      derived: arrays in their files, by name without the prefix, that follow from our fields: where
+        a file has one it is checked, and all are written.
     """
 
     name: str
@@ -62,6 +66,7 @@ class Family:
     separator: str | None = None
     unread: tuple[str, ...] = ()
     heads: tuple[str, ...] = ("head", "head_hidden", "head_norm")
+    derived: Callable[[Values], Mapping[str, np.ndarray]] = lambda model: {}
 
 
 FAMILIES: Registry[Family] = Registry("model_type")

@@ -1,11 +1,12 @@
 """A checkpoint's arrays as a model's parameters, and back, by the rules of a family."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from resnorm_jax.errors import UserError
@@ -125,7 +126,38 @@ def _rows(shape: tuple[int, ...], rank: int) -> int:
     return int(np.prod(shape[1:] if rank == 2 else shape))
 
 
-def load(family: Family, plan: Plan, tensors: Mapping[str, np.ndarray], like: Any) -> Loaded:
+def check_derived(
+    family: Family, model: Mapping[str, Any], tensors: Mapping[str, np.ndarray]
+) -> frozenset[str]:
+    """Return the names of a checkpoint's arrays that follow from its config.
+
+    Raises:
+      UserError: for one that has other values than those that its formula gives.
+    """
+    known = set()
+    for name, expected in family.derived(model).items():
+        for full in {family.prefix + name, name} & set(tensors):
+            known.add(full)
+            found = tensors[full]
+            rounding = max(1e-5, 2 * float(jnp.finfo(found.dtype).eps))
+            same = found.shape == expected.shape and bool(
+                np.all(np.abs(np.asarray(found, np.float32) - expected) <= rounding)
+            )
+            if not same:
+                raise UserError(
+                    f"{full}: its values are not those of the formula of {family.name!r} models; they "
+                    "are computed here, so a model with others is not read"
+                )
+    return frozenset(known)
+
+
+def load(
+    family: Family,
+    plan: Plan,
+    tensors: Mapping[str, np.ndarray],
+    like: Any,
+    known: Set[str] = frozenset(),
+) -> Loaded:
     """Return a model's parameters with a checkpoint's values.
 
     Args:
@@ -134,6 +166,7 @@ def load(family: Family, plan: Plan, tensors: Mapping[str, np.ndarray], like: An
       tensors: the checkpoint's arrays by name.
       like: the model's parameters, whose shapes and dtypes are kept; those that the checkpoint may
         lack (`Family.heads`) keep their values too.
+      known: names of arrays that need no place here.
 
     Raises:
       UserError: an array is missing, left over or of another shape; both sides are listed.
@@ -141,7 +174,7 @@ def load(family: Family, plan: Plan, tensors: Mapping[str, np.ndarray], like: An
     leaves = flatten(like)
     shapes = {path: tuple(leaf.shape) for path, leaf in leaves.items()}
     out: dict[Path, np.ndarray] = {}
-    used: set[str] = set()
+    used = set(known)
     missing: list[str] = []
     absent: set[Path] = set()
     ruled: set[Path] = set()

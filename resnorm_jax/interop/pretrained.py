@@ -20,7 +20,7 @@ from resnorm_jax.errors import UserError, nearest
 from resnorm_jax.interop import files, own_format
 from resnorm_jax.interop.families import FAMILIES
 from resnorm_jax.interop.family import Family
-from resnorm_jax.interop.mapping import Loaded, load, unload
+from resnorm_jax.interop.mapping import Loaded, check_derived, load, unload
 from resnorm_jax.modules.classifier import SequenceClassifier
 from resnorm_jax.schema import checked
 
@@ -245,7 +245,8 @@ def load_into(
 ) -> Loaded:
     """Return parameters with a checkpoint's values in place of theirs; see `mapping.load`."""
     tensors = files.Tensors(described.folder)
-    return load(described.family, module.encoder.plan(model.width), tensors, params)
+    known = check_derived(described.family, asdict(model), tensors)
+    return load(described.family, module.encoder.plan(model.width), tensors, params, known)
 
 
 def family_of(model: ModelConfig) -> list[Family]:
@@ -291,6 +292,7 @@ def save_pretrained(
     module = classifier(model, {**_BLANK, "kind": row.kind, "shape": _image(model, row, channels)},
                         classes=len(classes))  # fmt: skip
     tensors = unload(row, module.encoder.plan(model.width), variables["params"])
+    tensors |= {row.prefix + name: a for name, a in row.derived(asdict(model)).items()}
     with files.new_folder(Path(folder)) as part:
         (part / files.CONFIG).write_text(json.dumps(config, indent=2) + "\n", "utf-8")
         files.write_tensors(part, {n: np.asarray(v, np.float32) for n, v in tensors.items()})

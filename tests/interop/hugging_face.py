@@ -26,6 +26,7 @@ TINY = {
          "max_position_embeddings": 20, "num_labels": 3},
     ),
     "electra": ("ElectraForSequenceClassification", {**SIZES, "embedding_size": 8}),
+    "roformer": ("RoFormerForSequenceClassification", {**SIZES, "embedding_size": 8}),
     "mpnet": ("MPNetForSequenceClassification", SIZES),
     "modernbert": (
         "ModernBertForSequenceClassification",
@@ -59,7 +60,7 @@ def tiny(model_type, seed=0, **changed):
     torch.manual_seed(seed)
     model = architecture(architecture.config_class(**{**options, **changed})).eval()
     with torch.no_grad():
-        for parameter in model.parameters():
+        for parameter in (p for p in model.parameters() if p.requires_grad):
             parameter.add_(0.1 * torch.randn_like(parameter))
     return model
 
