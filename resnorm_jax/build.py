@@ -237,7 +237,7 @@ def _kernels(planned: Plan) -> int:
     width, inner = planned.width, planned.mlp_width * (2 + planned.activation.gated)
     shapes = [planned.form.shape(role, planned.heads, width) for role in AttentionPlan.roles]
     across = sum(heads * features for heads, features in shapes)
-    layers = (layer.sublayers for segment in planned.segments for layer in segment.layers)
+    layers = (s.sublayers for s in planned.segments for _ in range(s.sets))
     branches = (b for sublayers in layers for sublayer in sublayers for b in sublayer.branches)
     return sum(width * (inner if isinstance(b, FeedForwardPlan) else across) for b in branches)
 
@@ -276,6 +276,7 @@ def _encoder(
 ) -> TransformerEncoder:
     return TransformerEncoder(
         depth=model.depth,
+        layer_groups=model.layer_groups,
         heads=model.heads,
         mlp_width=model.mlp_width,
         arrangement=model.arrangement,

@@ -26,6 +26,10 @@ class ModelConfig:
 
     width: int = option(64, "of the stream", SIZES["width"])
     depth: int = option(3, "layers", SIZES["depth"])
+    layer_groups: int | None = option(
+        None, "layers with parameters of their own, each applied several times in a row; all",
+        SIZES["layer_groups"],
+    )  # fmt: skip
     heads: int = option(4, "of attention", SIZES["heads"])
     mlp_width: int | None = option(
         None, "inside the feed-forward layer; 4 * width", SIZES["mlp_width"]

@@ -83,7 +83,7 @@ def pieces(family: Family, plan: Plan, shapes: Mapping[Path, tuple[int, ...]]) -
     starts: dict[str, int] = {}
     for segment in plan.segments:
         starts[segment.name] = first
-        first += len(segment.layers)
+        first += segment.sets
     return [
         piece for path, shape in shapes.items() for piece in _of_leaf(family, starts, path, shape)
     ]

@@ -100,6 +100,10 @@ class TransformerEncoder(TransformerStack, kw_only=True):
       mlp_width: see `TransformerEncoderLayer`, as all fields down to ``relative_positions``.
       norm: as there; or one for each layer: a sequence, a text such as ``"layer*2+rms"`` (two layers,
         then the rest), or a function of the `Place`.
+      layer_groups: how many layers have parameters of their own; None for all. With G of them each is
+        applied N / G times in a row (Lan et al. 2019, arXiv 1909.11942, section 3.1, whose G is 1).
+        Constants that depend on depth, and dropout, are those of each layer; first values are those of
+        the first layer of a group.
       unroll: layers in each step of the loop over them; ``depth`` unrolls it altogether, ``"auto"``
         does so where it pays: see `resnorm_jax.planning.unroll`. The parameters, their first values
         and dropout are the same.
@@ -231,6 +235,8 @@ def check_sequence(x: Any, mask: Any, attention_mask: Any, condition: Any) -> No
 
 def layer_parameters(params: Any, layer: int) -> Any:
     """Return the parameters of a layer, counted from 1, from those of an encoder or a decoder.
+
+    Layers that share parameters (``layer_groups``) count as one.
 
     Raises:
       IndexError: if there is no such layer.

@@ -69,7 +69,7 @@ def _outside(plan: Plan) -> Iterator[Parameter]:
 
 def of_segment(plan: Plan, segment: Segment) -> tuple[Parameter, ...]:
     """Return what a segment's layers keep, stacked along a first axis."""
-    count = len(segment.layers)
+    count = segment.sets
     return tuple(
         replace(p, path=f"{segment.name}/{p.path}", shape=(count, *p.shape))
         for p in of_layer(plan, *segment.layers)

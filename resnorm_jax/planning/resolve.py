@@ -11,6 +11,7 @@ from resnorm_jax.planning.by_layer import numbers_by_layer
 from resnorm_jax.planning.form import AttentionForm, attention_form, biased_roles
 from resnorm_jax.planning.norms import SlotNorms, by_depth, check_slots, find
 from resnorm_jax.planning.remat import check_blocks, check_remat
+from resnorm_jax.planning.sharing import check_sharing, times_in_a_row
 from resnorm_jax.planning.tree import (
     AttentionPlan,
     BranchPlan,
@@ -63,6 +64,7 @@ def plan(
     remat_every: int = 1,
     stack: Place | None = None,
     cross_attention: bool = False,
+    layer_groups: int | None = None,
 ) -> Plan:
     """Resolve a stack of layers into everything that decides what it computes.
 
@@ -96,6 +98,7 @@ def plan(
       remat_every: layers between two carries that are kept, with ``remat``.
       stack: a place whose ``stack`` and ``other`` say what stands beside; None for a stack alone.
       cross_attention: whether cross-attention follows each group with self-attention.
+      layer_groups: how many layers have parameters of their own, as in `TransformerEncoder`.
 
     Raises:
       ChoiceError: naming the field, the value and the likely fix.
@@ -110,6 +113,7 @@ def plan(
         mlp_width=mlp_width,
         norm_epsilon=norm_epsilon,
         drop_path=drop_path,
+        layer_groups=layer_groups,
     )
     given = {"default": norm, **(norms or {})}
     row, read = choose(arrangement, given, stream, query_key), {"default"}
@@ -124,6 +128,7 @@ def plan(
     layers = _rows_by_layer(row, depth, stack or Place(), cross_attention)
     chosen = by_depth(given, [place for place, _ in layers])
     segments: list[Segment] = []
+    repeats = times_in_a_row(depth, layer_groups, remat_every)
     runs = [
         list(run)
         for _, run in groupby(
@@ -144,7 +149,9 @@ def plan(
             for (place, _), _ in run
         )
         check_blocks(len(like_ones), remat_every)
-        segments.append(Segment(name, like_ones))
+        segment = Segment(name, like_ones, repeats)
+        check_sharing(segment)
+        segments.append(segment)
     first, last = (SlotNorms(chosen[n], norm_epsilon, read) for n in (0, -1))
     planned = Plan(
         row=row,

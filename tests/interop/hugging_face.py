@@ -26,6 +26,11 @@ TINY = {
          "max_position_embeddings": 20, "num_labels": 3},
     ),
     "electra": ("ElectraForSequenceClassification", {**SIZES, "embedding_size": 8}),
+    "albert": (
+        "AlbertForSequenceClassification",
+        {**SIZES, "embedding_size": 8, "num_hidden_layers": 4, "num_hidden_groups": 2,
+         "type_vocab_size": 2},
+    ),
     "roformer": ("RoFormerForSequenceClassification", {**SIZES, "embedding_size": 8}),
     "mpnet": ("MPNetForSequenceClassification", SIZES),
     "modernbert": (

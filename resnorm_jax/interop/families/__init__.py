@@ -1,6 +1,14 @@
 """The families, one file each kind; importing it fills `FAMILIES`."""
 
-from resnorm_jax.interop.families import bert, deberta, decoders, modern_bert, roformer, vit
+from resnorm_jax.interop.families import (
+    albert,
+    bert,
+    deberta,
+    decoders,
+    modern_bert,
+    roformer,
+    vit,
+)
 from resnorm_jax.interop.family import FAMILIES
 
-__all__ = ["FAMILIES", "bert", "deberta", "decoders", "modern_bert", "roformer", "vit"]
+__all__ = ["FAMILIES", "albert", "bert", "deberta", "decoders", "modern_bert", "roformer", "vit"]

@@ -69,7 +69,9 @@ def copied(old: Any, new: Any) -> Made:
     return Made(unflatten_dict(out, sep="/"), how, share, random=fresh > 0)
 
 
-def to_rms(params: Mapping[str, Any], pooling: str, positions: str) -> Made | None:
+def to_rms(
+    params: Mapping[str, Any], pooling: str, positions: str, shared: bool = False
+) -> Made | None:
     """Return a classifier's parameters with RMS norms in place of layer norms, or None.
 
     None where no conversion is known: the arrangement is neither Pre-LN nor Post-LN, or the front end
@@ -79,8 +81,12 @@ def to_rms(params: Mapping[str, Any], pooling: str, positions: str) -> Made | No
       params: of a `SequenceClassifier` whose norms are all layer norms.
       pooling: of it.
       positions: of it; those without parameters cannot be centred.
+      shared: whether layers share parameters: what a Post-LN layer reads then differs, while what is
+        moved into it cannot.
     """
     encoder = params["encoder"]
+    if shared and "final_norm" not in encoder:
+        return None
     try:
         if "final_norm" in encoder:
             new, bias = pre_rms_params(encoder)
