@@ -91,7 +91,12 @@ class ModelConfig:
         "none", "relative positions in the scores", choices=("none", *RELATIVE.names())
     )
     relative_buckets: int | None = option(
-        None, "of relative positions; their own if not given", SIZES["relative_buckets"]
+        None,
+        "of relative positions; their own if not given; with grid, patches along a side of the images",
+        SIZES["relative_buckets"],
+    )
+    relative_by_layer: bool = option(
+        False, "whether each layer has a table of relative positions of its own"
     )
     relative_positions: int | None = option(
         None, "distance from which they are alike; their own if not given",

@@ -79,6 +79,7 @@ class TransformerStack(LayerFields):
             relative=self.relative,
             relative_buckets=self.relative_buckets,
             relative_positions=self.relative_positions,
+            relative_by_layer=self.relative_by_layer,
             drop_path=self.drop_path,
             remat=self.remat,
             remat_every=self.remat_every,
@@ -113,7 +114,8 @@ class TransformerStack(LayerFields):
             condition=told.get("condition"),
         )
         options = self.options(plan.heads, plan.mlp_width)
-        given = with_relative(self, x, options, plan.relative_norm, given)
+        if not plan.form.by_layer:
+            given = with_relative(self, x, options, plan.relative_norm, given)
         x = hooked(self, OPENED, x)
         carry, site = open_stream(self, plan.stream, x, site, self.numerics, "stack")
         carry = hooked(self, START, carry)
@@ -245,9 +247,7 @@ def _nested(outer, collections, layer, flow, varying, size: int):
     def join(tree: Any) -> Any:
         return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), tree)
 
-    mapped = nn.map_variables(
-        outer, collections, trans_in_fn=cut, trans_out_fn=join, mutable=True
-    )
+    mapped = nn.map_variables(outer, collections, trans_in_fn=cut, trans_out_fn=join, mutable=True)
     flow, named = mapped(layer, flow, cut(varying))
     return flow, join(named)
 

@@ -59,6 +59,7 @@ def plan(
     relative: str | None = None,
     relative_buckets: int | None = None,
     relative_positions: int | None = None,
+    relative_by_layer: bool = False,
     drop_path: float = 0.0,
     remat: str = "none",
     remat_every: int = 1,
@@ -93,6 +94,7 @@ def plan(
       relative: how relative positions enter.
       relative_buckets: of their table.
       relative_positions: distance from which they are alike.
+      relative_by_layer: whether each layer has such a table of its own.
       drop_path: drop rate at the last layer; ``l / N`` of it at layer l (Huang et al. 2016, eq. 4).
       remat: what the backward pass computes again.
       remat_every: layers between two carries that are kept, with ``remat``.
@@ -122,6 +124,7 @@ def plan(
     form = attention_form(
         heads, kv_heads=kv_heads, head_width=head_width, scale=attention_scale, relative=relative,
         relative_buckets=relative_buckets, relative_positions=relative_positions,
+        relative_by_layer=relative_by_layer,
     )  # fmt: skip
     _check_query_key(row, form, heads)
     positional = numbers_by_layer(depth, window, rotary, rotary_base)

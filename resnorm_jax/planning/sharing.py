@@ -21,7 +21,9 @@ def times_in_a_row(depth: int, groups: int | None, remat_every: int = 1) -> int:
     if groups in (None, depth):
         return 1
     if depth % groups:
-        near = min((n for n in range(1, depth + 1) if depth % n == 0), key=lambda n: abs(n - groups))
+        near = min(
+            (n for n in range(1, depth + 1) if depth % n == 0), key=lambda n: abs(n - groups)
+        )
         raise ChoiceError(f"layer_groups: {groups} does not divide {depth} layers; try {near}")
     if remat_every > 1:
         raise ChoiceError(

@@ -92,7 +92,10 @@ def _form(plan: Plan) -> Iterator[tuple[str, str]]:
             f"; the table goes through {plan.relative_norm.spec.name}" if plan.relative_norm else ""
         )
         yield "relative", f"{form.relative.name}: {form.relative.equation}{norm}"
-        yield "", f"{form.buckets} buckets, alike from distance {form.positions}"
+        own = ", a table in each layer" if form.by_layer else ""
+        alike = f"{form.buckets} buckets, alike from distance {form.positions}"
+        side = f"images of {form.buckets} x {form.buckets} patches"
+        yield "", (side if form.relative.pairs else alike) + own
     if len(plan.biases) < len(roles):
         yield "biases", ", ".join(role for role in roles if role in plan.biases) or "none"
 

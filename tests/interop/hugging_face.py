@@ -51,6 +51,10 @@ TINY = {
         {**DECODER, "head_dim": 6, "sliding_window": 4, "sliding_window_pattern": 3,
          "query_pre_attn_scalar": 10},
     ),
+    "beit": (
+        "BeitForImageClassification",
+        {**IMAGES, "use_relative_position_bias": True, "use_mask_token": True, "image_size": 12},
+    ),
     "vit": ("ViTForImageClassification", IMAGES),
     "deit": ("DeiTForImageClassification", IMAGES),
 }  # fmt: skip

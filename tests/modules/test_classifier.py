@@ -70,6 +70,7 @@ def pool(name, h, mask):
         "statistics": lambda r: np.concatenate([r.mean(0), np.sqrt(r.var(0) + 1e-6)]),
         "cls": lambda r: r[0],
         "distilled": lambda r: r[0],
+        "patches": lambda r: r[1:].mean(0),
         "first": lambda r: r[0],
     }[name]
     return np.stack([pick(r) for r in rows])
@@ -126,7 +127,7 @@ def test_logits_are_the_oracles_and_padding_is_not_seen(pooling, positions):
 
 
 def test_every_pooling_and_position_of_the_tables_is_tested():
-    names = {"mean", "statistics", "cls", "distilled", "first", "last", "max"}
+    names = {"mean", "statistics", "cls", "distilled", "patches", "first", "last", "max"}
     assert set(POOLING.names()) == names
     assert set(POSITIONS.names()) == {"none", "learned", "sinusoidal", "rotary"}
 
@@ -146,7 +147,7 @@ def test_pooling_by_hand(pooling):
     value, gradient = quick_jit(jax.value_and_grad(lambda h: function(h, nothing).sum()))(h)
     assert np.isfinite(value)
     assert np.isfinite(gradient).all()
-    if pooling in ("mean", "max"):
+    if pooling in ("mean", "patches", "max"):
         assert value == 0
         assert not np.asarray(gradient).any()
 

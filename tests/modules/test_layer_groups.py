@@ -64,9 +64,7 @@ def test_it_computes_what_copies_compute(groups, arrangement, more):
     np.testing.assert_allclose(out, expected, atol=2e-6)
     for name, value in other.items():
         np.testing.assert_allclose(named[name], value, atol=5e-6, err_msg=name)
-    summed = jax.tree.map(
-        lambda g: g.reshape(groups, -1, *g.shape[1:]).sum(1), copied["layers"]
-    )
+    summed = jax.tree.map(lambda g: g.reshape(groups, -1, *g.shape[1:]).sum(1), copied["layers"])
     for a, b in zip(*map(jax.tree.leaves, (gradient["layers"], summed)), strict=True):
         np.testing.assert_allclose(a, b, atol=2e-5 * max(1, np.abs(b).max()))
 
@@ -156,7 +154,9 @@ def test_what_cannot_be_shared_is_refused(change, says):
 
 def test_others_that_need_a_set_a_layer_say_so():
     model = encoder(2, "post_ln")
-    with pytest.raises(UserError, match=r"^layer_groups: 2: torch's encoder has parameters for each"):
+    with pytest.raises(
+        UserError, match=r"^layer_groups: 2: torch's encoder has parameters for each"
+    ):
         to_torch_encoder({}, model, 8)
     assert encoder(DEPTH).plan(8).segments == encoder(None).plan(8).segments
     sizes = layer_sizes({"layers": {"kernel": np.zeros((2, 5))}})

@@ -2,6 +2,7 @@
 
 from resnorm_jax.interop.families import (
     albert,
+    beit,
     bert,
     deberta,
     decoders,
@@ -11,4 +12,14 @@ from resnorm_jax.interop.families import (
 )
 from resnorm_jax.interop.family import FAMILIES
 
-__all__ = ["FAMILIES", "albert", "bert", "deberta", "decoders", "modern_bert", "roformer", "vit"]
+__all__ = [
+    "FAMILIES",
+    "albert",
+    "beit",
+    "bert",
+    "deberta",
+    "decoders",
+    "modern_bert",
+    "roformer",
+    "vit",
+]

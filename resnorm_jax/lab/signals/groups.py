@@ -56,7 +56,10 @@ def group_norms(tree: Any, segments: Sequence[Segment]) -> tuple[Norms, Norms]:
         norms = euclidean_norm(leaf.reshape(leaf.shape[0], -1), axis=1)
         found.setdefault(int(match[1] or 0), []).append(norms)
     return (
-        {name: _by_layer(parts, starts, depth, segments[0].repeats) for name, parts in inner.items()},
+        {
+            name: _by_layer(parts, starts, depth, segments[0].repeats)
+            for name, parts in inner.items()
+        },
         {name: euclidean_norm(jnp.stack(parts)) for name, parts in outer.items()},
     )
 
