@@ -119,8 +119,8 @@ def attention_form(
 def _check_pairs(row: Relative, side: int | None, positions: int | None) -> None:
     if side is None:
         raise ChoiceError(
-            f"relative_buckets: not given; with relative={row.name!r} it is the number of patches along "
-            "a side of the images"
+            f"relative_buckets: not given; with relative={row.name!r} it is the number of patches "
+            "along a side of the images"
         )
     if positions is not None:
         raise ChoiceError(

@@ -47,5 +47,6 @@ def check_sharing(segment: Segment) -> None:
     kept = next((spec for spec in norms if spec.state), None)
     if kept is not None:
         raise ChoiceError(
-            f"layer_groups: norm {kept.name!r} keeps the {kept.state} of one layer, and cannot be shared"
+            f"layer_groups: norm {kept.name!r} keeps the {kept.state} of one layer, and cannot be "
+            "shared; take another"
         )

@@ -127,8 +127,8 @@ def changed(
     shared = model.layer_groups not in (None, model.depth)
     if change.widen and shared:
         raise UserError(
-            f"--widen: the model's layers share parameters (layer_groups={model.layer_groups}), and each "
-            "would need its own; leave it out"
+            f"--widen: the model's layers share parameters (layer_groups={model.layer_groups}), and "
+            "each would need its own; leave it out"
         )
     if change.widen:
         function = ACTIVATIONS.get(model.activation).function

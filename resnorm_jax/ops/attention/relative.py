@@ -132,8 +132,8 @@ def two_sided_buckets(distance: np.ndarray, buckets: int, positions: int) -> np.
 def grid_rows(length: int, side: int) -> np.ndarray:
     """Row of each pair of patches of a square image, which are counted in reading order.
 
-    The row of a query at ``(y, x)`` and a key at ``(v, u)`` is ``(y - v + S - 1) (2 S - 1) + x - u + S -
-    1``; the three last rows are for a class token, if one stands first: of its score with a patch, of a
+    For a query at ``(y, x)`` and a key at ``(v, u)`` it is ``(y - v + S - 1) (2 S - 1) + x - u + S - 1``.
+    The three last rows are for a class token, if one stands first: of its score with a patch, of a
     patch's with it, and of its own.
 
     Args:
@@ -226,8 +226,8 @@ RELATIVE: Registry[Relative] = Registry(
         ),
         Relative(
             "grid",
-            "q_i . k_j / sqrt(K) + table[index(i, j)], a number for each head, by how many patches of an "
-            "image j lies above and left of i",
+            "q_i . k_j / sqrt(K) + table[index(i, j)], a number for each head, by how many patches of "
+            "an image j lies above and left of i",
             "Bao et al. 2021 (arXiv 2106.08254), section 2.1; BEiT of huggingface/transformers",
             lambda length, side, _: grid_rows(length, side),
             lambda side: (2 * side - 1) ** 2 + 3,
