@@ -132,7 +132,8 @@ def two_sided_buckets(distance: np.ndarray, buckets: int, positions: int) -> np.
 def grid_rows(length: int, side: int) -> np.ndarray:
     """Row of each pair of patches of a square image, which are counted in reading order.
 
-    For a query at ``(y, x)`` and a key at ``(v, u)`` it is ``(y - v + S - 1) (2 S - 1) + x - u + S - 1``.
+    For a query at ``(y, x)`` and a key at ``(v, u)`` it is ``(y - v + S - 1) (2 S - 1) + x - u + S
+    - 1``.
     The three last rows are for a class token, if one stands first: of its score with a patch, of a
     patch's with it, and of its own.
 
