@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from resnorm_jax.errors import UserError
@@ -124,31 +123,6 @@ def _rule(
 def _rows(shape: tuple[int, ...], rank: int) -> int:
     """Return how many outputs a leaf has, of a map of a matrix (rank 2) or its bias."""
     return int(np.prod(shape[1:] if rank == 2 else shape))
-
-
-def check_derived(
-    family: Family, model: Mapping[str, Any], tensors: Mapping[str, np.ndarray]
-) -> frozenset[str]:
-    """Return the names of a checkpoint's arrays that follow from its config.
-
-    Raises:
-      UserError: for one that has other values than those that its formula gives.
-    """
-    known = set()
-    for name, expected in family.derived(model).items():
-        for full in {family.prefix + name, name} & set(tensors):
-            known.add(full)
-            found = tensors[full]
-            rounding = max(1e-5, 2 * float(jnp.finfo(found.dtype).eps))
-            same = found.shape == expected.shape and bool(
-                np.all(np.abs(np.asarray(found, np.float32) - expected) <= rounding)
-            )
-            if not same:
-                raise UserError(
-                    f"{full}: its values are not those of the formula of {family.name!r} models; they "
-                    "are computed here, so a model with others is not read"
-                )
-    return frozenset(known)
 
 
 def load(

@@ -57,6 +57,7 @@ TINY = {
     ),
     "vit": ("ViTForImageClassification", IMAGES),
     "deit": ("DeiTForImageClassification", IMAGES),
+    "deit-with-teacher": ("DeiTForImageClassificationWithTeacher", IMAGES),
 }  # fmt: skip
 
 

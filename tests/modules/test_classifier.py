@@ -70,6 +70,7 @@ def pool(name, h, mask):
         "statistics": lambda r: np.concatenate([r.mean(0), np.sqrt(r.var(0) + 1e-6)]),
         "cls": lambda r: r[0],
         "distilled": lambda r: r[0],
+        "distilled_pair": lambda r: r[:2].ravel(),
         "patches": lambda r: r[1:].mean(0),
         "first": lambda r: r[0],
     }[name]
@@ -127,7 +128,8 @@ def test_logits_are_the_oracles_and_padding_is_not_seen(pooling, positions):
 
 
 def test_every_pooling_and_position_of_the_tables_is_tested():
-    names = {"mean", "statistics", "cls", "distilled", "patches", "first", "last", "max"}
+    names = {"mean", "statistics", "cls", "distilled", "first", "last", "max"}
+    names |= {"distilled_pair", "patches"}
     assert set(POOLING.names()) == names
     assert set(POSITIONS.names()) == {"none", "learned", "sinusoidal", "rotary"}
 
@@ -137,7 +139,7 @@ def test_pooling_by_hand(pooling):
     function = POOLING.get(pooling).function
     h = np.random.default_rng(0).normal(-3, 1, (B, L, D)).astype(np.float32)
     holes = VALID.copy()
-    holes[0, 1] = False  # a hole: valid positions need not be a prefix
+    holes[0, 2] = False  # a hole: valid positions need not be a prefix
     dirty = np.where(holes[..., None], h, np.nan)
     found, whole = quick_jit(lambda a, b: (function(a, holes), function(b, None)))(dirty, h)
     assert worst(found, pool(pooling, h, holes)) < 1e-6

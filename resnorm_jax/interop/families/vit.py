@@ -4,9 +4,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from resnorm_jax.data.names import shown
 from resnorm_jax.errors import UserError
-from resnorm_jax.interop.family import ACTIVATION_NAMES, FAMILIES, Family, Setting
+from resnorm_jax.interop.family import ACTIVATION_NAMES, FAMILIES, Family, Joint, Setting
 from resnorm_jax.interop.layouts import CONVOLUTION, JOINED, LINEAR, NORM, Rule, array
 
 LAYER, BEFORE = "layers.{}.", "encoder.layer.{}."
@@ -93,5 +95,32 @@ DEIT = FAMILIES.register(
         ),
         # Of DeiTForImageClassificationWithTeacher, which has a head for each of the two tokens.
         unread=(*VIT.unread, r"(cls|distillation)_classifier\..*"),
+    )
+)
+# Its logits are the mean of those of two heads, one for each token: one head of both tokens, halved.
+_HEADS = ("cls_classifier", "distillation_classifier")
+DEIT_WITH_TEACHER = FAMILIES.register(
+    replace(
+        DEIT,
+        name="deit-with-teacher",
+        model_type="deit",
+        source="Touvron et al. 2020 (arXiv 2012.12877); DeiTForImageClassificationWithTeacher",
+        architecture="DeiTForImageClassificationWithTeacher",
+        fixed={**DEIT.fixed, "pooling": "distilled_pair"},
+        joints=(
+            Joint(
+                "classifier.weight",
+                tuple(f"{name}.weight" for name in _HEADS),
+                lambda a, b: np.concatenate([a, b], axis=1) / 2,
+                lambda both: tuple(2 * half for half in np.split(both, 2, axis=1)),
+            ),
+            Joint(
+                "classifier.bias",
+                tuple(f"{name}.bias" for name in _HEADS),
+                lambda a, b: (a + b) / 2,
+                lambda both: (both, both),
+            ),
+        ),
+        unread=VIT.unread,
     )
 )

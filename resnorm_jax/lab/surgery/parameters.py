@@ -165,8 +165,10 @@ def _head(head: Mapping[str, Any], added: jax.Array, pooling: Any) -> dict[str, 
     """Fold what the encoder lacks into the head: poolings are means, maxima or places of it."""
     if set(head) != {"kernel", "bias"} or pooling not in POOLING.names():
         return None
-    kernel = jnp.asarray(head["kernel"])[: len(added)]  # of a mean, where deviations come after
-    moved = jnp.einsum("d,dk->k", added, kernel, precision="highest")
+    pool = POOLING.get(pooling).function
+    at = jnp.zeros((1, 2, len(added)), added.dtype)
+    pooled = (pool(at + added, None) - pool(at, None))[0]
+    moved = jnp.einsum("d,dk->k", pooled, jnp.asarray(head["kernel"]), precision="highest")
     return {"kernel": head["kernel"], "bias": head["bias"] + moved}
 
 
