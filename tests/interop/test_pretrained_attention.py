@@ -14,8 +14,8 @@ import resnorm_jax as rn
 from resnorm_jax.errors import UserError
 from resnorm_jax.interop.families import FAMILIES
 from resnorm_jax.interop.mapping import load
-from resnorm_jax.interop.special import Joined
 from resnorm_jax.interop.pretrained import describe_checkpoint, save_pretrained, their_config
+from resnorm_jax.interop.special import Joined
 
 BASES = {"rope_parameters": {
     "full_attention": {"rope_type": "default", "rope_theta": 500.0},
