@@ -15,7 +15,7 @@ from resnorm_jax.errors import UserError
 from resnorm_jax.interop.families import FAMILIES
 from resnorm_jax.interop.mapping import load
 from resnorm_jax.interop.pretrained import describe_checkpoint, save_pretrained, their_config
-from resnorm_jax.interop.special import Joined
+from resnorm_jax.interop.special import Joined, check_derived
 
 BASES = {"rope_parameters": {
     "full_attention": {"rope_type": "default", "rope_theta": 500.0},
@@ -170,11 +170,43 @@ def test_configs_of_older_files_are_read(tmp_path):
         ({"model_type": "qwen3", "attention_bias": True}, "attention_bias is True"),
         ({"model_type": "gemma3_text", "attn_logit_softcapping": 50.0}, "attn_logit_softcapping"),
         ({"model_type": "olmo2", "hidden_act": "relu6"}, "hidden_act is 'relu6'"),
+        ({"model_type": "roformer", "rotary_value": True}, "rotary_value is True"),
+        ({"model_type": "albert", "inner_group_num": 2}, "inner_group_num is 2"),
+        (
+            {"model_type": "albert", "num_hidden_groups": 2, "num_hidden_layers": 3},
+            "num_hidden_groups is 2 of num_hidden_layers 3",
+        ),
+        ({"model_type": "albert", "num_hidden_groups": "2"}, "value is not of its field's kind"),
+        ({"model_type": "albert", "num_hidden_groups": 0}, "value is not of its field's kind"),
+        ({"model_type": "deit", "image_size": [224, 192]}, r"image_size is \[224, 192\]"),
+        ({"model_type": "beit", "layer_scale_init_value": 0}, "layer_scale_init_value is 0"),
+        (
+            {
+                "model_type": "beit",
+                "use_relative_position_bias": True,
+                "use_shared_relative_position_bias": True,
+            },
+            "are both true",
+        ),
     ],
 )
 def test_what_is_not_read_is_named(config, says, tmp_path):
     with pytest.raises(UserError, match=says):
         describe_checkpoint(written(tmp_path, **config))
+
+
+def test_roformers_table_of_angles_is_checked():
+    family, model = FAMILIES.get("roformer"), {"max_length": 5, "width": 16, "heads": 2}
+    ((name, table),) = family.derived(model).items()
+    full = family.prefix + name
+    assert check_derived(family, model, {full: table.astype(np.float32)}) == {full}
+    assert check_derived(family, model, {full: table.astype(np.float16)}) == {full}
+    assert check_derived(family, model, {}) == frozenset()
+    for other in (table[:, ::-1], table[1:], 1.001 * table):
+        with pytest.raises(
+            UserError, match=r"embed_positions\.weight: .* not those of the formula"
+        ):
+            check_derived(family, model, {full: other.astype(np.float32)})
 
 
 @pytest.mark.parametrize(
@@ -186,6 +218,10 @@ def test_what_is_not_read_is_named(config, says, tmp_path):
         ("gemma3_text", {"embedding_multiplier": 2.0}, "model.embedding_multiplier: 2.0"),
         ("qwen3", {"relative": "bias"}, "model.relative: .*has no place"),
         ("olmo2", {"padding": None}, "model.padding: not given"),
+        ("bert", {"layer_groups": 1}, "model.layer_groups: 1 has no place in a 'bert' model"),
+        ("roformer", {"head_activation": "tanh"}, "model.head_activation: 'tanh'.*'gelu'"),
+        ("albert", {"embedding_width": None}, "model.embedding_width: not given"),
+        ("beit", {"head_norm": None}, "model.head_norm: None.*'layer'"),
     ],
 )
 def test_models_that_are_none_of_a_family(family, changed, says, tmp_path):

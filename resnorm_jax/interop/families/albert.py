@@ -55,7 +55,10 @@ ALBERT = FAMILIES.register(
             Rule("classifier", "head", LINEAR, outside=True),
         ),
         read=_groups,
-        write=lambda model: {"num_hidden_groups": model["layer_groups"] or model["depth"]},
+        write=lambda model: {
+            "num_hidden_layers": model["depth"],
+            "num_hidden_groups": model["layer_groups"] or model["depth"],
+        },
         unread=(*UNREAD, r"(predictions|sop_classifier)\..*"),
     )
 )

@@ -50,6 +50,7 @@ def _read(config: Mapping[str, Any]) -> dict[str, Any]:
 def _write(model: Mapping[str, Any]) -> dict[str, Any]:
     out = {
         **image_size(model),
+        "patch_size": model["patch"],
         "layer_scale_init_value": 0.1,
         "use_absolute_position_embeddings": model["positions"] == "learned",
         "use_relative_position_bias": model["relative"] == "grid" and model["relative_by_layer"],
@@ -58,7 +59,7 @@ def _write(model: Mapping[str, Any]) -> dict[str, Any]:
         "use_mean_pooling": model["pooling"] == "patches",
         "use_mask_token": False,
     }
-    for field, value in _read({**out, "patch_size": model["patch"]}).items():
+    for field, value in _read(out).items():
         if model[field] != value:
             raise UserError(
                 f"config.model.{field}: {model[field]!r}; a {NAME!r} model with the other fields has "
