@@ -152,7 +152,7 @@ def _value(path: Path, said: Mapping[str, Any], setting: Any) -> Any:
     value = said.get(setting.theirs, setting.default)
     if setting.names is None:
         return value
-    if value not in setting.names:
+    if isinstance(value, list | dict) or value not in setting.names:
         raise UserError(
             f"{path}: {setting.theirs} is {shown(value)}; {nearest(str(value), setting.names)}"
         )

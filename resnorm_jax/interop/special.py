@@ -53,6 +53,10 @@ class Joined(Mapping[str, np.ndarray]):
             return self._tensors[name]
         return joint.join(*(np.asarray(self._tensors[part], np.float32) for part in joint.parts))
 
+    def __contains__(self, name: object) -> bool:
+        inside = any(name in joint.parts for joint in self._joints.values())
+        return name in self._joints or (name in self._tensors and not inside)
+
     def __iter__(self) -> Iterator[str]:
         inside = {part for joint in self._joints.values() for part in joint.parts}
         yield from (name for name in self._tensors if name not in inside)

@@ -178,6 +178,7 @@ def test_configs_of_older_files_are_read(tmp_path):
         ),
         ({"model_type": "albert", "num_hidden_groups": "2"}, "value is not of its field's kind"),
         ({"model_type": "albert", "num_hidden_groups": 0}, "value is not of its field's kind"),
+        ({"model_type": "roformer", "hidden_act": ["gelu"]}, r"hidden_act is \['gelu'\]"),
         ({"model_type": "deit", "image_size": [224, 192]}, r"image_size is \[224, 192\]"),
         ({"model_type": "beit", "layer_scale_init_value": 0}, "layer_scale_init_value is 0"),
         (

@@ -24,6 +24,7 @@ LINEAR = (
     "distilled",
     "first",
     "last",
+    "patches",
 )  # poolings that a linear map can be moved through
 _STACK = re.compile(r"(^|.*/)layers(?:_\d+)?/")
 
