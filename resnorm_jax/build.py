@@ -25,6 +25,7 @@ from resnorm_jax.modules.pooling import POOLING
 from resnorm_jax.modules.positions import POSITIONS
 from resnorm_jax.norms.rows import NORMS
 from resnorm_jax.ops.attention import Implementation, choose_attention, why_not_cudnn
+from resnorm_jax.ops.attention.relative import RELATIVE
 from resnorm_jax.planning import AttentionPlan, FeedForwardPlan, Plan
 
 PATCH = 2
@@ -245,7 +246,7 @@ def _kernels(planned: Plan) -> int:
     width, inner = planned.width, planned.mlp_width * (2 + planned.activation.gated)
     shapes = [planned.form.shape(role, planned.heads, width) for role in AttentionPlan.roles]
     across = sum(heads * features for heads, features in shapes)
-    layers = (layer.sublayers for segment in planned.segments for layer in segment.layers)
+    layers = (s.sublayers for s in planned.segments for _ in range(s.sets))
     branches = (b for sublayers in layers for sublayer in sublayers for b in sublayer.branches)
     return sum(width * (inner if isinstance(b, FeedForwardPlan) else across) for b in branches)
 
@@ -253,6 +254,7 @@ def _kernels(planned: Plan) -> int:
 def _check_data(config: Config, meta: dict[str, Any]) -> None:
     """Check what grows with the data: arrays that no machine holds, a kernel that sees padding."""
     model, longest = config.model, _max_length(config.model, meta)
+    _check_grid(model, meta)
     kernel, stride = kernel_and_stride(model, meta)
     rows = config.train.batch_size // config.train.accumulate
     size = max(model.width, stride * math.prod(meta["shape"]))
@@ -270,6 +272,28 @@ def _check_data(config: Config, meta: dict[str, Any]) -> None:
         )
 
 
+def _check_grid(model: ModelConfig, meta: Mapping[str, Any]) -> None:
+    """Raise UserError where relative positions of patches are asked of other data."""
+    if model.relative not in RELATIVE or not RELATIVE.get(model.relative).pairs:
+        return
+    if meta["kind"] != "images":
+        raise UserError(
+            f"config.model.relative: {model.relative!r} is of patches of images; the data are "
+            f"{meta['kind']}"
+        )
+    height, width = (size // (model.patch or PATCH) for size in meta["shape"][:2])
+    if not height == width == model.relative_buckets:
+        raise UserError(
+            f"config.model.relative_buckets: {model.relative_buckets}, but the images have {height} x "
+            f"{width} patches; only square ones are served, and it is their number along a side"
+        )
+    if (tokens := len(POOLING.get(pooling_of(model)).tokens)) > 1:
+        raise UserError(
+            f"config.model.pooling: {model.pooling!r} puts {tokens} tokens before the patches; with "
+            f"relative={model.relative!r} at most one may stand there"
+        )
+
+
 def _check_bytes(field: str, what: str, count: int) -> None:
     """Raise UserError for an array of more float32 numbers than a machine holds."""
     if 4 * count > MOST_BYTES:
@@ -284,6 +308,7 @@ def _encoder(
 ) -> TransformerEncoder:
     return TransformerEncoder(
         depth=model.depth,
+        layer_groups=model.layer_groups,
         heads=model.heads,
         mlp_width=model.mlp_width,
         arrangement=model.arrangement,
@@ -308,6 +333,7 @@ def _encoder(
         relative=model.relative,
         relative_buckets=model.relative_buckets,
         relative_positions=model.relative_positions,
+        relative_by_layer=model.relative_by_layer,
         unroll=model.unroll,
         remat=model.remat,
         remat_every=model.remat_every,

@@ -26,6 +26,10 @@ class ModelConfig:
 
     width: int = option(64, "of the stream", SIZES["width"])
     depth: int = option(3, "layers", SIZES["depth"])
+    layer_groups: int | None = option(
+        None, "layers with parameters of their own, each applied several times in a row; all",
+        SIZES["layer_groups"],
+    )  # fmt: skip
     heads: int = option(4, "of attention", SIZES["heads"])
     mlp_width: int | None = option(
         None, "inside the feed-forward layer; 4 * width", SIZES["mlp_width"]
@@ -87,7 +91,12 @@ class ModelConfig:
         "none", "relative positions in the scores", choices=("none", *RELATIVE.names())
     )
     relative_buckets: int | None = option(
-        None, "of relative positions; their own if not given", SIZES["relative_buckets"]
+        None,
+        "of relative positions; their own if not given; with grid, patches along a side of the images",
+        SIZES["relative_buckets"],
+    )
+    relative_by_layer: bool = option(
+        False, "whether each layer has a table of relative positions of its own"
     )
     relative_positions: int | None = option(
         None, "distance from which they are alike; their own if not given",

@@ -10,6 +10,7 @@ WIDEST = 2**20
 SIZES: dict[str, Rule] = {
     "width": over_zero(WIDEST),
     "depth": over_zero(10_000),
+    "layer_groups": over_zero(10_000),
     "heads": over_zero(2**16),
     "mlp_width": over_zero(4 * WIDEST),
     "kv_heads": over_zero(2**16),

@@ -43,6 +43,15 @@ def _parser() -> Parser:
     parser.add_number("--head-width", int, SIZES["head_width"], help="of a head (width / heads)")
     parser.add_argument("--window", help='positions seen to either side, or by layer: "all+64*2"')
     parser.add_argument("--relative", help="relative positions in the scores (none)")
+    parser.add_number(
+        "--relative-buckets", int, SIZES["relative_buckets"], help="of them (their own)"
+    )
+    parser.add_number(
+        "--layer-groups",
+        int,
+        SIZES["layer_groups"],
+        help="layers with parameters of their own (all)",
+    )
     parser.add_argument("--norm", default="layer", help='a norm, or one by depth: "layer*2+rms"')
     parser.add_argument("--activation", default="gelu", help="of the feed-forward networks (gelu)")
     parser.add_argument("--decoder", action="store_true", help="a decoder, with cross-attention")

@@ -37,6 +37,7 @@ TABLES: dict[str, Registry[Any]] = {
 
 OF_PLANS = (
     "depth", "layer", "width", "heads", "mlp_width", "kv_heads", "head_width", "window", "relative",
+    "relative_buckets", "layer_groups",
     "norm", "activation", "decoder", "other", "json", "length", "backend", "precision",
 )  # fmt: skip
 
@@ -118,6 +119,8 @@ def _plan(row: Any, chosen: argparse.Namespace) -> Plan:
         head_width=chosen.head_width,
         window=chosen.window,
         relative=chosen.relative,
+        relative_buckets=chosen.relative_buckets,
+        layer_groups=chosen.layer_groups,
         stack=Place(stack="decoder" if chosen.decoder else "encoder", other=chosen.other),
         cross_attention=chosen.decoder,
     )

@@ -101,7 +101,7 @@ def _families() -> tuple[tuple[str, ...], Rows]:
         (f.name, f.architecture, f.fixed["arrangement"], f.source.partition(";")[0])
         for f in FAMILIES.rows()
     ]
-    return ("model_type", "class in transformers", "arrangement", "source"), rows
+    return ("family", "class in transformers", "arrangement", "source"), rows
 
 
 def _optimizers() -> tuple[tuple[str, ...], Rows]:

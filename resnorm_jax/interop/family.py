@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from resnorm_jax.interop.layouts import Rule
 from resnorm_jax.registry import Registry
 
@@ -28,11 +30,28 @@ class Setting:
 
 
 @dataclass(frozen=True)
-class Family:
-    """A row: one ``model_type`` of Hugging Face, as a model of this library.
+class Joint:
+    """An array that their files hold as several.
 
     Attributes:
-      name: their ``model_type``.
+      name: of it, as a rule says it, with prefix.
+      parts: names in their files, with prefix.
+      join: from the parts to it.
+      split: from it to parts that `join` makes it of.
+    """
+
+    name: str
+    parts: tuple[str, ...]
+    join: Callable[..., np.ndarray]
+    split: Callable[[np.ndarray], tuple[np.ndarray, ...]]
+
+
+@dataclass(frozen=True)
+class Family:
+    """A row: one ``model_type`` of Hugging Face, or an architecture of it, as a model of this library.
+
+    Attributes:
+      name: their ``model_type``, unless that is given.
       source: paper, and the code whose values it gives.
       architecture: their class of a classifier.
       prefix: what stands before the names of all but the head in that class's files.
@@ -46,6 +65,10 @@ class Family:
       separator: the token that ends a text, for types of tokens.
       unread: patterns of names in their files that no classifier needs.
       heads: paths of ours that a checkpoint may lack: they are new then.
+      joints: arrays that their files hold as several.
+      model_type: theirs, of a row that is chosen by its architecture.
+      derived: arrays in their files, by name without the prefix, that follow from our fields: where
+        a file has one it is checked, and all are written.
     """
 
     name: str
@@ -62,6 +85,9 @@ class Family:
     separator: str | None = None
     unread: tuple[str, ...] = ()
     heads: tuple[str, ...] = ("head", "head_hidden", "head_norm")
+    joints: tuple[Joint, ...] = ()
+    model_type: str | None = None
+    derived: Callable[[Values], Mapping[str, np.ndarray]] = lambda model: {}
 
 
 FAMILIES: Registry[Family] = Registry("model_type")

@@ -130,6 +130,9 @@ class Tensors(Mapping[str, np.ndarray]):
         except self._library.SafetensorError as error:
             raise UserError(f"{path}: {name}: {error}; fetch it again") from None
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._files  # without reading it
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._files)
 

@@ -1,7 +1,7 @@
 """A checkpoint's arrays as a model's parameters, and back, by the rules of a family."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,7 +82,7 @@ def pieces(family: Family, plan: Plan, shapes: Mapping[Path, tuple[int, ...]]) -
     starts: dict[str, int] = {}
     for segment in plan.segments:
         starts[segment.name] = first
-        first += len(segment.layers)
+        first += segment.sets
     return [
         piece for path, shape in shapes.items() for piece in _of_leaf(family, starts, path, shape)
     ]
@@ -125,7 +125,13 @@ def _rows(shape: tuple[int, ...], rank: int) -> int:
     return int(np.prod(shape[1:] if rank == 2 else shape))
 
 
-def load(family: Family, plan: Plan, tensors: Mapping[str, np.ndarray], like: Any) -> Loaded:
+def load(
+    family: Family,
+    plan: Plan,
+    tensors: Mapping[str, np.ndarray],
+    like: Any,
+    known: Set[str] = frozenset(),
+) -> Loaded:
     """Return a model's parameters with a checkpoint's values.
 
     Args:
@@ -134,6 +140,7 @@ def load(family: Family, plan: Plan, tensors: Mapping[str, np.ndarray], like: An
       tensors: the checkpoint's arrays by name.
       like: the model's parameters, whose shapes and dtypes are kept; those that the checkpoint may
         lack (`Family.heads`) keep their values too.
+      known: names of arrays that need no place here.
 
     Raises:
       UserError: an array is missing, left over or of another shape; both sides are listed.
@@ -141,7 +148,7 @@ def load(family: Family, plan: Plan, tensors: Mapping[str, np.ndarray], like: An
     leaves = flatten(like)
     shapes = {path: tuple(leaf.shape) for path, leaf in leaves.items()}
     out: dict[Path, np.ndarray] = {}
-    used: set[str] = set()
+    used = set(known)
     missing: list[str] = []
     absent: set[Path] = set()
     ruled: set[Path] = set()

@@ -21,11 +21,16 @@ from resnorm_jax.interop import files, own_format
 from resnorm_jax.interop.families import FAMILIES
 from resnorm_jax.interop.family import Family
 from resnorm_jax.interop.mapping import Loaded, load, unload
+from resnorm_jax.interop.special import Joined, check_derived, written
 from resnorm_jax.modules.classifier import SequenceClassifier
 from resnorm_jax.schema import checked
 
 EXPORTED = "model.json"  # in folders of resnorm export
-HEADS = ("ForSequenceClassification", "ForImageClassification")
+HEADS = (
+    "ForSequenceClassification",
+    "ForImageClassification",
+    "ForImageClassificationWithTeacher",
+)
 # How sentence-transformers pools, in the words of its 1_Pooling/config.json.
 POOLED = {
     "pooling_mode_mean_tokens": "mean",
@@ -98,7 +103,7 @@ def describe_checkpoint(folder: str | Path) -> Description:
                 f"{shown(wanted)} are read"
             )
     found = {**family.fixed, **{s.ours: _value(path, said, s) for s in family.settings}}
-    found |= family.read(said)
+    found |= _derived_of(path, family, said)
     found["separator"] = _separator(folder, family, found)
     found["pooling"], pooled = _pooling(folder, found)
     if pooled:
@@ -122,18 +127,32 @@ def _family(path: Path, said: Mapping[str, Any]) -> Family:
     name = said.get("model_type")
     if not isinstance(name, str):
         raise UserError(f"{path}: no model_type; it is no config.json of a model")
-    if name not in FAMILIES.names():
+    rows = {row.architecture: row for row in FAMILIES.rows() if name in (row.model_type, row.name)}
+    if not rows:
         raise UserError(
             f"{path}: model_type {shown(name)} is not read; {nearest(name, FAMILIES.names())}"
         )
-    return FAMILIES.get(name)
+    named = (rows.get(str(given)) for given in said.get("architectures") or ())
+    return next(filter(None, named), next(iter(rows.values())))
+
+
+def _derived_of(path: Path, family: Family, said: Mapping[str, Any]) -> Mapping[str, Any]:
+    try:
+        return family.read(said)
+    except UserError:
+        raise
+    except (TypeError, ValueError, ArithmeticError, AttributeError) as error:
+        raise UserError(
+            f"{path}: a value is not of its field's kind ({' '.join(str(error).split())[:100]}); "
+            "fetch it again"
+        ) from None
 
 
 def _value(path: Path, said: Mapping[str, Any], setting: Any) -> Any:
     value = said.get(setting.theirs, setting.default)
     if setting.names is None:
         return value
-    if value not in setting.names:
+    if isinstance(value, list | dict) or value not in setting.names:
         raise UserError(
             f"{path}: {setting.theirs} is {shown(value)}; {nearest(str(value), setting.names)}"
         )
@@ -244,8 +263,9 @@ def load_into(
     described: Description, module: SequenceClassifier, model: ModelConfig, params: Any
 ) -> Loaded:
     """Return parameters with a checkpoint's values in place of theirs; see `mapping.load`."""
-    tensors = files.Tensors(described.folder)
-    return load(described.family, module.encoder.plan(model.width), tensors, params)
+    tensors = Joined(described.family, files.Tensors(described.folder))
+    known = check_derived(described.family, asdict(model), tensors)
+    return load(described.family, module.encoder.plan(model.width), tensors, params, known)
 
 
 def family_of(model: ModelConfig) -> list[Family]:
@@ -291,6 +311,7 @@ def save_pretrained(
     module = classifier(model, {**_BLANK, "kind": row.kind, "shape": _image(model, row, channels)},
                         classes=len(classes))  # fmt: skip
     tensors = unload(row, module.encoder.plan(model.width), variables["params"])
+    tensors = written(row, asdict(model), tensors)
     with files.new_folder(Path(folder)) as part:
         (part / files.CONFIG).write_text(json.dumps(config, indent=2) + "\n", "utf-8")
         files.write_tensors(part, {n: np.asarray(v, np.float32) for n, v in tensors.items()})
@@ -346,7 +367,10 @@ def their_config(
                 f"{shown(value)}: {_instead(model)}"
             )
     _check_plain(row, values)
-    out: dict[str, Any] = {"model_type": row.name, "architectures": [row.architecture]}
+    out: dict[str, Any] = {
+        "model_type": row.model_type or row.name,
+        "architectures": [row.architecture],
+    }
     for setting in row.settings:
         value = values[setting.ours]
         if setting.names is not None:

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from resnorm_jax.errors import UserError
 from resnorm_jax.interop.family import Family
 from resnorm_jax.interop.layouts import JOINED, LINEAR, NORM, Leaf, Rule
 from resnorm_jax.interop.mapping import load, unload
@@ -46,6 +47,14 @@ TORCH = Family(
 )
 
 
+def _check(encoder: TransformerEncoder) -> None:
+    if encoder.layer_groups not in (None, encoder.depth):
+        raise UserError(
+            f"layer_groups: {encoder.layer_groups}: torch's encoder has parameters for each of its "
+            f"{encoder.depth} layers; leave it out"
+        )
+
+
 def from_torch_encoder(
     state: Mapping[str, Any], encoder: TransformerEncoder, width: int
 ) -> dict[str, Any]:
@@ -62,8 +71,10 @@ def from_torch_encoder(
       For ``encoder.apply({"params": ...}, x)``, float32.
 
     Raises:
-      UserError: an array is missing, left over or of another shape; both sides are listed.
+      UserError: an array is missing, left over or of another shape, of which both sides are listed; or
+        the encoder's layers share parameters.
     """
+    _check(encoder)
     x = jax.ShapeDtypeStruct((1, 1, width), np.float32)
     like = jax.eval_shape(encoder.init, jax.random.key(0), x)["params"]
     arrays = {name: np.asarray(value) for name, value in state.items()}
@@ -76,6 +87,7 @@ def to_torch_encoder(
     """Return the ``state_dict`` of the `torch.nn.TransformerEncoder` that computes the same.
 
     Raises:
-      UserError: naming parameters that torch's encoder has no place for.
+      UserError: naming parameters that torch's encoder has no place for; or as `from_torch_encoder`.
     """
+    _check(encoder)
     return unload(TORCH, encoder.plan(width), {"encoder": params})

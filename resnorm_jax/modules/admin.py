@@ -32,7 +32,7 @@ def admin_profile(
       ``variables["params"]`` with other values under ``skip_scale``, and everything else as it was.
 
     Raises:
-      ValueError: if there is no such parameter.
+      ValueError: if there is no such parameter, or layers share it.
 
     Source: Liu et al. 2020 (arXiv 2004.08249). The official code (Transformer-Clinic,
     fairseq/modules/transformer_layer.py) sets each weight before it goes on to the next sublayer; here
@@ -55,12 +55,14 @@ def admin_profile(
     if not any(SKIP in stacks[name].get(b, {}) for name in _stacks(stacks) for b in blocks):
         raise ValueError(f"no parameter {SKIP}: the arrangement's stream is not vector_skip")
     variances = jnp.stack([_variances(named[b + OUT], mask) for b in blocks], 1)  # [N, sublayers]
+    if len(variances) != sum(_depth(stacks[name]) for name in _stacks(stacks)):
+        raise ValueError("layers share their parameters, and each would need its own skip weight")
     first = _variances(named["stream_in"][:1], mask)
     before = jnp.cumsum(jnp.concatenate([first, variances.reshape(-1)]))[:-1]
     roots = jnp.sqrt(before).at[0].set(1.0).reshape(variances.shape)
     made, start = dict(stacks), 0
     for name in _stacks(stacks):
-        depth = jax.tree.leaves(stacks[name])[0].shape[0]
+        depth = _depth(stacks[name])
         here = roots[start : start + depth]
         start += depth
         made[name] = {
@@ -73,6 +75,10 @@ def admin_profile(
 def _stacks(params: Any) -> list[str]:
     names = [name for name in params if name.startswith("layers")]
     return sorted(names, key=lambda name: int(name.partition("_")[2] or 0))
+
+
+def _depth(stack: Any) -> int:
+    return jax.tree.leaves(stack)[0].shape[0]
 
 
 def _variances(x: jax.Array, mask: jax.Array | None) -> jax.Array:

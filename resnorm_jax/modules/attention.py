@@ -76,8 +76,9 @@ class MultiHeadAttention(NumericFields):
           first: whether this is that layer.
           window: how many positions a query sees to either side; None for all.
           rotary_base: the longest wave of rotary positions is ``2 pi`` times as long.
-          relative: ``[T + S - 1, ...]``, the table of relative positions at each distance, for a form
-            that has them: see `resnorm_jax.ops.attention.relative`.
+          relative: ``[T + S - 1, ...]``, the table of relative positions at each distance, or
+            ``[T, S, H]`` at each pair, for a form that has them: see
+            `resnorm_jax.ops.attention.relative`.
           context: what the norms inside may ask for.
           deterministic: True turns dropout off.
           return_weights: also return the weights ``[B, H, T, S]``, computed again, in float32 at least

@@ -26,8 +26,8 @@ class SequenceClassifier(nn.Module):
         ``encoder(x, mask, deterministic=...)``, and with ``lengths=...`` where lengths are given.
       positions: ``"learned"``, ``"sinusoidal"`` or ``"none"``; with rotary attention, ``"none"``.
       max_length: most tokens that learned positions serve, learned tokens not counted.
-      pooling: ``"mean"``, ``"cls"``, ``"distilled"``, ``"first"``, ``"last"``, ``"max"`` or
-        ``"statistics"``, or a row of such a table.
+      pooling: ``"mean"``, ``"cls"``, ``"distilled"``, ``"distilled_pair"``, ``"patches"``,
+        ``"first"``, ``"last"``, ``"max"`` or ``"statistics"``, or a row of such a table.
       dropout: dropout of the embedded input and before the last projection of the head.
       param_dtype: dtype of the parameters.
       position_offset: rows of the learned positions before that of the first position.

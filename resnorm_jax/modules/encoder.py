@@ -51,10 +51,13 @@ class TransformerEncoderLayer(TransformerLayer):
         sequence, or a text that is repeated over the layers: ``"all+64*2"`` is all, 64, 64, all, ...
       rotary_base: the longest wave of rotary positions is ``2 pi`` times as long; None for 10,000; or
         by layer, as ``window``.
-      relative: how relative positions enter the scores: None, ``"disentangled"`` (DeBERTa's) or
-        ``"bias"`` (T5's); see `resnorm_jax.ops.attention.relative`. All layers share the table.
-      relative_buckets: of that table: to either side (256), or with ``"bias"`` altogether (32).
+      relative: how relative positions enter the scores: None, ``"disentangled"`` (DeBERTa's),
+        ``"bias"`` (T5's) or, between patches of images, ``"grid"`` (BEiT's); see
+        `resnorm_jax.ops.attention.relative`.
+      relative_buckets: of that table: to either side (256), with ``"bias"`` altogether (32); with
+        ``"grid"`` the patches along a side of the images.
       relative_positions: the distance from which relative positions are alike (512; 128).
+      relative_by_layer: whether each layer has a table of its own; else all share one.
       place: which layer of how many this is, for constants that depend on depth.
       norms: slot (one of `resnorm_jax.arrangements.SLOTS`) to norm, in place of ``norm`` there.
       axis_name: mapped axis over which the batch is spread, for norms whose statistics run over rows.
@@ -97,9 +100,13 @@ class TransformerEncoder(TransformerStack, kw_only=True):
     Attributes:
       depth: N, number of layers.
       heads: attention heads; must divide the width of ``x``.
-      mlp_width: see `TransformerEncoderLayer`, as all fields down to ``relative_positions``.
+      mlp_width: see `TransformerEncoderLayer`, as all fields down to ``relative_by_layer``.
       norm: as there; or one for each layer: a sequence, a text such as ``"layer*2+rms"`` (two layers,
         then the rest), or a function of the `Place`.
+      layer_groups: how many layers have parameters of their own; None for all. With G of them each is
+        applied N / G times in a row (Lan et al. 2019, arXiv 1909.11942, section 3.1, whose G is 1).
+        Constants that depend on depth, and dropout, are those of each layer; first values are those of
+        the first layer of a group.
       unroll: layers in each step of the loop over them; ``depth`` unrolls it altogether, ``"auto"``
         does so where it pays: see `resnorm_jax.planning.unroll`. The parameters, their first values
         and dropout are the same.
@@ -231,6 +238,8 @@ def check_sequence(x: Any, mask: Any, attention_mask: Any, condition: Any) -> No
 
 def layer_parameters(params: Any, layer: int) -> Any:
     """Return the parameters of a layer, counted from 1, from those of an encoder or a decoder.
+
+    Layers that share parameters (``layer_groups``) count as one.
 
     Raises:
       IndexError: if there is no such layer.

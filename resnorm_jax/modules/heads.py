@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 
-from resnorm_jax.ops.activations import gelu
+from resnorm_jax.ops.activations import gelu, gelu_tanh
 from resnorm_jax.registry import Registry
 
 
@@ -25,5 +25,6 @@ HEAD_ACTIVATIONS: Registry[HeadActivation] = Registry(
         HeadActivation("tanh", jnp.tanh, "the pooler of Devlin et al. 2018 (google-research/bert)"),
         HeadActivation("relu", jax.nn.relu, "Sanh et al. 2019 (arXiv 1910.01108)"),
         HeadActivation("gelu", gelu, "Clark et al. 2020 (google-research/electra)"),
+        HeadActivation("gelu_tanh", gelu_tanh, "gelu_new of huggingface/transformers"),
     ),
 )

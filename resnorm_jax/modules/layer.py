@@ -16,7 +16,6 @@ from resnorm_jax.modules.residual_block import Named, PlannedBlock
 from resnorm_jax.modules.streams import open_stream, own_parameters
 from resnorm_jax.ops.activations import ACTIVATIONS, Activation
 from resnorm_jax.ops.attention import IMPLEMENTATIONS, Implementation
-from resnorm_jax.ops.attention.relative import distances
 from resnorm_jax.planning import (
     AttentionPlan,
     FeedForwardPlan,
@@ -68,7 +67,8 @@ class Given:
       memory_mask: of cross-attention, broadcasts to ``[B, H, T, S]``.
       keep: whether every intermediate is kept.
       weights: whether attention weights are among them.
-      relative: of self-attention, ``[2 L - 1, ...]``, the table of relative positions by distance.
+      relative: of self-attention, ``[2 L - 1, ...]``, the table of relative positions by distance, or
+        ``[L, L, ...]`` by pair.
     """
 
     context: Context
@@ -146,6 +146,9 @@ class PlannedLayer(nn.Module):
     ) -> tuple[Flow, Named]:
         """Run the layer; see `run_layer`."""
         plan = LayerPlan(self.place, self.sublayers, numbers)
+        if self.options.form.by_layer:
+            x = self.sublayers[0].stream.view(flow[0])
+            given = with_relative(self, x, self.options, None, given)
         (carry, values), named = run_layer(self, plan, self.options, flow, given, site)
         return (hooked(self, AFTER, carry, before=flow[0]), values), named
 
@@ -252,7 +255,7 @@ def with_relative(
 ) -> Given:
     """Return what layers are given, with the table of relative positions, inside a compact call.
 
-    The table is read for each distance once, for all layers, and normalized where its row says so.
+    The table is read for each distance, or pair, once, and normalized where its row says so.
 
     Args:
       module: it keeps the table and its norm.
@@ -270,9 +273,11 @@ def with_relative(
         rows, columns, dtype=numerics.dtype or x.dtype, param_dtype=numerics.param_dtype,
         embedding_init=init, name="relative",
     )  # fmt: skip
-    at = form.relative.index(distances(length, length), form.buckets, form.positions)
+    at = form.relative.index(length, form.buckets, form.positions)
     read = apply_norm(norm, table(at), numerics, given.context)
-    return replace(given, relative=nn.Dropout(options.dropout)(read, given.deterministic))
+    if not form.relative.pairs:
+        read = nn.Dropout(options.dropout)(read, given.deterministic)
+    return replace(given, relative=read)
 
 
 class LayerFields(NormFields, kw_only=True):
@@ -294,6 +299,7 @@ class LayerFields(NormFields, kw_only=True):
     relative: str | None = None
     relative_buckets: int | None = None
     relative_positions: int | None = None
+    relative_by_layer: bool = False
 
     def form(self, heads: int) -> AttentionForm:
         """Return how the heads of attentions are made."""
@@ -305,6 +311,7 @@ class LayerFields(NormFields, kw_only=True):
             relative=self.relative,
             relative_buckets=self.relative_buckets,
             relative_positions=self.relative_positions,
+            relative_by_layer=self.relative_by_layer,
         )
 
     def options(self, heads: int, mlp_width: int) -> LayerOptions:

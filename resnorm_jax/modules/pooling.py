@@ -53,6 +53,16 @@ def first_pool(x: jax.Array, mask: jax.Array | None) -> jax.Array:
     return x[:, 0]
 
 
+def pair_pool(x: jax.Array, mask: jax.Array | None) -> jax.Array:
+    """The first two positions of ``x [B, L, D]``, joined: ``[B, 2 D]``."""
+    return x[:, :2].reshape(x.shape[0], -1)
+
+
+def beside_pool(x: jax.Array, mask: jax.Array | None) -> jax.Array:
+    """Mean over valid positions of ``x [B, L, D]`` but the first; zero for a row without any."""
+    return mean_pool(x[:, 1:], None if mask is None else mask[:, 1:])
+
+
 @dataclass(frozen=True)
 class Pooling:
     """A row: how a sequence becomes one vector.
@@ -86,6 +96,14 @@ POOLING: Registry[Pooling] = Registry(
         Pooling(
             "distilled", first_pool, "the class token, with a distillation token beside it: Touvron et "
             "al. 2020 (arXiv 2012.12877), section 4", True, ("distillation",),
+        ),
+        Pooling(
+            "distilled_pair", pair_pool, "both of these tokens, one after the other, as the two heads "
+            "of Touvron et al. 2020 (arXiv 2012.12877), section 4, read them", True, ("distillation",),
+        ),
+        Pooling(
+            "patches", beside_pool, "mean of all but a class token put first: Bao et al. 2021 (arXiv "
+            "2106.08254), section 2.5", True,
         ),
         Pooling("first", first_pool, "first position, where the tokenizer puts its own token"),
         Pooling("last", last_pool, "last valid position"),

@@ -39,6 +39,7 @@ class TransformerStack(LayerFields):
     remat_every: int = 1
     stream: str | None = None
     query_key: str | None = None
+    layer_groups: int | None = None
 
     @property
     def beside(self) -> Place:
@@ -78,11 +79,13 @@ class TransformerStack(LayerFields):
             relative=self.relative,
             relative_buckets=self.relative_buckets,
             relative_positions=self.relative_positions,
+            relative_by_layer=self.relative_by_layer,
             drop_path=self.drop_path,
             remat=self.remat,
             remat_every=self.remat_every,
             stack=self.beside,
             cross_attention=self.cross_attention,
+            layer_groups=self.layer_groups,
         )
 
     @property
@@ -111,7 +114,8 @@ class TransformerStack(LayerFields):
             condition=told.get("condition"),
         )
         options = self.options(plan.heads, plan.mlp_width)
-        given = with_relative(self, x, options, plan.relative_norm, given)
+        if not plan.form.by_layer:
+            given = with_relative(self, x, options, plan.relative_norm, given)
         x = hooked(self, OPENED, x)
         carry, site = open_stream(self, plan.stream, x, site, self.numerics, "stack")
         carry = hooked(self, START, carry)
@@ -151,8 +155,8 @@ class TransformerStack(LayerFields):
             return new, ({"stream_in": view(flow[0]), **named} if given.keep else None)
 
         policy = REMAT[self.remat]
-        count, every = len(segment.layers), self.remat_every
-        unroll = min(self.layers_a_step, count)
+        count, every = segment.sets, self.remat_every
+        unroll = min(self.layers_a_step, len(segment.layers))
         if self.is_initializing():  # all layers alike: a loop compiles faster
             unroll = 1
         scanned = partial(
@@ -165,6 +169,8 @@ class TransformerStack(LayerFields):
             if policy is not None:
                 # Unrolled, XLA would take what was computed before in place of computing it again.
                 step = nn.remat(step, policy=policy, prevent_cse=unroll > 1)
+            if segment.repeats > 1:
+                return _run_shared(step, layer, flow, varying, scanned, segment, unroll)
             return scanned(step, length=count, unroll=unroll)(layer, flow, varying)
         return _run_blocks(step, layer, flow, varying, scanned, policy, count, every)
 
@@ -201,18 +207,47 @@ def split_numbers(
 def _run_blocks(step, layer, flow, varying, scanned, policy, count: int, every: int):
     """Scan over blocks of ``every`` layers, each computed again as a whole going backward."""
 
-    def cut(tree: Any) -> Any:
-        return jax.tree.map(lambda a: a.reshape(-1, every, *a.shape[1:]), tree)
-
-    def join(tree: Any) -> Any:
-        return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), tree)
-
     def block(layer, flow, varying):
         inner = nn.remat(step, policy=policy, prevent_cse=False)
         return scanned(inner, length=every)(layer, flow, varying)
 
     outer = scanned(nn.remat(block, policy=policy, prevent_cse=False), length=count // every)
-    mapped = nn.map_variables(outer, STACKED, trans_in_fn=cut, trans_out_fn=join, mutable=True)
+    return _nested(outer, STACKED, layer, flow, varying, every)
+
+
+def _run_shared(step, layer, flow, varying, scanned, segment: Segment, unroll: int):
+    """Scan over the sets of parameters, and inside over the layers that share one."""
+    sets, repeats = segment.sets, segment.repeats
+    if layer.is_initializing():  # a set begins as its first layer would alone
+        scanned(step, length=sets)(layer, flow, [numbers[::repeats] for numbers in varying])
+
+    def of_set(layer, flow, varying):
+        inner = nn.scan(
+            step,
+            variable_axes=dict.fromkeys(COLLECTIONS, 0),
+            variable_broadcast=("params", "schedule"),
+            split_rngs={"params": False, "dropout": True},
+            length=repeats,
+            unroll=min(unroll, repeats),
+        )
+        return inner(layer, flow, varying)
+
+    return _nested(
+        scanned(of_set, length=sets, unroll=max(1, unroll // repeats)),
+        COLLECTIONS, layer, flow, varying, repeats,
+    )  # fmt: skip
+
+
+def _nested(outer, collections, layer, flow, varying, size: int):
+    """Run a scan over blocks of ``size`` layers, some of whose collections have a value a layer."""
+
+    def cut(tree: Any) -> Any:
+        return jax.tree.map(lambda a: a.reshape(-1, size, *a.shape[1:]), tree)
+
+    def join(tree: Any) -> Any:
+        return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), tree)
+
+    mapped = nn.map_variables(outer, collections, trans_in_fn=cut, trans_out_fn=join, mutable=True)
     flow, named = mapped(layer, flow, cut(varying))
     return flow, join(named)
 

@@ -22,6 +22,7 @@ class AttentionForm:
       relative: how relative positions enter, or None.
       buckets: of the relative positions' table.
       positions: distance from which relative positions are alike.
+      by_layer: whether each layer has a table of its own.
     """
 
     kv_heads: int | None = None
@@ -30,6 +31,7 @@ class AttentionForm:
     relative: Relative | None = None
     buckets: int = 0
     positions: int = 0
+    by_layer: bool = False
 
     def shape(self, role: str, heads: int, width: int) -> tuple[int, int]:
         """Return heads and features of queries, keys, values or (``out``) of what they give."""
@@ -60,6 +62,7 @@ def attention_form(
     relative: str | None = None,
     relative_buckets: int | None = None,
     relative_positions: int | None = None,
+    relative_by_layer: bool = False,
 ) -> AttentionForm:
     """Return the form of the attentions of a model; fields as in `TransformerEncoderLayer`.
 
@@ -81,7 +84,11 @@ def attention_form(
             f"kv_heads: {kv_heads} does not divide heads={heads}; try kv_heads={near}"
         )
     if relative in (None, NONE):
-        given = {"relative_buckets": relative_buckets, "relative_positions": relative_positions}
+        given = {
+            "relative_buckets": relative_buckets,
+            "relative_positions": relative_positions,
+            "relative_by_layer": relative_by_layer or None,
+        }
         for field, value in given.items():
             if value is not None:
                 raise ChoiceError(f"{field}: {value} is not read without relative; leave it out")
@@ -94,13 +101,31 @@ def attention_form(
         raise ChoiceError(
             f"relative: {row.name!r} needs as many heads of keys as of queries; leave kv_heads out"
         )
+    if relative_by_layer and row.norm is not None:
+        raise ChoiceError(
+            f"relative_by_layer: layers share the table of {row.name!r}, which has a norm; leave it out"
+        )
     buckets, positions = relative_buckets or row.buckets, relative_positions or row.positions
-    if buckets < 4 or positions <= buckets // 2 + 1:
+    if row.pairs:
+        _check_pairs(row, relative_buckets, relative_positions)
+    elif buckets < 4 or positions <= buckets // 2 + 1:
         raise ChoiceError(
             f"relative_positions: {positions} with relative_buckets={buckets}; give 4 buckets at "
             "least, and positions past half of them"
         )
-    return AttentionForm(kv_heads, head_width, scale, row, buckets, positions)
+    return AttentionForm(kv_heads, head_width, scale, row, buckets, positions, relative_by_layer)
+
+
+def _check_pairs(row: Relative, side: int | None, positions: int | None) -> None:
+    if side is None:
+        raise ChoiceError(
+            f"relative_buckets: not given; with relative={row.name!r} it is the number of patches "
+            "along a side of the images"
+        )
+    if positions is not None:
+        raise ChoiceError(
+            f"relative_positions: {positions} is not read with relative={row.name!r}; leave it out"
+        )
 
 
 def biased_roles(use_bias: bool | str) -> frozenset[str]:

@@ -59,17 +59,21 @@ def _outside(plan: Plan) -> Iterator[Parameter]:
     for norm in norms:
         yield from _of_norm(norm, plan.width, plan.width)
     yield from _of_stream(plan, plan.segments[0].layers[0].sublayers[0], "", "stack")
-    if plan.form.relative is not None:
-        yield _parameter(
-            "relative/embedding", plan.form.table(plan.heads, plan.width), "N(0, 0.02^2)"
-        )
+    if not plan.form.by_layer:
+        yield from _relative(plan)
     if plan.stream.scheduled:
         yield Parameter("step", (), "state", "0, then the updates done", "schedule")
 
 
+def _relative(plan: Plan) -> Iterator[Parameter]:
+    if plan.form.relative is not None:
+        shape = plan.form.table(plan.heads, plan.width)
+        yield _parameter("relative/embedding", shape, "N(0, 0.02^2)")
+
+
 def of_segment(plan: Plan, segment: Segment) -> tuple[Parameter, ...]:
     """Return what a segment's layers keep, stacked along a first axis."""
-    count = len(segment.layers)
+    count = segment.sets
     return tuple(
         replace(p, path=f"{segment.name}/{p.path}", shape=(count, *p.shape))
         for p in of_layer(plan, *segment.layers)
@@ -80,6 +84,8 @@ def of_layer(plan: Plan, layer: LayerPlan, *alike: LayerPlan) -> tuple[Parameter
     """Return what one layer keeps, with its own shapes; first values span the layers ``alike``."""
     layers = (layer, *alike)
     found = [*_of_stream(plan, layer.sublayers[0], "", "layer")]
+    if plan.form.by_layer:
+        found += _relative(plan)
     for index, sublayer in enumerate(layer.sublayers):
         start = f"{sublayer.name}/"
         found += _of_stream(plan, sublayer, start, "sublayer")

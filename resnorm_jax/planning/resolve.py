@@ -11,6 +11,7 @@ from resnorm_jax.planning.by_layer import numbers_by_layer
 from resnorm_jax.planning.form import AttentionForm, attention_form, biased_roles
 from resnorm_jax.planning.norms import SlotNorms, by_depth, check_slots, find
 from resnorm_jax.planning.remat import check_blocks, check_remat
+from resnorm_jax.planning.sharing import check_sharing, times_in_a_row
 from resnorm_jax.planning.tree import (
     AttentionPlan,
     BranchPlan,
@@ -58,11 +59,13 @@ def plan(
     relative: str | None = None,
     relative_buckets: int | None = None,
     relative_positions: int | None = None,
+    relative_by_layer: bool = False,
     drop_path: float = 0.0,
     remat: str = "none",
     remat_every: int = 1,
     stack: Place | None = None,
     cross_attention: bool = False,
+    layer_groups: int | None = None,
 ) -> Plan:
     """Resolve a stack of layers into everything that decides what it computes.
 
@@ -91,11 +94,13 @@ def plan(
       relative: how relative positions enter.
       relative_buckets: of their table.
       relative_positions: distance from which they are alike.
+      relative_by_layer: whether each layer has such a table of its own.
       drop_path: drop rate at the last layer; ``l / N`` of it at layer l (Huang et al. 2016, eq. 4).
       remat: what the backward pass computes again.
       remat_every: layers between two carries that are kept, with ``remat``.
       stack: a place whose ``stack`` and ``other`` say what stands beside; None for a stack alone.
       cross_attention: whether cross-attention follows each group with self-attention.
+      layer_groups: how many layers have parameters of their own, as in `TransformerEncoder`.
 
     Raises:
       ChoiceError: naming the field, the value and the likely fix.
@@ -110,6 +115,7 @@ def plan(
         mlp_width=mlp_width,
         norm_epsilon=norm_epsilon,
         drop_path=drop_path,
+        layer_groups=layer_groups,
     )
     given = {"default": norm, **(norms or {})}
     row, read = choose(arrangement, given, stream, query_key), {"default"}
@@ -118,12 +124,14 @@ def plan(
     form = attention_form(
         heads, kv_heads=kv_heads, head_width=head_width, scale=attention_scale, relative=relative,
         relative_buckets=relative_buckets, relative_positions=relative_positions,
+        relative_by_layer=relative_by_layer,
     )  # fmt: skip
     _check_query_key(row, form, heads)
     positional = numbers_by_layer(depth, window, rotary, rotary_base)
     layers = _rows_by_layer(row, depth, stack or Place(), cross_attention)
     chosen = by_depth(given, [place for place, _ in layers])
     segments: list[Segment] = []
+    repeats = times_in_a_row(depth, layer_groups, remat_every)
     runs = [
         list(run)
         for _, run in groupby(
@@ -144,7 +152,9 @@ def plan(
             for (place, _), _ in run
         )
         check_blocks(len(like_ones), remat_every)
-        segments.append(Segment(name, like_ones))
+        segment = Segment(name, like_ones, repeats)
+        check_sharing(segment)
+        segments.append(segment)
     first, last = (SlotNorms(chosen[n], norm_epsilon, read) for n in (0, -1))
     planned = Plan(
         row=row,

@@ -63,11 +63,17 @@ def _head(plan: Plan) -> str:
             f"{plan.depth} layers, {plan.sublayers} sublayers, width {plan.width}, {plan.heads} "
             f"heads{_heads(plan)}, feed-forward width {plan.mlp_width}{stands}",
         ),
+        ("", _shared(plan)),
         *_form(plan),
         ("activation", f"{plan.activation.name}: {plan.activation.equation}"),
     ]
     name = ", ".join((row.name, *row.aliases))
     return f"{name}\n" + table([(f"  {a}", b) for a, b in rows if b])
+
+
+def _shared(plan: Plan) -> str:
+    repeats = plan.segments[0].repeats
+    return f"{repeats} layers in a row share their parameters" if repeats > 1 else ""
 
 
 def _heads(plan: Plan) -> str:
@@ -86,7 +92,10 @@ def _form(plan: Plan) -> Iterator[tuple[str, str]]:
             f"; the table goes through {plan.relative_norm.spec.name}" if plan.relative_norm else ""
         )
         yield "relative", f"{form.relative.name}: {form.relative.equation}{norm}"
-        yield "", f"{form.buckets} buckets, alike from distance {form.positions}"
+        own = ", a table in each layer" if form.by_layer else ""
+        alike = f"{form.buckets} buckets, alike from distance {form.positions}"
+        side = f"images of {form.buckets} x {form.buckets} patches"
+        yield "", (side if form.relative.pairs else alike) + own
     if len(plan.biases) < len(roles):
         yield "biases", ", ".join(role for role in roles if role in plan.biases) or "none"
 
@@ -285,6 +294,7 @@ def to_json(plan: Plan) -> dict[str, Any]:
         "stream": plan.stream.name,
         "stream_equation": plan.stream.equation,
         "depth": plan.depth,
+        "layer_groups": plan.depth // plan.segments[0].repeats,
         "width": plan.width,
         "heads": plan.heads,
         "mlp_width": plan.mlp_width,

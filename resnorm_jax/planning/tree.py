@@ -189,10 +189,17 @@ class Segment:
     Attributes:
       name: of the module that holds their parameters, stacked.
       layers: the layers.
+      repeats: how many in a row share their parameters.
     """
 
     name: str
     layers: tuple[LayerPlan, ...]
+    repeats: int = 1
+
+    @property
+    def sets(self) -> int:
+        """How many layers have parameters of their own."""
+        return len(self.layers) // self.repeats
 
     @property
     def sublayers(self) -> tuple[SublayerPlan, ...]:

@@ -63,6 +63,7 @@ def test_parameters_of_options():
     check(encoder("reordered_ln", norm="rms", norms={"heads_norm": "rms"}, **grouped))
     check(encoder("value_residual", query_key="head", norms={"value_norm": "rms"}, **grouped))
     check(encoder("parallel_one_norm", relative="bias", relative_buckets=8, **grouped))
+    check(encoder(relative="bias", relative_by_layer=True, layer_groups=1))
     check(encoder(relative="disentangled", norms={"attention/norm_before": "none*1+layer"}))
     decoder = rn.TransformerDecoder(depth=2, heads=HEADS, arrangement="sub_ln", encoder_depth=3)
     check(decoder, jnp.ones((1, 4, WIDTH)))

@@ -26,6 +26,12 @@ TINY = {
          "max_position_embeddings": 20, "num_labels": 3},
     ),
     "electra": ("ElectraForSequenceClassification", {**SIZES, "embedding_size": 8}),
+    "albert": (
+        "AlbertForSequenceClassification",
+        {**SIZES, "embedding_size": 8, "num_hidden_layers": 4, "num_hidden_groups": 2,
+         "type_vocab_size": 2},
+    ),
+    "roformer": ("RoFormerForSequenceClassification", {**SIZES, "embedding_size": 8}),
     "mpnet": ("MPNetForSequenceClassification", SIZES),
     "modernbert": (
         "ModernBertForSequenceClassification",
@@ -45,8 +51,13 @@ TINY = {
         {**DECODER, "head_dim": 6, "sliding_window": 4, "sliding_window_pattern": 3,
          "query_pre_attn_scalar": 10},
     ),
+    "beit": (
+        "BeitForImageClassification",
+        {**IMAGES, "use_relative_position_bias": True, "use_mask_token": True, "image_size": 12},
+    ),
     "vit": ("ViTForImageClassification", IMAGES),
     "deit": ("DeiTForImageClassification", IMAGES),
+    "deit-with-teacher": ("DeiTForImageClassificationWithTeacher", IMAGES),
 }  # fmt: skip
 
 
@@ -59,7 +70,7 @@ def tiny(model_type, seed=0, **changed):
     torch.manual_seed(seed)
     model = architecture(architecture.config_class(**{**options, **changed})).eval()
     with torch.no_grad():
-        for parameter in model.parameters():
+        for parameter in (p for p in model.parameters() if p.requires_grad):
             parameter.add_(0.1 * torch.randn_like(parameter))
     return model
 

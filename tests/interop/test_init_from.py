@@ -8,11 +8,12 @@ import shutil
 import jax
 import numpy as np
 import pytest
-from hugging_face import token_batch
-from pretrained_folder import make_checkpoint
+from hugging_face import tiny
+from pretrained_folder import make_checkpoint, words_of
 
 import resnorm_jax as rn
 from resnorm_jax.errors import UserError
+from resnorm_jax.interop.init_from import checked_config
 
 TEXTS = ["good fun", "bad day", "good food", "bad film", "a good one", "a bad one"] * 4
 
@@ -62,29 +63,40 @@ def test_a_run_notes_which_weights_it_started_from(tmp_path, checkpoint):
         rn.load_config("digits:smoke", pinned)
 
 
+def same_but_for_the_head(mine, theirs):
+    assert set(mine) == set(theirs)
+    for name in set(mine) - {"head"}:
+        for a, b in zip(*map(jax.tree.leaves, (mine[name], theirs[name])), strict=True):
+            np.testing.assert_allclose(a, b, atol=1e-6)
+
+
 @pytest.mark.table
-def test_a_run_starts_from_the_weights_and_goes_back(tmp_path, checkpoint, capsys):
+@pytest.mark.parametrize("family", ["bert", "mpnet", "albert", "roformer"])
+def test_a_run_starts_from_the_weights_and_goes_back(tmp_path, family, capsys):
     import torch
     import transformers
 
     from resnorm_jax.cli.main import main
 
+    checkpoint = make_checkpoint(tmp_path / "tiny", family)
+    ids = {word: n for n, word in enumerate(words_of(family))}
     made = config(tmp_path, checkpoint, **{"optimizer.learning_rate": 1e-12})
     rn.train(made, tmp_path / "run")
     run = rn.load_run(tmp_path / "run")
     # Weights of the body are the checkpoint's; the head for two classes is new.
     _, variables = rn.from_pretrained(checkpoint, classes=2)
-    for name in ("front_end", "positions", "encoder", "head_hidden"):
-        mine, theirs = run.params[name], variables["params"][name]
-        for a, b in zip(*map(jax.tree.leaves, (mine, theirs)), strict=True):
-            np.testing.assert_allclose(a, b, atol=1e-6)
+    same_but_for_the_head(run.params, variables["params"])
     assert run.params["head"]["kernel"].shape == (16, 2)
     # As a checkpoint of transformers: the same probabilities from the same texts.
     assert main(["convert", str(tmp_path / "run"), f"--output={tmp_path / 'hf'}"]) == 0
     back = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "hf").eval()
     tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "hf")
     found = tokenizer(["good fun", "a thing of a day"], padding=True, return_tensors="pt")
-    assert found["input_ids"].tolist() == [[2, 4, 6, 3, 0, 0, 0], [2, 8, 1, 1, 8, 7, 3]]
+    pad, unknown = ids["[PAD]"], ids["[UNK]"]
+    assert found["input_ids"].tolist() == [
+        [2, 4, 6, 3, pad, pad, pad],
+        [2, 8, unknown, unknown, 8, 7, 3],
+    ]
     with torch.no_grad():
         theirs = back(**found).logits.softmax(-1).numpy()
     ours = run.predict_proba(["good fun", "a thing of a day"])
@@ -92,6 +104,36 @@ def test_a_run_starts_from_the_weights_and_goes_back(tmp_path, checkpoint, capsy
     assert [back.config.id2label[n] for n in range(2)] == list(run.classes)
     assert main(["convert", str(tmp_path / "run"), f"--output={tmp_path / 'hf'}"]) == 2
     assert "is there already" in capsys.readouterr().err
+
+
+@pytest.mark.table
+@pytest.mark.parametrize("family", ["vit", "deit", "deit-with-teacher", "beit"])
+def test_a_run_on_images_starts_from_the_weights_and_goes_back(tmp_path, family):
+    import torch
+
+    from resnorm_jax.cli.main import main
+
+    theirs = tiny(family, num_channels=1, image_size=8)
+    theirs.save_pretrained(tmp_path / "tiny")
+    made = checked_config({
+        "data": {"source": "digits", "view": "image"}, "init_from": str(tmp_path / "tiny"),
+        "optimizer": {"learning_rate": 1e-12}, "devices": 1,
+        "train": {"batch_size": 8, "steps": 2, "scale": False},
+    })  # fmt: skip
+    rn.train(made, tmp_path / "run")
+    run = rn.load_run(tmp_path / "run")
+    _, variables = rn.from_pretrained(tmp_path / "tiny", classes=10)
+    same_but_for_the_head(run.params, variables["params"])
+    assert main(["convert", str(tmp_path / "run"), f"--output={tmp_path / 'hf'}"]) == 0
+    model, variables = rn.from_pretrained(tmp_path / "hf")
+    for a, b in zip(*map(jax.tree.leaves, (variables["params"], run.params)), strict=True):
+        np.testing.assert_array_equal(a, b)
+    back = type(theirs).from_pretrained(tmp_path / "hf").eval()
+    images = np.random.default_rng(0).uniform(size=(3, 8, 8, 1)).astype(np.float32)
+    with torch.no_grad():
+        expected = back(torch.tensor(images.transpose(0, 3, 1, 2))).logits.numpy()
+    np.testing.assert_allclose(jax.jit(model.apply)(variables, images), expected, atol=1e-5)
+    assert [back.config.id2label[n] for n in range(10)] == list(run.classes)
 
 
 @pytest.mark.table
@@ -185,16 +227,20 @@ def test_a_run_goes_on_without_the_checkpoints_folder(tmp_path, checkpoint, caps
 
 
 @pytest.mark.table
-def test_a_checkpoint_in_our_format_is_the_same_model(tmp_path, checkpoint):
+@pytest.mark.parametrize(
+    "family", ["bert", "mpnet", "albert", "roformer", "deit", "deit-with-teacher", "beit"]
+)
+def test_a_checkpoint_in_our_format_is_the_same_model(tmp_path, family):
     from resnorm_jax.cli.main import main
 
-    assert main(["convert", str(checkpoint), f"--output={tmp_path / 'ours'}"]) == 0
-    ids, mask = token_batch()
-    logits = [
-        model.apply(variables, ids, mask)
-        for model, variables in map(rn.from_pretrained, (checkpoint, tmp_path / "ours"))
-    ]
-    np.testing.assert_array_equal(*logits)
+    tiny(family).save_pretrained(tmp_path / "tiny")
+    assert main(["convert", str(tmp_path / "tiny"), f"--output={tmp_path / 'ours'}"]) == 0
+    one, other = map(rn.from_pretrained, (tmp_path / "tiny", tmp_path / "ours"))
+    assert one[0] == other[0]
+    paths = jax.tree_util.tree_leaves_with_path
+    for (path, a), (same, b) in zip(paths(one[1]), paths(other[1]), strict=True):
+        assert path == same
+        np.testing.assert_array_equal(a, b)
 
 
 @pytest.mark.table

@@ -12,8 +12,10 @@ from oracles import worst
 
 import resnorm_jax as rn
 from resnorm_jax.errors import UserError
+from resnorm_jax.interop.families import FAMILIES
 from resnorm_jax.interop.mapping import load
 from resnorm_jax.interop.pretrained import describe_checkpoint, save_pretrained, their_config
+from resnorm_jax.interop.special import Joined, check_derived
 
 BASES = {"rope_parameters": {
     "full_attention": {"rope_type": "default", "rope_theta": 500.0},
@@ -65,25 +67,38 @@ def test_variants_have_their_logits_and_go_back(name, tmp_path):
     assert worst(logits_of(back, ids, mask), expected) < 1e-6
 
 
+def batch_of(family, theirs):
+    """Return what ours is given, which of its positions are valid, and what theirs is given."""
+    if FAMILIES.get(family).kind == "tokens":
+        ids, mask = token_batch()
+        told = {
+            "input_ids": torch.tensor(ids, dtype=torch.long), "attention_mask": torch.tensor(mask),
+        }  # fmt: skip
+        return (jnp.asarray(ids), jnp.asarray(mask)), mask, told
+    side = theirs.config.image_size
+    images = np.random.default_rng(0).normal(size=(2, side, side, 3)).astype(np.float32)
+    told = {"pixel_values": torch.tensor(images.transpose(0, 3, 1, 2))}
+    return (jnp.asarray(images),), np.s_[:], told
+
+
 @pytest.mark.table
-@pytest.mark.parametrize("family", ["modernbert", "deberta-v2", "gemma3_text", "mpnet"])
+@pytest.mark.parametrize(
+    "family",
+    ["modernbert", "deberta-v2", "gemma3_text", "mpnet", "albert", "roformer", "vit", "deit",
+     "deit-with-teacher", "beit"],
+)  # fmt: skip
 def test_layers_and_gradients_are_theirs(family, tmp_path):
     """After each layer, and the gradient of every parameter, by the mapping of the parameters."""
     theirs = tiny(family)
     theirs.save_pretrained(tmp_path)
     model, variables = rn.from_pretrained(tmp_path)
-    ids, mask = token_batch()
-    out = theirs(
-        input_ids=torch.tensor(ids, dtype=torch.long), attention_mask=torch.tensor(mask),
-        output_hidden_states=True,
-    )  # fmt: skip
+    given, mask, told = batch_of(family, theirs)
+    out = theirs(**told, output_hidden_states=True)
     weights = np.random.default_rng(3).normal(size=out.logits.shape).astype(np.float32)
     (out.logits * torch.tensor(weights)).sum().backward()
 
     def loss(params):
-        logits, named = model.apply(
-            {"params": params}, jnp.asarray(ids), jnp.asarray(mask), return_intermediates=True
-        )
+        logits, named = model.apply({"params": params}, *given, return_intermediates=True)
         return (logits * weights).sum(), named
 
     gradients, named = jax.jit(jax.grad(loss, has_aux=True))(variables["params"])
@@ -93,13 +108,18 @@ def test_layers_and_gradients_are_theirs(family, tmp_path):
     described = describe_checkpoint(tmp_path)
     plan = model.encoder.plan(described.model().width)
     found = {name: p.grad.numpy() for name, p in theirs.named_parameters() if p.grad is not None}
+    # Of a head in two halves the gradient of each is half of that of ours, which is the whole's.
+    found = {name: 2 * g if "_classifier.weight" in name else g for name, g in found.items()}
+    found = Joined(described.family, found)
     expected = load(described.family, plan, found, variables["params"]).params
+    if family == "deit-with-teacher":
+        expected["head"] = jax.tree.map(lambda g: 2 * g, expected["head"])
     largest = max(np.abs(leaf).max() for leaf in jax.tree.leaves(expected))
-    # Rows of the embedding that are padding have no gradient there.
-    expected["front_end"]["embed"]["embedding"][1] = 0
-    gradients["front_end"]["embed"]["embedding"] = (
-        gradients["front_end"]["embed"]["embedding"].at[1].set(0)
-    )
+    if "embed" in expected["front_end"]:  # rows that are padding have no gradient there
+        expected["front_end"]["embed"]["embedding"][1] = 0
+        gradients["front_end"]["embed"]["embedding"] = (
+            gradients["front_end"]["embed"]["embedding"].at[1].set(0)
+        )
     for ours, true in zip(jax.tree.leaves(gradients), jax.tree.leaves(expected), strict=True):
         # That of a key's bias is 0 but for rounding: softmax does not see it.
         scale = max(np.abs(true).max(), 1e-4 * largest)
@@ -150,11 +170,44 @@ def test_configs_of_older_files_are_read(tmp_path):
         ({"model_type": "qwen3", "attention_bias": True}, "attention_bias is True"),
         ({"model_type": "gemma3_text", "attn_logit_softcapping": 50.0}, "attn_logit_softcapping"),
         ({"model_type": "olmo2", "hidden_act": "relu6"}, "hidden_act is 'relu6'"),
+        ({"model_type": "roformer", "rotary_value": True}, "rotary_value is True"),
+        ({"model_type": "albert", "inner_group_num": 2}, "inner_group_num is 2"),
+        (
+            {"model_type": "albert", "num_hidden_groups": 2, "num_hidden_layers": 3},
+            "num_hidden_groups is 2 of num_hidden_layers 3",
+        ),
+        ({"model_type": "albert", "num_hidden_groups": "2"}, "value is not of its field's kind"),
+        ({"model_type": "albert", "num_hidden_groups": 0}, "value is not of its field's kind"),
+        ({"model_type": "roformer", "hidden_act": ["gelu"]}, r"hidden_act is \['gelu'\]"),
+        ({"model_type": "deit", "image_size": [224, 192]}, r"image_size is \[224, 192\]"),
+        ({"model_type": "beit", "layer_scale_init_value": 0}, "layer_scale_init_value is 0"),
+        (
+            {
+                "model_type": "beit",
+                "use_relative_position_bias": True,
+                "use_shared_relative_position_bias": True,
+            },
+            "are both true",
+        ),
     ],
 )
 def test_what_is_not_read_is_named(config, says, tmp_path):
     with pytest.raises(UserError, match=says):
         describe_checkpoint(written(tmp_path, **config))
+
+
+def test_roformers_table_of_angles_is_checked():
+    family, model = FAMILIES.get("roformer"), {"max_length": 5, "width": 16, "heads": 2}
+    ((name, table),) = family.derived(model).items()
+    full = family.prefix + name
+    assert check_derived(family, model, {full: table.astype(np.float32)}) == {full}
+    assert check_derived(family, model, {full: table.astype(np.float16)}) == {full}
+    assert check_derived(family, model, {}) == frozenset()
+    for other in (table[:, ::-1], table[1:], 1.001 * table):
+        with pytest.raises(
+            UserError, match=r"embed_positions\.weight: .* not those of the formula"
+        ):
+            check_derived(family, model, {full: other.astype(np.float32)})
 
 
 @pytest.mark.parametrize(
@@ -166,6 +219,10 @@ def test_what_is_not_read_is_named(config, says, tmp_path):
         ("gemma3_text", {"embedding_multiplier": 2.0}, "model.embedding_multiplier: 2.0"),
         ("qwen3", {"relative": "bias"}, "model.relative: .*has no place"),
         ("olmo2", {"padding": None}, "model.padding: not given"),
+        ("bert", {"layer_groups": 1}, "model.layer_groups: 1 has no place in a 'bert' model"),
+        ("roformer", {"head_activation": "tanh"}, "model.head_activation: 'tanh'.*'gelu'"),
+        ("albert", {"embedding_width": None}, "model.embedding_width: not given"),
+        ("beit", {"head_norm": None}, "model.head_norm: None.*'layer'"),
     ],
 )
 def test_models_that_are_none_of_a_family(family, changed, says, tmp_path):

@@ -141,6 +141,16 @@ def test_patterns():
         ({"relative_buckets": 8}, "relative_buckets: 8 is not read without relative"),
         ({"relative": "disentangled", "kv_heads": 2}, "relative: .*leave kv_heads out"),
         ({"relative": "bias", "relative_positions": 5}, "relative_positions: 5 with .*=32"),
+        ({"relative": "grid"}, "relative_buckets: not given; with relative='grid'"),
+        (
+            {"relative": "grid", "relative_buckets": 2, "relative_positions": 9},
+            "relative_positions: 9 is not read with relative='grid'",
+        ),
+        ({"relative_by_layer": True}, "relative_by_layer: True is not read without relative"),
+        (
+            {"relative": "disentangled", "relative_by_layer": True},
+            "relative_by_layer: layers share the table of 'disentangled'",
+        ),
         ({"use_bias": "qurey"}, "use_bias: unknown role 'qurey'.*query"),
         ({"query_key": "unit_scaled", "kv_heads": 2}, "query_key: 'unit_scaled' .*kv_heads out"),
         ({"stream": "delta_rule", "norm": "none"}, "'none': the stream needs a norm there"),

@@ -70,6 +70,8 @@ def pool(name, h, mask):
         "statistics": lambda r: np.concatenate([r.mean(0), np.sqrt(r.var(0) + 1e-6)]),
         "cls": lambda r: r[0],
         "distilled": lambda r: r[0],
+        "distilled_pair": lambda r: r[:2].ravel(),
+        "patches": lambda r: r[1:].mean(0),
         "first": lambda r: r[0],
     }[name]
     return np.stack([pick(r) for r in rows])
@@ -127,6 +129,7 @@ def test_logits_are_the_oracles_and_padding_is_not_seen(pooling, positions):
 
 def test_every_pooling_and_position_of_the_tables_is_tested():
     names = {"mean", "statistics", "cls", "distilled", "first", "last", "max"}
+    names |= {"distilled_pair", "patches"}
     assert set(POOLING.names()) == names
     assert set(POSITIONS.names()) == {"none", "learned", "sinusoidal", "rotary"}
 
@@ -136,7 +139,7 @@ def test_pooling_by_hand(pooling):
     function = POOLING.get(pooling).function
     h = np.random.default_rng(0).normal(-3, 1, (B, L, D)).astype(np.float32)
     holes = VALID.copy()
-    holes[0, 1] = False  # a hole: valid positions need not be a prefix
+    holes[0, 2] = False  # a hole: valid positions need not be a prefix
     dirty = np.where(holes[..., None], h, np.nan)
     found, whole = quick_jit(lambda a, b: (function(a, holes), function(b, None)))(dirty, h)
     assert worst(found, pool(pooling, h, holes)) < 1e-6
@@ -146,7 +149,7 @@ def test_pooling_by_hand(pooling):
     value, gradient = quick_jit(jax.value_and_grad(lambda h: function(h, nothing).sum()))(h)
     assert np.isfinite(value)
     assert np.isfinite(gradient).all()
-    if pooling in ("mean", "max"):
+    if pooling in ("mean", "patches", "max"):
         assert value == 0
         assert not np.asarray(gradient).any()
 

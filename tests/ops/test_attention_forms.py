@@ -17,6 +17,7 @@ from resnorm_jax.ops.attention.relative import (
     RELATIVE,
     along_diagonals,
     distances,
+    grid_rows,
     log_buckets,
     two_sided_buckets,
 )
@@ -132,6 +133,17 @@ def test_two_sided_buckets_are_those_of_transformers(buckets, positions):
     np.testing.assert_array_equal(two_sided_buckets(far, buckets, positions), theirs)
 
 
+@pytest.mark.parametrize("side", [1, 2, 5])
+def test_rows_of_a_grid_are_those_of_transformers(side):
+    from transformers.models.beit.modeling_beit import BeitRelativePositionBias
+
+    theirs = BeitRelativePositionBias.generate_relative_position_index((side, side)).numpy()
+    np.testing.assert_array_equal(grid_rows(side**2 + 1, side), theirs)
+    np.testing.assert_array_equal(grid_rows(side**2, side), theirs[1:, 1:])
+    with pytest.raises(ValueError, match=f"a grid of {side} x {side} has {side**2} positions"):
+        grid_rows(side**2 + 2, side)
+
+
 def test_scores_of_relative_positions():
     """Each row by its equation, pair by pair, in float64."""
     q, k = (np.random.default_rng(n).normal(size=(B, T, H, K)) for n in (0, 1))
@@ -152,3 +164,6 @@ def test_scores_of_relative_positions():
     by_head = table[:, :H]
     found = RELATIVE.get("bias").scores(as_32[0], as_32[1], as_32[2][:, :H], project)
     np.testing.assert_allclose(found[0], by_head[T - 1 - pair].transpose(2, 0, 1), rtol=1e-6)
+    pairs = jnp.asarray(by_head[T - 1 - pair])
+    found = RELATIVE.get("grid").scores(as_32[0], as_32[1], pairs, project)
+    np.testing.assert_array_equal(found[0], pairs.transpose(2, 0, 1))

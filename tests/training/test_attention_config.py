@@ -70,3 +70,28 @@ def test_cudnn_where_it_cannot_be():
         build.check_attention(made, META)
     # A run that was trained with it is still read, scored and explained elsewhere.
     assert build.build_model(made, META).encoder.attention == "chunked"
+
+
+@pytest.mark.parametrize(
+    ("meta", "model", "says"),
+    [
+        ({}, {}, r"config\.model\.relative: 'grid' is of patches of images; the data are features"),
+        ({"shape": [8, 6, 1]}, {}, r"config\.model\.relative_buckets: 4, .* 4 x 3 patches"),
+        ({"shape": [6, 6, 1]}, {}, r"config\.model\.relative_buckets: 4, .* 3 x 3 patches"),
+        (
+            {"shape": [8, 8, 1]},
+            {"pooling": "distilled"},
+            r"config\.model\.pooling: .* puts 2 tokens",
+        ),
+        ({"shape": [8, 8, 1]}, {"pooling": "mean"}, None),
+        ({"shape": [8, 8, 1]}, {"pooling": "patches"}, None),
+    ],
+)
+def test_relative_positions_of_patches_need_square_images(meta, model, says):
+    made = config(relative="grid", relative_buckets=4, **model)
+    told = META | ({"kind": "images", **meta} if meta else {})
+    if says is None:
+        assert build.build_model(made, told).encoder.relative == "grid"
+        return
+    with pytest.raises(UserError, match=says):
+        build.build_model(made, told)

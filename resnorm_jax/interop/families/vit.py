@@ -4,7 +4,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from resnorm_jax.interop.family import ACTIVATION_NAMES, FAMILIES, Family, Setting
+import numpy as np
+
+from resnorm_jax.data.names import shown
+from resnorm_jax.errors import UserError
+from resnorm_jax.interop.family import ACTIVATION_NAMES, FAMILIES, Family, Joint, Setting
 from resnorm_jax.interop.layouts import CONVOLUTION, JOINED, LINEAR, NORM, Rule, array
 
 LAYER, BEFORE = "layers.{}.", "encoder.layer.{}."
@@ -15,11 +19,23 @@ def _layer(now: str, before: str, ours: str, layout: Any) -> Rule:
     return Rule(f"{BEFORE}{before}", ours, layout, also=(f"{LAYER}{now}",))
 
 
-def _patches(config: Mapping[str, Any]) -> dict[str, Any]:
-    return {"max_length": (config.get("image_size", 224) // config.get("patch_size", 16)) ** 2}
+def patches(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return how many patches an image has.
+
+    Raises:
+      UserError: for images that are not square.
+    """
+    sizes = []
+    for name, usual in (("image_size", 224), ("patch_size", 16)):
+        value = config.get(name, usual)
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise UserError(f"config.json: {name} is {shown(value)}; a number is read, of a square")
+        sizes.append(value)
+    return {"max_length": (sizes[0] // sizes[1]) ** 2}
 
 
-def _image_size(model: Mapping[str, Any]) -> dict[str, Any]:
+def image_size(model: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the side of an image in pixels, in their words."""
     return {"image_size": round(model["max_length"] ** 0.5) * model["patch"]}
 
 
@@ -60,8 +76,8 @@ VIT = FAMILIES.register(
             Rule("layernorm", "encoder/final_norm", NORM),
             Rule("classifier", "head", LINEAR, outside=True),
         ),
-        read=_patches,
-        write=_image_size,
+        read=patches,
+        write=image_size,
         unread=(r"pooler\..*",),
     )
 )  # fmt: skip
@@ -79,5 +95,32 @@ DEIT = FAMILIES.register(
         ),
         # Of DeiTForImageClassificationWithTeacher, which has a head for each of the two tokens.
         unread=(*VIT.unread, r"(cls|distillation)_classifier\..*"),
+    )
+)
+# Its logits are the mean of those of two heads, one for each token: one head of both tokens, halved.
+_HEADS = ("cls_classifier", "distillation_classifier")
+DEIT_WITH_TEACHER = FAMILIES.register(
+    replace(
+        DEIT,
+        name="deit-with-teacher",
+        model_type="deit",
+        source="Touvron et al. 2020 (arXiv 2012.12877); DeiTForImageClassificationWithTeacher",
+        architecture="DeiTForImageClassificationWithTeacher",
+        fixed={**DEIT.fixed, "pooling": "distilled_pair"},
+        joints=(
+            Joint(
+                "classifier.weight",
+                tuple(f"{name}.weight" for name in _HEADS),
+                lambda a, b: np.concatenate([a, b], axis=1) / 2,
+                lambda both: tuple(2 * half for half in np.split(both, 2, axis=1)),
+            ),
+            Joint(
+                "classifier.bias",
+                tuple(f"{name}.bias" for name in _HEADS),
+                lambda a, b: (a + b) / 2,
+                lambda both: (both, both),
+            ),
+        ),
+        unread=VIT.unread,
     )
 )

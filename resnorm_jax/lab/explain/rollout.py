@@ -63,6 +63,14 @@ def _mean(h: np.ndarray, valid: np.ndarray) -> np.ndarray:
     return valid / max(valid.sum(), 1)
 
 
+def _pair(h: np.ndarray, valid: np.ndarray) -> np.ndarray:
+    return np.eye(len(valid))[:2].mean(axis=0)
+
+
+def _beside(h: np.ndarray, valid: np.ndarray) -> np.ndarray:
+    return _mean(h, valid & (np.arange(len(valid)) > 0))
+
+
 def _first(h: np.ndarray, valid: np.ndarray) -> np.ndarray:
     return np.eye(len(valid))[0]
 
@@ -89,6 +97,8 @@ POOLED: Mapping[str, tuple[Callable[[np.ndarray, np.ndarray], np.ndarray], str]]
     "mean": (_mean, "the mean over positions weighs all alike"),
     "cls": (_first, "the class token alone is read"),
     "distilled": (_first, "the class token alone is read"),
+    "distilled_pair": (_pair, "the class token and the distillation token are read, as one"),
+    "patches": (_beside, "the mean over all but the class token weighs them alike"),
     "first": (_first, "the first position alone is read"),
     "last": (_last, "the last position alone is read"),
     "max": (

@@ -1,6 +1,6 @@
 """Which layers to remove: plans, made from the log loss on rows that are not the test rows."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,8 +63,22 @@ def kept_counts(shares: list[float], depth: int) -> list[int]:
     return list(dict.fromkeys(int(np.floor(share * depth + 0.5)) for share in shares))
 
 
+def size_of(gone: Iterable[int], sizes: Sequence[int], depth: int) -> int:
+    """Return how many parameters are not needed without some layers, counted from 0.
+
+    Args:
+      gone: the layers.
+      sizes: of `layer_sizes`.
+      depth: layers; where they are more than the sizes, as many in a row share each set.
+    """
+    gone, shared = set(gone), depth // len(sizes)
+    return sum(
+        size for n, size in enumerate(sizes) if gone.issuperset(range(n * shared, (n + 1) * shared))
+    )
+
+
 def layer_sizes(params: Any) -> list[int]:
-    """Return the parameters of each layer: those stacked along depth under ``layers``, in order."""
+    """Return the parameters of each layer that has its own: those stacked under ``layers``."""
     stacks: dict[str, list[Any]] = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         names = [str(getattr(entry, "key", entry)) for entry in path]

@@ -10,7 +10,7 @@ import numpy as np
 
 from resnorm_jax.build import build_model
 from resnorm_jax.data import Dataset, Examples
-from resnorm_jax.lab.pruning.layers import Order, kept_counts, layer_sizes
+from resnorm_jax.lab.pruning.layers import Order, kept_counts, layer_sizes, size_of
 from resnorm_jax.lab.pruning.weights import int8_rounded, kernels, magnitude_pruned
 from resnorm_jax.modules.hooks import layer_switch
 from resnorm_jax.reporting.metrics import score
@@ -115,7 +115,7 @@ def layers_removed(subject: Subject, shares: list[float], order: Order) -> Measu
     chosen = order.choose(loss, subject.depth)
     for kept in kept_counts(shares, subject.depth):
         gone = chosen[: subject.depth - kept]
-        left = 1 - sum(sizes[layer] for layer in gone) / subject.size
+        left = 1 - size_of(gone, sizes, subject.depth) / subject.size
         points.append(
             {
                 "keep": kept / subject.depth,

@@ -56,14 +56,20 @@ def group_norms(tree: Any, segments: Sequence[Segment]) -> tuple[Norms, Norms]:
         norms = euclidean_norm(leaf.reshape(leaf.shape[0], -1), axis=1)
         found.setdefault(int(match[1] or 0), []).append(norms)
     return (
-        {name: _by_layer(parts, starts, depth) for name, parts in inner.items()},
+        {
+            name: _by_layer(parts, starts, depth, segments[0].repeats)
+            for name, parts in inner.items()
+        },
         {name: euclidean_norm(jnp.stack(parts)) for name, parts in outer.items()},
     )
 
 
-def _by_layer(parts: dict[int, list[jax.Array]], starts: list[int], depth: int) -> jax.Array:
+def _by_layer(
+    parts: dict[int, list[jax.Array]], starts: list[int], depth: int, repeats: int
+) -> jax.Array:
     out = jnp.full(depth, jnp.nan, jnp.float32)
     for number, norms in parts.items():
-        joined = euclidean_norm(jnp.stack(norms), axis=0)
+        # Layers that share their parameters share the norm too.
+        joined = jnp.repeat(euclidean_norm(jnp.stack(norms), axis=0), repeats)
         out = out.at[starts[number] : starts[number] + len(joined)].set(joined)
     return out

@@ -124,12 +124,18 @@ def changed(
     if set(like) != {"params"}:
         raise UserError(f"--to: {change}: it keeps more than parameters; name another norm")
     model, phi = patient.config.model, None
+    shared = model.layer_groups not in (None, model.depth)
+    if change.widen and shared:
+        raise UserError(
+            f"--widen: the model's layers share parameters (layer_groups={model.layer_groups}), and "
+            "each would need its own; leave it out"
+        )
     if change.widen:
         function = ACTIVATIONS.get(model.activation).function
         return to_wide_rms(params, old.pooling, old.positions, function)
     if change.field == "norm":
         if RELATIVES.get(model.norm) == change.value and _all_same(model):
-            exact = to_rms(params, old.pooling, old.positions)
+            exact = to_rms(params, old.pooling, old.positions, shared)
             if exact is not None and _shapes(exact.params) == _shapes(like["params"]):
                 return exact
         phi = function_of(change.value)

@@ -24,6 +24,7 @@ LINEAR = (
     "distilled",
     "first",
     "last",
+    "patches",
 )  # poolings that a linear map can be moved through
 _STACK = re.compile(r"(^|.*/)layers(?:_\d+)?/")
 
@@ -69,7 +70,9 @@ def copied(old: Any, new: Any) -> Made:
     return Made(unflatten_dict(out, sep="/"), how, share, random=fresh > 0)
 
 
-def to_rms(params: Mapping[str, Any], pooling: str, positions: str) -> Made | None:
+def to_rms(
+    params: Mapping[str, Any], pooling: str, positions: str, shared: bool = False
+) -> Made | None:
     """Return a classifier's parameters with RMS norms in place of layer norms, or None.
 
     None where no conversion is known: the arrangement is neither Pre-LN nor Post-LN, or the front end
@@ -79,8 +82,12 @@ def to_rms(params: Mapping[str, Any], pooling: str, positions: str) -> Made | No
       params: of a `SequenceClassifier` whose norms are all layer norms.
       pooling: of it.
       positions: of it; those without parameters cannot be centred.
+      shared: whether layers share parameters: what a Post-LN layer reads then differs, while what is
+        moved into it cannot.
     """
     encoder = params["encoder"]
+    if shared and "final_norm" not in encoder:
+        return None
     try:
         if "final_norm" in encoder:
             new, bias = pre_rms_params(encoder)
@@ -159,8 +166,10 @@ def _head(head: Mapping[str, Any], added: jax.Array, pooling: Any) -> dict[str, 
     """Fold what the encoder lacks into the head: poolings are means, maxima or places of it."""
     if set(head) != {"kernel", "bias"} or pooling not in POOLING.names():
         return None
-    kernel = jnp.asarray(head["kernel"])[: len(added)]  # of a mean, where deviations come after
-    moved = jnp.einsum("d,dk->k", added, kernel, precision="highest")
+    pool = POOLING.get(pooling).function
+    at = jnp.zeros((1, 2, len(added)), added.dtype)
+    pooled = (pool(at + added, None) - pool(at, None))[0]
+    moved = jnp.einsum("d,dk->k", pooled, jnp.asarray(head["kernel"]), precision="highest")
     return {"kernel": head["kernel"], "bias": head["bias"] + moved}
 
 

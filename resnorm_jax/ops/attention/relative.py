@@ -1,8 +1,9 @@
-"""Relative positions in the scores of attention: from a table that all layers share, one row a way.
+"""Relative positions in the scores of attention: from a table, one row a way.
 
 Where a query stands ``d = i - j`` positions after a key, ``index(d)`` says which row of the table is
 read. A score is added for each pair; it depends on the place of the pair only through ``d``, of which
-there are ``T + S - 1``, so the table is read once for all layers, and no score is gathered.
+there are ``T + S - 1``, so the table is read once for all layers, and no score is gathered. In images
+places have two coordinates: there the table is read once for each pair.
 """
 
 import math
@@ -26,12 +27,15 @@ class Relative:
       name: name of the row.
       equation: of the logits, from which they can be written.
       source: paper or code.
-      index: ``(distances, buckets, positions)`` to rows of the table, all of them NumPy's.
+      index: ``(length, buckets, positions)`` to the rows of the table that are read, NumPy's: one for
+        each of the `distances`, or, with ``pairs``, ``[L, L]``.
       rows: ``buckets`` to the number of rows of the table.
       scores: ``(q, k, table, project) -> [1 or B, H, T, S]`` from queries and keys ``[B, L, H, K]``,
-        the table's rows at `distances`, and the layer's own projections of ``[R, D]`` by role.
+        the table's rows that are read, and the layer's own projections of ``[R, D]`` by role.
       buckets: as many if the model gives none.
       positions: distance from which all are alike, if the model gives none.
+      pairs: whether the table is read for each pair of positions of an image. Buckets are then the
+        patches along a side of it, which the model must give.
       by_head: whether the table has a number for each head, else a vector of the stream's width.
       terms: parts of which a logit is the sum; they are divided by ``sqrt(terms K)`` together. With 1
         the scores are added as they are.
@@ -41,11 +45,12 @@ class Relative:
     name: str
     equation: str
     source: str
-    index: Callable[[np.ndarray, int, int], np.ndarray]
+    index: Callable[[int, int, int], np.ndarray]
     rows: Callable[[int], int]
     scores: Callable[[jax.Array, jax.Array, jax.Array, Project], jax.Array]
     buckets: int
     positions: int
+    pairs: bool = False
     by_head: bool = False
     terms: int = 1
     norm: str | None = None
@@ -124,6 +129,52 @@ def two_sided_buckets(distance: np.ndarray, buckets: int, positions: int) -> np.
     return (distance < 0) * side + np.where(far < exact, far, np.minimum(beyond, side - 1))
 
 
+def grid_rows(length: int, side: int) -> np.ndarray:
+    """Row of each pair of patches of a square image, which are counted in reading order.
+
+    For a query at ``(y, x)`` and a key at ``(v, u)`` it is ``(y - v + S - 1) (2 S - 1) + x - u + S
+    - 1``.
+    The three last rows are for a class token, if one stands first: of its score with a patch, of a
+    patch's with it, and of its own.
+
+    Args:
+      length: L, ``side**2`` patches, or with a class token one more.
+      side: S, patches along a side.
+
+    Returns:
+      ``[L, L]`` integers from 0 to ``(2 S - 1)**2 + 2``.
+
+    Raises:
+      ValueError: for another length.
+
+    Source: Bao et al. 2021 (arXiv 2106.08254), section 2.1; generate_relative_position_index of the
+    BEiT model of huggingface/transformers.
+
+    >>> grid_rows(5, 2)[:2].tolist()
+    [[11, 9, 9, 9, 9], [10, 4, 3, 1, 0]]
+    """
+    first = length - side**2
+    if first not in (0, 1):
+        raise ValueError(
+            f"relative: a grid of {side} x {side} has {side**2} positions, or with a class token "
+            f"{side**2 + 1}, and x has {length}; give relative_buckets, the patches along a side"
+        )
+    wide = 2 * side - 1
+    y, x = np.divmod(np.arange(side**2), side)
+    far = (y[:, None] - y + side - 1) * wide + x[:, None] - x + side - 1
+    rows = np.full((length, length), wide**2 + 2)
+    rows[first:, first:] = far
+    rows[:first, first:] = wide**2
+    rows[first:, :first] = wide**2 + 1
+    return rows
+
+
+def _at_distances(
+    bucket: Callable[[np.ndarray, int, int], np.ndarray],
+) -> Callable[..., np.ndarray]:
+    return lambda length, buckets, positions: bucket(distances(length, length), buckets, positions)
+
+
 def _disentangled(q: jax.Array, k: jax.Array, table: jax.Array, project: Project) -> jax.Array:
     wide = jnp.promote_types(q.dtype, jnp.float32)
 
@@ -141,6 +192,10 @@ def _bias(q: jax.Array, k: jax.Array, table: jax.Array, project: Project) -> jax
     return along_diagonals(rows, k.shape[1])[None]
 
 
+def _pair_bias(q: jax.Array, k: jax.Array, table: jax.Array, project: Project) -> jax.Array:
+    return jnp.moveaxis(table, 2, 0)[None]
+
+
 RELATIVE: Registry[Relative] = Registry(
     "relative",
     (
@@ -150,7 +205,7 @@ RELATIVE: Registry[Relative] = Registry(
             "Wk the layer's own projections of queries and keys, with their biases",
             "He et al. 2020 (arXiv 2006.03654), eq. 4, with the shared projections, the norm and the "
             "logarithmic buckets of He et al. 2021 (arXiv 2111.09543)",
-            log_buckets,
+            _at_distances(log_buckets),
             lambda buckets: 2 * buckets,
             _disentangled,
             buckets=256,
@@ -163,11 +218,24 @@ RELATIVE: Registry[Relative] = Registry(
             "q_i . k_j / sqrt(K) + table[index(i - j)], a number for each head",
             "Raffel et al. 2019 (arXiv 1910.10683), section 2.1, here divided by sqrt(K) as in MPNet "
             "(arXiv 2004.09297)",
-            two_sided_buckets,
+            _at_distances(two_sided_buckets),
             lambda buckets: buckets,
             _bias,
             buckets=32,
             positions=128,
+            by_head=True,
+        ),
+        Relative(
+            "grid",
+            "q_i . k_j / sqrt(K) + table[index(i, j)], a number for each head, by how many patches of "
+            "an image j lies above and left of i",
+            "Bao et al. 2021 (arXiv 2106.08254), section 2.1; BEiT of huggingface/transformers",
+            lambda length, side, _: grid_rows(length, side),
+            lambda side: (2 * side - 1) ** 2 + 3,
+            _pair_bias,
+            buckets=0,
+            positions=0,
+            pairs=True,
             by_head=True,
         ),
     ),

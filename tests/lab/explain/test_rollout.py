@@ -71,7 +71,7 @@ def test_every_pooling_has_a_rule():
     assert set(POOLED) == set(POOLING.names())
 
 
-@pytest.mark.parametrize("pooling", ["mean", "cls", "last"])
+@pytest.mark.parametrize("pooling", ["mean", "cls", "patches", "last"])
 def test_linear_poolings_are_their_weights(pooling):
     h = np.random.default_rng(0).normal(size=(LENGTH, 7))
     valid = np.array([1, 1, 1, 0, 0], bool)
