@@ -2,6 +2,7 @@
 
 import statistics
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from resnorm_jax.bench.cases import NormCase
@@ -18,6 +19,7 @@ def norm_row(
     copy: float,
     everything: bool = False,
     peers: Sequence[Peer] = PEERS,
+    turn: AbstractContextManager = nullcontext(),  # noqa: B008  # it has no state
 ) -> dict[str, Any]:
     """Measure a norm, all peers in turn.
 
@@ -27,13 +29,15 @@ def norm_row(
       copy: bytes a second of the device's copy, measured in the same run.
       everything: whether those are measured that take long to compile here.
       peers: rows of the table of peers.
+      turn: entered once all programs are compiled, for as long as they are timed.
 
     Returns:
       ``passes``: direction to ``bytes`` that have to be moved, ``times``, ``ratios``, ``rounds`` and
       ``share_of_copy``, by peer; and ``skipped``, who was left out and why.
     """
     works, skipped = _ready(case, *present(case, everything, peers))
-    passes = {way: _direction(works, way, budget) for way in DIRECTIONS}
+    with turn:
+        passes = {way: _direction(works, way, budget) for way in DIRECTIONS}
     for way, row in passes.items():
         row["bytes"] = case.moved(way)
         row["share_of_copy"] = {

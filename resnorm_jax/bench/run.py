@@ -19,6 +19,7 @@ from resnorm_jax.bench.memory import compile_times, norm_cost, step_cost
 from resnorm_jax.bench.norm_table import norm_row
 from resnorm_jax.bench.results import Results
 from resnorm_jax.bench.settings import Settings
+from resnorm_jax.bench.several import norm_rows
 from resnorm_jax.bench.step_table import step_row
 from resnorm_jax.bench.tuning import tuned_row
 from resnorm_jax.errors import UserError
@@ -74,6 +75,7 @@ def measure_all(
     sections: Collection[str],
     note: Note,
     until: float = float("inf"),
+    processes: int = 1,
 ) -> list[str]:
     """Measure what is not there yet; each row is saved at once.
 
@@ -83,6 +85,7 @@ def measure_all(
       sections: which to measure.
       note: told what is being measured.
       until: begin nothing after this value of `time.monotonic`.
+      processes: by how many norms are compiled; one at a time measures.
 
     Returns:
       What was left out for want of time.
@@ -98,6 +101,11 @@ def measure_all(
         results.add("copy", None, {"bytes": settings.copied, "bytes_per_second": found})
         return max(found.values())
 
+    if processes > 1 and "norm" in sections:
+        cases = [case for case in settings.norms if not results.holds("norm", case.key)]
+        for row in norm_rows(cases, settings, copy(), processes, until):
+            note(f"timed {row['key']}")
+            results.add("norm", row["key"], row)
     wanted = [
         task
         for task in tasks(settings, copy)

@@ -51,6 +51,7 @@ def _main(argv: list[str]) -> None:
             "quick",
             "all",
             "seconds",
+            "processes",
         )
         parser.not_read(arguments, unread, "with --show")
         return _show(arguments)
@@ -62,6 +63,8 @@ def _main(argv: list[str]) -> None:
         parser.not_read(arguments, ["over"], "without --only=digits or vowels")
     if arguments.only in APART:
         parser.not_read(arguments, ["dtype"], f"with --only={arguments.only}")
+    if arguments.only not in (None, "norm"):
+        parser.not_read(arguments, ["processes"], f"with --only={arguments.only}")
     if arguments.only in APART and arguments.only != DEPTH:
         parser.not_read(arguments, ["all", "seconds"], f"with --only={arguments.only}")
     if arguments.only != TEXT:
@@ -129,6 +132,11 @@ def _parser() -> Parser:
         "--seconds", float, Rule(low=0.0, high=1e6), metavar="S",
         help="begin no row later than this; the same command measures the others",
     )  # fmt: skip
+    parser.add_number(
+        "--processes", int, Rule(low=1, high=256), metavar="N",
+        help="compile norms in so many processes at once, one of which measures at a time: for "
+        "accelerators, where compiling takes longest (default: 1)",
+    )  # fmt: skip
     parser.add_argument(
         "--output", type=Path, metavar="FILE",
         help="file of the results; the plot lies beside it, named .png (default: "
@@ -174,7 +182,8 @@ def _bench(arguments: argparse.Namespace) -> None:
         sections = BY_DEFAULT if arguments.only is None else (arguments.only,)
         until = float("inf") if arguments.seconds is None else began + arguments.seconds
         try:
-            late = measure_all(settings, results, sections, note, until)
+            count = arguments.processes or 1
+            late = measure_all(settings, results, sections, note, until, count)
         finally:
             _report(results.document, output.with_suffix(".png"), console)
     say(console, f"results  {output}")

@@ -10,7 +10,7 @@ import pytest
 from resnorm_jax import norms
 from resnorm_jax.bench import torch_peer
 from resnorm_jax.bench.accuracy import DTYPES, MEANS, accuracy
-from resnorm_jax.bench.cases import NormCase
+from resnorm_jax.bench.cases import NormCase, quick_norm_cases
 from resnorm_jax.bench.flax_peer import from_ours
 from resnorm_jax.bench.model import (
     Size,
@@ -65,6 +65,17 @@ def check_comparison(case):
         ours, peer = case["times"][ratio["ours"]], case["times"][ratio["peer"]]
         assert ratio["median"] == pytest.approx(ours["median"] / peer["median"])
         assert ratio["minimum"] == pytest.approx(ours["minimum"] / peer["minimum"])
+
+
+@pytest.mark.slow
+def test_several_processes_measure_what_one_does(tmp_path):
+    path = tmp_path / "bench.json"
+    assert main(["--quick", "--only=norm", "--processes=2", f"--output={path}"]) == 0
+    rows = json.loads(path.read_text())["norm"]
+    assert sorted(row["key"] for row in rows) == sorted(c.key for c in quick_norm_cases())
+    for row in rows:
+        for found in row["passes"].values():
+            check_comparison(found)
 
 
 @pytest.mark.table
