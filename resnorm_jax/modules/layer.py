@@ -17,6 +17,7 @@ from resnorm_jax.modules.streams import open_stream, own_parameters
 from resnorm_jax.ops.activations import ACTIVATIONS, Activation
 from resnorm_jax.ops.attention import IMPLEMENTATIONS, Implementation
 from resnorm_jax.ops.attention.relative import distances
+from resnorm_jax.ops.keys import everywhere
 from resnorm_jax.planning import (
     AttentionPlan,
     FeedForwardPlan,
@@ -272,7 +273,10 @@ def with_relative(
     )  # fmt: skip
     at = form.relative.index(distances(length, length), form.buckets, form.positions)
     read = apply_norm(norm, table(at), numerics, given.context)
-    return replace(given, relative=nn.Dropout(options.dropout)(read, given.deterministic))
+    drop = nn.Dropout(options.dropout, deterministic=given.deterministic)
+    drawn = options.dropout > 0 and not given.deterministic
+    key = everywhere(module.make_rng("dropout")) if drawn else None
+    return replace(given, relative=drop(read, rng=key))
 
 
 class LayerFields(NormFields, kw_only=True):
