@@ -187,6 +187,21 @@ def _check_host(launch: Launch) -> None:
         raise UserError(
             f"--coordinator: {host} has no address ({error.strerror}); name the host of process 0"
         ) from None
+    if launch.process_id == 0:
+        _check_port(int(port))
+
+
+def _check_port(port: int) -> None:
+    """Refuse a port that somebody listens at: two coordinators would share it without a word."""
+    dual = socket.has_dualstack_ipv6()
+    family = socket.AF_INET6 if dual else socket.AF_INET
+    try:
+        socket.create_server(("", port), family=family, dualstack_ipv6=dual).close()
+    except OSError as error:
+        raise UserError(
+            f"--coordinator: port {port} of this host cannot be used ({os.strerror(error.errno or 0)}); "
+            "name one that is free, and start only one process with --process-id=0"
+        ) from None
 
 
 def _give_up(launch: Launch, arrived: threading.Event) -> None:
