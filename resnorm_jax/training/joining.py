@@ -19,6 +19,10 @@ from resnorm_jax.training.processes import Processes, current, set_current
 MARGIN = 10  # seconds: the runtime's own abort, which names nobody, comes after `Watch`
 WEEK = 7 * 24 * 3600
 LEAVING = 30  # seconds to leave together
+REFUSED = {  # what the coordinator says to one that comes, and the mistake
+    "incarnation": "another process of this run has that number; give each its own, from 0",
+    "Unexpected task": "the coordinator expects fewer; give all processes the same --processes",
+}
 
 
 @dataclass(frozen=True)
@@ -100,13 +104,15 @@ def joined(launch: Launch) -> Iterator[None]:
     Where one leaves it by an error, the others end with its status, and say what it said.
 
     Raises:
-      UserError: the coordinator's port is taken, or its host has no address.
+      UserError: the coordinator's port is taken, its host has no address, or another process has the
+        number of this one.
     """
     if not launch.several:
         yield
         return
     watch = _start(launch)
     try:
+        current().agree("options", {"--processes": launch.processes})
         yield
     except (UserError, DivergedError, Preempted) as error:
         watch.tell(*_ending(error))
@@ -156,11 +162,7 @@ def _start(launch: Launch) -> Watch:
             shutdown_timeout_seconds=LEAVING,
         )  # fmt: skip
     except (RuntimeError, ValueError) as error:
-        why = " ".join(str(error).split())[:200]
-        raise UserError(
-            f"--coordinator: {launch.coordinator or 'of the cluster'} cannot be used ({why}); name a "
-            "port that is free on the host of process 0"
-        ) from None
+        raise _refused(launch, str(error)) from None
     finally:
         arrived.set()
     index, count, client = _runtime()
@@ -169,6 +171,18 @@ def _start(launch: Launch) -> Watch:
     del kept
     set_current(Processes(index, count, client))
     return watch
+
+
+def _refused(launch: Launch, said: str) -> UserError:
+    """Return the mistake behind what JAX's runtime said."""
+    for word, mistake in REFUSED.items():
+        if word in said:
+            return UserError(f"--process-id: {launch.process_id}: {mistake}")
+    why = " ".join(said.split())[:200]
+    return UserError(
+        f"--coordinator: {launch.coordinator or 'of the cluster'} cannot be used ({why}); name a "
+        "port that is free on the host of process 0"
+    )
 
 
 def _runtime() -> tuple[int, int, Any]:
@@ -198,9 +212,10 @@ def _check_port(port: int) -> None:
     try:
         socket.create_server(("", port), family=family, dualstack_ipv6=dual).close()
     except OSError as error:
+        why = os.strerror(error.errno or 0)
         raise UserError(
-            f"--coordinator: port {port} of this host cannot be used ({os.strerror(error.errno or 0)}); "
-            "name one that is free, and start only one process with --process-id=0"
+            f"--coordinator: port {port} of this host cannot be used ({why}); name one that is free, "
+            "and start only one process with --process-id=0"
         ) from None
 
 
@@ -208,10 +223,11 @@ def _give_up(launch: Launch, arrived: threading.Event) -> None:
     if arrived.wait(launch.start_timeout):
         return
     where = launch.coordinator or "the coordinator"
+    all_ = launch.processes or "the cluster's"
     line = (
-        f"not all of {launch.processes} processes came to {where}"
+        f"not all of {all_} processes came to {where}"
         if launch.process_id == 0
-        else f"process 0 does not answer at {where}, or not all processes came to it"
+        else f"process 0 does not answer at {where}, or not all of {all_} processes came to it"
     )
     print(
         f"error: {line} within {launch.start_timeout:g} s (--start-timeout); {AGAIN}",

@@ -193,7 +193,10 @@ class Watch:
             if index != self.index:
                 self._say(f"process {self.called(index)} ended: {end['line']}")
                 self._end(end["status"] or STATUS)
-        self._say(f"process {self.called(gone[0])} is gone, says the runtime; {AGAIN}")
+        self._say(
+            f"process {self.called(gone[0])} is gone, or one was started twice, says the runtime; "
+            f"{AGAIN}"
+        )
         self._end(STATUS)
 
 

@@ -12,10 +12,11 @@ from training.test_devices import losses
 from training.test_identity import identity
 
 from resnorm_jax.build import build_model
-from resnorm_jax.data import describe
+from resnorm_jax.data import TrainBatches, describe
 from resnorm_jax.errors import UserError
 from resnorm_jax.ops.attention import chunks
 from resnorm_jax.training.elastic import by_devices, check_devices
+from resnorm_jax.training.forensics import watch_step
 from resnorm_jax.training.initial import init_variables
 
 DROPS = {
@@ -83,3 +84,14 @@ def test_a_mesh_counts_by_its_groups_of_rows():
     mesh = {"parallel": "sharded", "mesh": {"fsdp": None, "tensor": 2}}
     sharded = replace(pmap, config=pmap.config | mesh, runtime=pmap.runtime | {"devices": 8})
     check_devices(pmap, sharded, {"seed_0": 3}, "it draws", Path("run"))
+
+
+@pytest.mark.table
+@pytest.mark.parametrize("devices", [1, 2])
+def test_a_step_that_is_done_again_draws_the_same(devices):
+    data, made = tiny.dataset(), tiny.config(model={"dropout": 0.5}, accumulate=2)
+    parallel, state, options, _ = tiny.parts(made, data, devices)
+    batch = TrainBatches(data.train, 16, (8,), 0).batch_at(0)
+    seen = watch_step(options, jax.device_get(state), batch, devices)
+    _, sums = parallel.train(state, batch)
+    np.testing.assert_allclose(seen.losses.sum(), sums["loss"], rtol=1e-5)
