@@ -8,12 +8,14 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
 
 from resnorm_jax.errors import DivergedError, Preempted, UserError
-from resnorm_jax.training.peers import AGAIN, STATUS, Watch, _on_abort
+from resnorm_jax.training.overheard import Overheard
+from resnorm_jax.training.peers import AGAIN, MISTAKE, STATUS, Watch, _on_abort
 from resnorm_jax.training.processes import Processes, current, set_current
 
 MARGIN = 10  # seconds: the runtime's own abort, which names nobody, comes after `Watch`
@@ -149,22 +151,27 @@ def _start(launch: Launch) -> Watch:
     _check_host(launch)
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     arrived = threading.Event()
-    timer = threading.Thread(target=_give_up, args=(launch, arrived), daemon=True)
-    timer.start()
-    kept = _on_abort(lambda: os._exit(STATUS))  # the runtime has said why
-    try:
-        jax.distributed.initialize(
-            launch.coordinator, launch.processes, launch.process_id,
-            # The flags leave nothing to be found, but for devices: each process has those that it sees.
-            cluster_detection_method="deactivate" if launch.coordinator else None,
-            initialization_timeout=WEEK,  # the timer ends it earlier, with a line
-            heartbeat_timeout_seconds=int(2 * launch.peer_timeout + MARGIN),
-            shutdown_timeout_seconds=LEAVING,
-        )  # fmt: skip
-    except (RuntimeError, ValueError) as error:
-        raise _refused(launch, str(error)) from None
-    finally:
-        arrived.set()
+    with Overheard() as heard:
+        timer = threading.Thread(target=_give_up, args=(launch, arrived, heard), daemon=True)
+        timer.start()
+        kept = _on_abort(partial(_aborted, launch, heard))
+        try:
+            jax.distributed.initialize(
+                launch.coordinator, launch.processes, launch.process_id,
+                # The flags leave nothing to be found but devices: a process has those that it sees.
+                cluster_detection_method="deactivate" if launch.coordinator else None,
+                initialization_timeout=WEEK,  # the timer ends it earlier, with a line
+                heartbeat_timeout_seconds=int(2 * launch.peer_timeout + MARGIN),
+                shutdown_timeout_seconds=LEAVING,
+            )  # fmt: skip
+        except (RuntimeError, ValueError) as error:
+            why = " ".join(str(error).split())[:200]
+            raise _mistake(launch, str(error)) or UserError(
+                f"--coordinator: {launch.coordinator or 'of the cluster'} cannot be used ({why}); "
+                "name a port that is free on the host of process 0"
+            ) from None
+        finally:
+            arrived.set()
     index, count, client = _runtime()
     watch = Watch(client, index, count, launch.peer_timeout)
     watch.start()
@@ -173,16 +180,23 @@ def _start(launch: Launch) -> Watch:
     return watch
 
 
-def _refused(launch: Launch, said: str) -> UserError:
-    """Return the mistake behind what JAX's runtime said."""
+def _mistake(launch: Launch, said: str) -> UserError | None:
+    """Return the mistake behind what JAX's runtime said, if it is one."""
     for word, mistake in REFUSED.items():
         if word in said:
             return UserError(f"--process-id: {launch.process_id}: {mistake}")
-    why = " ".join(said.split())[:200]
-    return UserError(
-        f"--coordinator: {launch.coordinator or 'of the cluster'} cannot be used ({why}); name a "
-        "port that is free on the host of process 0"
-    )
+    return None
+
+
+def _aborted(launch: Launch, heard: Overheard) -> None:
+    """The runtime aborts this process, because the coordinator does not take it."""
+    mistake = _mistake(launch, heard.text())
+    heard.give_back(silent=mistake is not None)
+    if mistake is not None:
+        print(f"error: {mistake}", file=sys.__stderr__, flush=True)
+        os._exit(MISTAKE)
+    print(f"error: the coordinator is gone; {AGAIN}", file=sys.__stderr__, flush=True)
+    os._exit(STATUS)
 
 
 def _runtime() -> tuple[int, int, Any]:
@@ -219,9 +233,10 @@ def _check_port(port: int) -> None:
         ) from None
 
 
-def _give_up(launch: Launch, arrived: threading.Event) -> None:
+def _give_up(launch: Launch, arrived: threading.Event, heard: Overheard) -> None:
     if arrived.wait(launch.start_timeout):
         return
+    heard.give_back()
     where = launch.coordinator or "the coordinator"
     all_ = launch.processes or "the cluster's"
     line = (

@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from resnorm_jax.reporting.files import (
     write_sealed,
 )
 from resnorm_jax.training.elastic import check_devices
+from resnorm_jax.training.ending import at_end
 from resnorm_jax.training.identity import Identity, going_on, plain
 from resnorm_jax.training.lock import NAME as LOCK
 from resnorm_jax.training.lock import locked
@@ -46,11 +48,8 @@ def claimed(workdir: Path) -> Iterator[None]:
         with locked(workdir):
             _check_free(workdir)  # now that nobody else can write
             _clean(workdir)
-            try:
+            with at_end(partial(_unmake, workdir, made)):
                 yield
-            finally:
-                if _names(workdir) <= {LOCK}:
-                    _unmake(workdir, made)
     except OSError as error:
         if error.filename is None or not _inside(str(error.filename), workdir):
             raise
@@ -66,6 +65,9 @@ def _inside(name: str, workdir: Path) -> bool:
 
 
 def _unmake(workdir: Path, made: list[Path]) -> None:
+    """Remove a directory into which nothing was written."""
+    if not _names(workdir) <= {LOCK}:
+        return
     with suppress(OSError):  # somebody else has begun to use it
         (workdir / LOCK).unlink(missing_ok=True)
         for path in made:
