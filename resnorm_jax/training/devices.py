@@ -72,7 +72,7 @@ class DataParallel:
 
     @property
     def shares(self) -> int:
-        """Over how many parts the rows of a batch are spread: each has its own dropout."""
+        """Over how many parts the rows of a batch are spread."""
         return len(self.devices)
 
     @property

@@ -16,7 +16,7 @@ sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
 PARTS = {
     "kills": "SIGKILL at a random moment, then restarts: equal to the undisturbed run, bit for bit",
     "flips": "a bit flipped, a file truncated or deleted: the same result or none",
-    "signals": "SIGTERM and SIGINT: saved, said, a status of its own, resumed exactly",
+    "signals": "SIGTERM, SIGINT and SIGHUP: saved, said, a status of its own, resumed exactly",
     "disk": "a full disk, a folder that cannot be written: one line, older steps intact, resumed",
     "locks": "two processes, one directory: one trains, the other says who holds it",
     "processes": "1, 2, 4 processes: equal; one killed or frozen: named, and gone on exactly",

@@ -15,9 +15,11 @@ from resnorm_jax.build import build_model
 from resnorm_jax.data import TrainBatches, describe
 from resnorm_jax.errors import UserError
 from resnorm_jax.ops.attention import chunks
+from resnorm_jax.reporting.files import MetricsLog
 from resnorm_jax.training.elastic import by_devices, check_devices
 from resnorm_jax.training.forensics import watch_step
 from resnorm_jax.training.initial import init_variables
+from resnorm_jax.training.loop import train_seed
 
 DROPS = {
     "dropout": {"model": {"dropout": 0.3, "drop_path": 0.2, "attention_dropout": 0.3}},
@@ -95,3 +97,23 @@ def test_a_step_that_is_done_again_draws_the_same(devices):
     seen = watch_step(options, jax.device_get(state), batch, devices)
     _, sums = parallel.train(state, batch)
     np.testing.assert_allclose(seen.losses.sum(), sums["loss"], rtol=1e-5)
+
+
+@pytest.mark.table
+def test_a_run_goes_on_with_other_devices_and_the_same_losses(tmp_path):
+    made = tiny.config(checkpoint_every=4, model={"dropout": 0.3, "drop_path": 0.2})
+
+    def logged(folder, *parts):
+        for devices, until in parts:
+            run, state = tiny.run(made, tiny.dataset(), folder, devices, 12)
+            train_seed(run, 0, state, until)
+        rows = [
+            row for row in MetricsLog(folder / "metrics.jsonl").rows() if row["split"] == "train"
+        ]
+        assert [row["step"] for row in rows] == list(range(1, 13))
+        return [row["loss"] for row in rows]
+
+    whole = logged(tmp_path / "whole", (1, 12))
+    np.testing.assert_allclose(
+        logged(tmp_path / "parts", (4, 4), (2, 8), (1, 12)), whole, rtol=1e-5
+    )
