@@ -57,7 +57,7 @@ def examine(options: StepOptions, state: TrainState, batch: Any, devices: int) -
       options: of the step.
       state: before it.
       batch: the global batch.
-      devices: over which its rows are spread: each has its own dropout.
+      devices: over which its rows are spread.
     """
     seen = watch_step(options, state, batch, devices)
     steps = (_in_forward, _in_loss, _in_backward, partial(_in_update, options, state))

@@ -1,4 +1,4 @@
-"""SIGTERM, SIGINT and SIGHUP at every kind of place: the run saves, says so, ends soon, and goes on exactly."""
+"""SIGTERM, SIGINT and SIGHUP at every kind of place: the run saves, says so, ends, goes on exactly."""
 
 import os
 import shutil
@@ -115,9 +115,8 @@ def interrupt(server, workdir: Path, place: Place, kind: int, more, known) -> di
 
 def _says(text: str) -> bool:
     line = (text.strip().splitlines() or [""])[-1]
-    return any(
-        word in line for word in (*(f"{kind.name}: " for kind in STATUS), "ended without a save")
-    )
+    words = [f"{kind.name}: " for kind in STATUS]
+    return any(word in line for word in (*words, "ended without a save"))
 
 
 def _saved(workdir: Path) -> int:
