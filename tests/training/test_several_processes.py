@@ -239,7 +239,7 @@ def test_a_process_that_ends_at_once_leaves_nothing_behind(tmp_path):
 @pytest.mark.parametrize(("said", "told"), [
     ("ALREADY_EXISTS: ... there is a request from a newer incarnation.", "another process of this run"),
     ("ABORTED: task:1 unexpectedly tried to connect with a different incarnation", "another process"),
-    ("INVALID_ARGUMENT: Unexpected task registered with task_name=...", "the coordinator expects fewer"),
+    ("INVALID_ARGUMENT: Unexpected task registered with ...", "the coordinator expects fewer"),
     ("UNAVAILABLE: connection refused", None),
 ])  # fmt: skip
 def test_what_the_runtime_refuses_is_the_mistake_behind_it(said, told):
