@@ -38,14 +38,21 @@ done
 """
 
 
+class NotPossibleError(RuntimeError):
+    """This machine makes no networks of our own."""
+
+
 class Network:
     """Two hosts and what joins them; use as a context manager.
 
     Raises:
-      RuntimeError: this machine does not allow it.
+      NotPossibleError: this machine does not allow it.
     """
 
     def __enter__(self) -> "Network":
+        for name in ("unshare", "nsenter", "ip"):
+            if shutil.which(name) is None:
+                raise NotPossibleError(f"there is no {name} here")
         self._holder = subprocess.Popen(
             ["unshare", "-Urnm", "sh", "-c", "echo ready; exec sleep 86400"], stdout=subprocess.PIPE
         )
@@ -53,7 +60,7 @@ class Network:
         made = self._do("sh", "-c", SETUP)
         if made.returncode:
             self.__exit__()
-            raise RuntimeError(f"no networks of our own here: {made.stderr.strip()[-300:]}")
+            raise NotPossibleError(f"no networks of our own here: {made.stderr.strip()[-300:]}")
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -117,25 +124,32 @@ def outcome(found: dict[str, Any], differ: list[str], for_good: bool) -> str:
 
 def measure(quick: bool, seed: int, each, keep=lambda name, make: make()) -> dict[str, Any]:
     """Cut for good and for a while at three random moments each (at one each if quick)."""
+    try:
+        with Network() as network:
+            return _measured(network, quick, seed, each, keep)
+    except NotPossibleError as why:
+        return {"outcomes": {"not possible here": 1}, "why": str(why)}
+
+
+def _measured(network: Network, quick: bool, seed: int, each, keep) -> dict[str, Any]:
     rand, folder = random.Random(seed), Path(tempfile.mkdtemp(prefix="resnorm-partition-"))
     shares = [rand.uniform(0.4, 1.0) for _ in range(MOMENTS)][: 2 if quick else None]
     found = []
-    with Network() as network:
-        where = {"host": HOST.format(1), "within": network.within}
-        one = processes.run("plain", folder / "undisturbed", 2, 2, **where)
-        began = time.monotonic()
-        processes.run("plain", folder / "again", 2, 2, **where)
-        whole = time.monotonic() - began
-        for number in each(range(len(shares)), "cuts"):
-            place, for_good = folder / f"run_{number}", number % 2 == 0
+    where = {"host": HOST.format(1), "within": network.within}
+    one = processes.run("plain", folder / "undisturbed", 2, 2, **where)
+    began = time.monotonic()
+    processes.run("plain", folder / "again", 2, 2, **where)
+    whole = time.monotonic() - began
+    for number in each(range(len(shares)), "cuts"):
+        place, for_good = folder / f"run_{number}", number % 2 == 0
 
-            def tried(place=place, for_good=for_good, share=shares[number]) -> dict[str, Any]:
-                seconds = float(processes.LIMIT if for_good else FOR_A_WHILE)
-                told = disturbed(network, place, share * whole, seconds)
-                differ = runs.differences(one, processes.run("plain", place, 2, 2, **where))
-                return told | {"differ": differ, "outcome": outcome(told, differ, for_good)}
+        def tried(place=place, for_good=for_good, share=shares[number]) -> dict[str, Any]:
+            seconds = float(processes.LIMIT if for_good else FOR_A_WHILE)
+            told = disturbed(network, place, share * whole, seconds)
+            differ = runs.differences(one, processes.run("plain", place, 2, 2, **where))
+            return told | {"differ": differ, "outcome": outcome(told, differ, for_good)}
 
-            found.append(keep(f"cut {number}", tried))
+        found.append(keep(f"cut {number}", tried))
     shutil.rmtree(folder)
     return {
         "outcomes": dict(Counter(each_["outcome"] for each_ in found)),

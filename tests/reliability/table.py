@@ -25,7 +25,17 @@ PARTS = {
     "inputs": "malformed inputs: one clear line, status 2, nothing written",
     "cost": "time and bytes of a checkpoint; what the finite flag costs",
 }
-GOOD = ("right", "equal", "kept", "room enough: equal", "found", "fell back", "same", "exact")
+GOOD = (
+    "right",
+    "equal",
+    "kept",
+    "room enough: equal",
+    "found",
+    "fell back",
+    "same",
+    "exact",
+    "not possible here",
+)
 SEED = 12
 # For what is tried in this process; runs of their own have the usual code.
 QUICK_TO_COMPILE = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
