@@ -53,8 +53,10 @@ class Network:
         for name in ("unshare", "nsenter", "ip"):
             if shutil.which(name) is None:
                 raise NotPossibleError(f"there is no {name} here")
-        self._holder = subprocess.Popen(
-            ["unshare", "-Urnm", "sh", "-c", "echo ready; exec sleep 86400"], stdout=subprocess.PIPE
+        self._holder = subprocess.Popen(  # it ends with this process
+            ["unshare", "-Urnm", "sh", "-c", "echo ready; exec cat"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
         )
         self._holder.stdout.readline()
         made = self._do("sh", "-c", SETUP)
