@@ -281,6 +281,9 @@ class TrainConfig:
         True,
         "on a GPU: only operations, and a choice of kernels, that give the same bits each time",
     )
+    any_devices: bool = option(
+        False, "go on with another number of devices also where that changes the numbers"
+    )
     nonfinite: str = option(
         "abort",
         "what a step that is not finite does: abort; skip it; or rollback to the last checkpoint and "

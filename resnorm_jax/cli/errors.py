@@ -19,7 +19,7 @@ def guarded(command: Callable[[], int | None]) -> int:
     """Run a command; return its exit status.
 
     0 done, 1 the training diverged, 2 a person's mistake, 128 and the signal's number after a signal:
-    130 for Ctrl-C, 143 for SIGTERM. (75 is the watchdog's and 76 that of
+    130 for Ctrl-C, 143 for SIGTERM, 129 for a closed terminal. (75 is the watchdog's and 76 that of
     a lost peer; both end the process by themselves.)
     """
     try:

@@ -68,6 +68,7 @@ def _train(argv: list[str]) -> None:
 
         from resnorm_jax.config import override
         from resnorm_jax.interop.init_from import checked_config
+        from resnorm_jax.reporting.terminal import Lasting
         from resnorm_jax.training.experiment import run_experiment
         from resnorm_jax.training.joining import Launch, joined
         from resnorm_jax.training.processes import current
@@ -85,7 +86,7 @@ def _train(argv: list[str]) -> None:
         if "require-accelerator" in named:
             check_accelerator()
         keep_programs()
-        console = Console(quiet=not current().first)
+        console = Console(file=Lasting(sys.stdout), quiet=not current().first)  # type: ignore[arg-type]
         run_experiment(checked, Path(workdir), console)
 
 

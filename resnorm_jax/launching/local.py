@@ -154,6 +154,8 @@ class Local:
         """Send signals on to all processes; the second one too, which ends them without a save."""
 
         def receive(number: int, frame: Any) -> None:
+            if number == signal.SIGHUP and self._received:  # a terminal that closes sends several
+                return
             self._received.append(number)
             self._send(number)
 

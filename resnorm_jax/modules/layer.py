@@ -16,6 +16,7 @@ from resnorm_jax.modules.residual_block import Named, PlannedBlock
 from resnorm_jax.modules.streams import open_stream, own_parameters
 from resnorm_jax.ops.activations import ACTIVATIONS, Activation
 from resnorm_jax.ops.attention import IMPLEMENTATIONS, Implementation
+from resnorm_jax.ops.keys import everywhere
 from resnorm_jax.planning import (
     AttentionPlan,
     FeedForwardPlan,
@@ -276,7 +277,9 @@ def with_relative(
     at = form.relative.index(length, form.buckets, form.positions)
     read = apply_norm(norm, table(at), numerics, given.context)
     if not form.relative.pairs:
-        read = nn.Dropout(options.dropout)(read, given.deterministic)
+        drop = nn.Dropout(options.dropout, deterministic=given.deterministic)
+        drawn = options.dropout > 0 and not given.deterministic
+        read = drop(read, rng=everywhere(module.make_rng("dropout")) if drawn else None)
     return replace(given, relative=read)
 
 

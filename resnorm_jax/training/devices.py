@@ -74,7 +74,7 @@ class DataParallel:
 
     @property
     def shares(self) -> int:
-        """Over how many parts the rows of a batch are spread: each has its own dropout."""
+        """Over how many parts the rows of a batch are spread."""
         return len(self.devices)
 
     @property
@@ -258,11 +258,23 @@ def choose_devices(
 
 
 def _of_all(count: int) -> list[jax.Device]:
-    """Return the first ``count`` devices of each process (0 for all), process by process."""
+    """Return the first ``count`` devices of each process (0 for all), process by process.
+
+    Raises:
+      UserError: one has fewer or more than process 0.
+    """
     by_process: dict[int, list[jax.Device]] = {}
     for device in sorted(jax.devices(), key=lambda d: (d.process_index, d.id)):
         by_process.setdefault(device.process_index, []).append(device)
-    return [device for own in by_process.values() for device in own[: count or len(own)]]
+    own = [devices[: count or len(devices)] for devices in by_process.values()]
+    for process, devices in zip(by_process, own, strict=True):
+        if len(devices) != len(own[0]):
+            few = min(map(len, own))
+            raise UserError(
+                f"config.devices: process {process} has {len(devices)} devices and process 0 has "
+                f"{len(own[0])}; give each process as many, or set devices={few}"
+            )
+    return [device for devices in own for device in devices]
 
 
 def check_replicated(tree: Any) -> None:

@@ -30,7 +30,7 @@ class Door(Protocol):
 
     @property
     def shares(self) -> int:
-        """Over how many parts the rows of a batch are spread: each has its own dropout."""
+        """Over how many parts the rows of a batch are spread."""
 
     @property
     def split(self) -> int:

@@ -30,6 +30,7 @@ from resnorm_jax.training.checkpoint import params_sha256
 from resnorm_jax.training.determinism import Determinism, determinism
 from resnorm_jax.training.devices import choose_devices
 from resnorm_jax.training.doors import Make, check_mesh, door_of
+from resnorm_jax.training.elastic import by_devices
 from resnorm_jax.training.evaluation import predict
 from resnorm_jax.training.identity import change_line, described, identify
 from resnorm_jax.training.initial import first_variables, init_variables
@@ -146,14 +147,15 @@ def _run(
         jax.eval_shape(lambda: started(jnp.uint32(0), shapes()))
         if pretraining is not None:
             jax.eval_shape(lambda: pretraining.first(plain(), dataset, buckets, 0))
-    told = with_weights(config, model, jax.eval_shape(plain)).told if source.init_from else ""
+    like = jax.eval_shape(plain)
+    told = with_weights(config, model, like).told if source.init_from else ""
     check_steps(workdir, steps)
     if source is not config:
         check_begun(kept, config)
     with phases("data"):  # their digest
         now = identify(config, raw, dataset, devices, buckets, begun, same.told)
     check_alike(now)
-    identity = open_run(workdir, now)
+    identity = open_run(workdir, now, by_devices(config, like))
     keep_files(workdir, dataset.files)
     for change in identity.changes:
         console.print(change_line(change), highlight=False)

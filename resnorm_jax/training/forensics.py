@@ -15,7 +15,7 @@ import optax
 from resnorm_jax.build import DEVICE_AXIS
 from resnorm_jax.modules.observe import Point, Watch, points, watched, zero_taps
 from resnorm_jax.training import model_state
-from resnorm_jax.training.step import StepOptions, TrainState, divisor
+from resnorm_jax.training.step import StepOptions, TrainState, divisor, step_keys
 
 Seen = list[tuple[Point, np.ndarray]]
 HALVES = (jnp.bfloat16, jnp.float16)
@@ -57,7 +57,7 @@ def examine(options: StepOptions, state: TrainState, batch: Any, devices: int) -
       options: of the step.
       state: before it.
       batch: the global batch.
-      devices: over which its rows are spread: each has its own dropout.
+      devices: over which its rows are spread.
     """
     seen = watch_step(options, state, batch, devices)
     steps = (_in_forward, _in_loss, _in_backward, partial(_in_update, options, state))
@@ -74,15 +74,17 @@ def watch_step(options: StepOptions, state: TrainState, batch: Any, devices: int
     rows = size // devices // count
     # As the step cuts them: by device, then by micro-batch.
     position = np.arange(size).reshape(devices, count, rows)
-    root = jax.random.fold_in(jax.random.wrap_key_data(jnp.asarray(state.key)), state.step)
-    keys = jax.vmap(lambda device: jax.random.fold_in(root, device))(jnp.arange(devices))
+
+    def key(device: jax.Array, index: int) -> jax.Array:
+        return step_keys(state, count, device, devices)(index)
+
     kept = model_state.at_step(state.collections, state.step)
     watch = Watch(rows)
     passes = jax.jit(partial(_one, options, watch, state.params))
     parts = []
     for index in range(count):
         part = {k: jnp.asarray(v)[position[:, index]] for k, v in dict(batch).items()}
-        own = keys if count == 1 else jax.vmap(lambda k, i=index: jax.random.fold_in(k, i))(keys)
+        own = jax.vmap(partial(key, index=index))(jnp.arange(devices))
         *found, kept = passes(kept, part, own)
         parts.append(jax.tree.map(np.asarray, found))
 

@@ -10,8 +10,8 @@ import numpy as np
 from resnorm_jax.config import Config
 from resnorm_jax.data import Dataset, TrainBatches
 from resnorm_jax.interop.init_from import with_weights
+from resnorm_jax.ops.keys import implementation
 from resnorm_jax.training.determinism import determinism
-from resnorm_jax.training.keys import implementation
 from resnorm_jax.training.unit_weights import normalize_weights
 
 INIT_KEY = 2**31 - 1  # folded into the root key; steps are far below it

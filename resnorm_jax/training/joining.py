@@ -8,17 +8,23 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
 
 from resnorm_jax.errors import DivergedError, Preempted, UserError
-from resnorm_jax.training.peers import AGAIN, STATUS, Watch, _on_abort
+from resnorm_jax.training.overheard import Overheard
+from resnorm_jax.training.peers import AGAIN, MISTAKE, STATUS, Watch, _on_abort
 from resnorm_jax.training.processes import Processes, current, set_current
 
 MARGIN = 10  # seconds: the runtime's own abort, which names nobody, comes after `Watch`
 WEEK = 7 * 24 * 3600
 LEAVING = 30  # seconds to leave together
+REFUSED = {  # what the coordinator says to one that comes, and the mistake
+    "incarnation": "another process of this run has that number; give each its own, from 0",
+    "Unexpected task": "the coordinator expects fewer; give all processes the same --processes",
+}
 
 
 @dataclass(frozen=True)
@@ -100,13 +106,15 @@ def joined(launch: Launch) -> Iterator[None]:
     Where one leaves it by an error, the others end with its status, and say what it said.
 
     Raises:
-      UserError: the coordinator's port is taken, or its host has no address.
+      UserError: the coordinator's port is taken, its host has no address, or another process has the
+        number of this one.
     """
     if not launch.several:
         yield
         return
     watch = _start(launch)
     try:
+        current().agree("options", {"--processes": launch.processes})
         yield
     except (UserError, DivergedError, Preempted) as error:
         watch.tell(*_ending(error))
@@ -143,32 +151,52 @@ def _start(launch: Launch) -> Watch:
     _check_host(launch)
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     arrived = threading.Event()
-    timer = threading.Thread(target=_give_up, args=(launch, arrived), daemon=True)
-    timer.start()
-    kept = _on_abort(lambda: os._exit(STATUS))  # the runtime has said why
-    try:
-        jax.distributed.initialize(
-            launch.coordinator, launch.processes, launch.process_id,
-            # The flags leave nothing to be found, but for devices: each process has those that it sees.
-            cluster_detection_method="deactivate" if launch.coordinator else None,
-            initialization_timeout=WEEK,  # the timer ends it earlier, with a line
-            heartbeat_timeout_seconds=int(2 * launch.peer_timeout + MARGIN),
-            shutdown_timeout_seconds=LEAVING,
-        )  # fmt: skip
-    except (RuntimeError, ValueError) as error:
-        why = " ".join(str(error).split())[:200]
-        raise UserError(
-            f"--coordinator: {launch.coordinator or 'of the cluster'} cannot be used ({why}); name a "
-            "port that is free on the host of process 0"
-        ) from None
-    finally:
-        arrived.set()
+    with Overheard() as heard:
+        timer = threading.Thread(target=_give_up, args=(launch, arrived, heard), daemon=True)
+        timer.start()
+        kept = _on_abort(partial(_aborted, launch, heard))
+        try:
+            jax.distributed.initialize(
+                launch.coordinator, launch.processes, launch.process_id,
+                # The flags leave nothing to be found but devices: a process has those that it sees.
+                cluster_detection_method="deactivate" if launch.coordinator else None,
+                initialization_timeout=WEEK,  # the timer ends it earlier, with a line
+                heartbeat_timeout_seconds=int(2 * launch.peer_timeout + MARGIN),
+                shutdown_timeout_seconds=LEAVING,
+            )  # fmt: skip
+        except (RuntimeError, ValueError) as error:
+            why = " ".join(str(error).split())[:200]
+            raise _mistake(launch, str(error)) or UserError(
+                f"--coordinator: {launch.coordinator or 'of the cluster'} cannot be used ({why}); "
+                "name a port that is free on the host of process 0"
+            ) from None
+        finally:
+            arrived.set()
     index, count, client = _runtime()
     watch = Watch(client, index, count, launch.peer_timeout)
     watch.start()
     del kept
     set_current(Processes(index, count, client))
     return watch
+
+
+def _mistake(launch: Launch, said: str) -> UserError | None:
+    """Return the mistake behind what JAX's runtime said, if it is one."""
+    for word, mistake in REFUSED.items():
+        if word in said:
+            return UserError(f"--process-id: {launch.process_id}: {mistake}")
+    return None
+
+
+def _aborted(launch: Launch, heard: Overheard) -> None:
+    """The runtime aborts this process, because the coordinator does not take it."""
+    mistake = _mistake(launch, heard.text())
+    heard.give_back(silent=mistake is not None)
+    if mistake is not None:
+        print(f"error: {mistake}", file=sys.__stderr__, flush=True)
+        os._exit(MISTAKE)
+    print(f"error: the coordinator is gone; {AGAIN}", file=sys.__stderr__, flush=True)
+    os._exit(STATUS)
 
 
 def _runtime() -> tuple[int, int, Any]:
@@ -187,16 +215,34 @@ def _check_host(launch: Launch) -> None:
         raise UserError(
             f"--coordinator: {host} has no address ({error.strerror}); name the host of process 0"
         ) from None
+    if launch.process_id == 0:
+        _check_port(int(port))
 
 
-def _give_up(launch: Launch, arrived: threading.Event) -> None:
+def _check_port(port: int) -> None:
+    """Refuse a port that somebody listens at: two coordinators would share it without a word."""
+    dual = socket.has_dualstack_ipv6()
+    family = socket.AF_INET6 if dual else socket.AF_INET
+    try:
+        socket.create_server(("", port), family=family, dualstack_ipv6=dual).close()
+    except OSError as error:
+        why = os.strerror(error.errno or 0)
+        raise UserError(
+            f"--coordinator: port {port} of this host cannot be used ({why}); name one that is free, "
+            "and start only one process with --process-id=0"
+        ) from None
+
+
+def _give_up(launch: Launch, arrived: threading.Event, heard: Overheard) -> None:
     if arrived.wait(launch.start_timeout):
         return
+    heard.give_back()
     where = launch.coordinator or "the coordinator"
+    all_ = launch.processes or "the cluster's"
     line = (
-        f"not all of {launch.processes} processes came to {where}"
+        f"not all of {all_} processes came to {where}"
         if launch.process_id == 0
-        else f"process 0 does not answer at {where}, or not all processes came to it"
+        else f"process 0 does not answer at {where}, or not all of {all_} processes came to it"
     )
     print(
         f"error: {line} within {launch.start_timeout:g} s (--start-timeout); {AGAIN}",

@@ -17,7 +17,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from resnorm_jax.config_fields import OptimizerConfig
 from resnorm_jax.errors import UserError, check_choice
-from resnorm_jax.training.keys import implementation
+from resnorm_jax.ops.keys import implementation
 from resnorm_jax.training.parts import LOW_RANK
 
 LOW_RANK_KEY = 2**31 - 2  # folded into the root key, beside that of the model's own init

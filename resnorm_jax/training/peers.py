@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from resnorm_jax.training.ending import end as end_process
 from resnorm_jax.training.processes import PREFIX, name_of_this
 
 STATUS = 76  # sysexits.h calls it a fault of a protocol: a peer does not answer
@@ -84,7 +85,7 @@ class Watch:
         index: int,
         count: int,
         timeout: float,
-        end: Callable[[int], Any] = os._exit,
+        end: Callable[[int], Any] = end_process,
     ) -> None:
         self.index, self.count, self.timeout, self._end = index, count, timeout, end
         self._client = client
@@ -192,7 +193,10 @@ class Watch:
             if index != self.index:
                 self._say(f"process {self.called(index)} ended: {end['line']}")
                 self._end(end["status"] or STATUS)
-        self._say(f"process {self.called(gone[0])} is gone, says the runtime; {AGAIN}")
+        self._say(
+            f"process {self.called(gone[0])} is gone, or one was started twice, says the runtime; "
+            f"{AGAIN}"
+        )
         self._end(STATUS)
 
 

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT: a run saves where it stands, says so, and ends with a status of its own.
+"""SIGTERM, SIGINT, SIGHUP: a run saves where it stands, says so, and ends with a status of its own.
 
 Periodic checkpoints are the guarantee, a signal is the courtesy: a machine that is taken away may send
 none.
@@ -15,9 +15,10 @@ from types import FrameType
 from jax.experimental.multihost_utils import reached_preemption_sync_point
 
 from resnorm_jax.errors import Preempted
+from resnorm_jax.reporting.terminal import let_go
 from resnorm_jax.training.processes import current
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
+HANGUP = getattr(signal, "SIGHUP", None)  # the terminal was closed; Windows has none
 
 
 class Signals:
@@ -25,13 +26,14 @@ class Signals:
 
     Where nothing can be lost, a signal ends the run at once, by `Preempted`. Inside `held` it is only
     noted: whoever holds it asks `received` between two steps, saves, and ends the run. A second signal
-    ends the process without a save.
+    ends the process without a save, but for SIGHUP: a terminal that closes sends it more than once.
+    Where SIGHUP is ignored (``nohup``) it stays so.
 
     Python hands on a signal between two of its own instructions: one that comes while XLA compiles is
     seen right after. Only the main thread can receive signals; elsewhere this does nothing.
 
     Where a run has several processes, JAX's own handler receives SIGTERM, and all stop after the same
-    step, whichever of them was told. Ctrl-C counts as SIGTERM then.
+    step, whichever of them was told. Ctrl-C and SIGHUP count as SIGTERM then.
     """
 
     def __init__(self) -> None:
@@ -43,10 +45,12 @@ class Signals:
     def __enter__(self) -> "Signals":
         if threading.current_thread() is not threading.main_thread():
             return self
-        if current().several:
-            self._before = {signal.SIGINT: signal.signal(signal.SIGINT, _terminate)}
-        else:
-            self._before = {number: signal.signal(number, self._receive) for number in SIGNALS}
+        several = current().several
+        numbers = [signal.SIGINT] if several else [signal.SIGTERM, signal.SIGINT]
+        if HANGUP is not None and signal.getsignal(HANGUP) is not signal.SIG_IGN:
+            numbers.append(HANGUP)
+        handler = self._pass_on if several else self._receive
+        self._before = {number: signal.signal(number, handler) for number in numbers}
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -54,12 +58,27 @@ class Signals:
             signal.signal(number, handler)  # type: ignore[arg-type]
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
+        if self._is_repeated(number):
+            return
         if self.received is not None:
             os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, b"ended without a save\n")
             os._exit(128 + number)
         self.received = number
         if not self._held:
             raise Preempted(number)
+
+    def _is_repeated(self, number: int) -> bool:
+        """Whether this is not the first signal, and asks for nothing more."""
+        if number != HANGUP:
+            return False
+        let_go()
+        return self.received is not None
+
+    def _pass_on(self, number: int, frame: FrameType | None) -> None:
+        """Tell JAX's own handler, in a run of several processes."""
+        if not self._is_repeated(number):
+            self.received = number
+            os.kill(os.getpid(), signal.SIGTERM)
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -78,10 +97,6 @@ class Signals:
         return signal.SIGTERM if reached_preemption_sync_point(self._asked) else None
 
     def check(self) -> None:
-        """Raise `Preempted` if a signal was received."""
-        if self.received is not None:
+        """Raise `Preempted` if a signal was received; several processes ask after a step only."""
+        if self.received is not None and not current().several:
             raise Preempted(self.received)
-
-
-def _terminate(number: int, frame: FrameType | None) -> None:
-    os.kill(os.getpid(), signal.SIGTERM)

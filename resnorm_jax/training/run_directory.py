@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from resnorm_jax.reporting.files import (
     write_bytes,
     write_sealed,
 )
+from resnorm_jax.training.elastic import check_devices
+from resnorm_jax.training.ending import at_end
 from resnorm_jax.training.identity import Identity, going_on, plain
 from resnorm_jax.training.lock import NAME as LOCK
 from resnorm_jax.training.lock import locked
@@ -45,11 +48,8 @@ def claimed(workdir: Path) -> Iterator[None]:
         with locked(workdir):
             _check_free(workdir)  # now that nobody else can write
             _clean(workdir)
-            try:
+            with at_end(partial(_unmake, workdir, made)):
                 yield
-            finally:
-                if _names(workdir) <= {LOCK}:
-                    _unmake(workdir, made)
     except OSError as error:
         if error.filename is None or not _inside(str(error.filename), workdir):
             raise
@@ -65,6 +65,9 @@ def _inside(name: str, workdir: Path) -> bool:
 
 
 def _unmake(workdir: Path, made: list[Path]) -> None:
+    """Remove a directory into which nothing was written."""
+    if not _names(workdir) <= {LOCK}:
+        return
     with suppress(OSError):  # somebody else has begun to use it
         (workdir / LOCK).unlink(missing_ok=True)
         for path in made:
@@ -142,25 +145,28 @@ def kept_config(workdir: Path) -> Config | None:
     return read_run(workdir)[0] if os.path.exists(workdir / CONFIG) else None
 
 
-def open_run(workdir: Path, now: Identity) -> Identity:
+def open_run(workdir: Path, now: Identity, by_devices: str = "") -> Identity:
     """Write what a run is into its new directory, or check that the directory holds this very run.
 
     Args:
       workdir: held by this process.
       now: what was asked for.
+      by_devices: why its numbers depend on the number of devices, if they do.
 
     Returns:
       What the run is, with all that changed since it began.
 
     Raises:
-      UserError: the directory holds another run (what differs is named), or its config is damaged.
-        Nothing is written then.
+      UserError: the directory holds another run (what differs is named), one that cannot go on with
+        another number of devices, or its config is damaged. Nothing is written then.
     """
     path = workdir / CONFIG
     if path.exists():
         config, stored = read_run(workdir)  # with the defaults of fields that are new since then
         stored = replace(stored, config=plain(asdict(config)))
-        now = going_on(stored, now, steps_done(workdir), workdir)
+        steps = steps_done(workdir)
+        now = going_on(stored, now, steps, workdir)
+        check_devices(stored, now, steps, by_devices, workdir)
         if now == stored:
             return now
     write_sealed(path, asdict(now))

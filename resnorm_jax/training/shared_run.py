@@ -1,11 +1,11 @@
 """One run directory, one log and one report, whatever the number of processes."""
 
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
+from resnorm_jax.training.ending import temporary_directory
 from resnorm_jax.training.identity import Identity
 from resnorm_jax.training.processes import code_sha256, current, sha256
 from resnorm_jax.training.run_directory import stored_run
@@ -20,8 +20,8 @@ def outputs(workdir: Path) -> Iterator[Path]:
     if current().first:
         yield workdir
         return
-    with tempfile.TemporaryDirectory(prefix="resnorm_process_") as temporary:
-        yield Path(temporary)
+    with temporary_directory("resnorm_process_") as temporary:
+        yield temporary
 
 
 def shared_run(workdir: Path) -> Identity | None:

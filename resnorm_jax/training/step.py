@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
+from resnorm_jax.ops.keys import implementation, placed
 from resnorm_jax.training import model_state
-from resnorm_jax.training.keys import implementation
 from resnorm_jax.training.learned import Kept as Parts
 from resnorm_jax.training.learned import Learned, cut, join
 from resnorm_jax.training.model_state import Kept, Params
@@ -191,13 +191,39 @@ def device_sums(
       state: of which ``step``, ``key``, ``params`` and ``collections`` are read.
       batch: as of `train_step`.
       options: likewise.
-      axis_name: the mapped axis, or axes, whose index this device's dropout depends on.
+      axis_name: the mapped axis, or axes, over which the batch's rows are spread.
     """
-    root = jax.random.wrap_key_data(state.key, impl=implementation())
+    if axis_name is None:
+        keys = step_keys(state, options.accumulate)
+    else:
+        index, count = lax.axis_index(axis_name), lax.axis_size(axis_name)
+        keys = step_keys(state, options.accumulate, index if count > 1 else 0, count)
+    return _gradient_sums(state, told(batch, options.by_length), keys, options)
+
+
+def step_keys(
+    state: TrainState, micro: int, device: jax.Array | int | None = None, devices: int = 1
+) -> Callable[[jax.Array | int], jax.Array]:
+    """Return the key of each micro-batch of a device: a row draws the same on any number of devices.
+
+    Args:
+      state: of which ``step`` and ``key`` are read.
+      micro: how many micro-batches a device's rows are cut into.
+      device: which one this is; None where the step knows of no devices.
+      devices: over which a batch's rows are spread in order.
+    """
+    root = jax.random.wrap_key_data(jnp.asarray(state.key), impl=implementation())
     key = jax.random.fold_in(root, state.step)
-    if axis_name is not None:
-        key = jax.random.fold_in(key, lax.axis_index(axis_name))
-    return _gradient_sums(state, told(batch, options.by_length), key, options)
+    if device is None:
+        return lambda index: key if micro == 1 else jax.random.fold_in(key, index)
+    key = jax.random.fold_in(key, 0)
+
+    def of(index: jax.Array | int) -> jax.Array:
+        part = device * micro + index  # of all parts of the batch
+        own = key if micro == 1 else jax.random.fold_in(key, part // devices)
+        return placed(own, part % devices)
+
+    return of
 
 
 def updated_state(
@@ -265,7 +291,7 @@ def predict_step(
 
 
 def _gradient_sums(
-    state: TrainState, batch: Batch, key: jax.Array, options: StepOptions
+    state: TrainState, batch: Batch, keys: Callable[[Any], jax.Array], options: StepOptions
 ) -> tuple[Sums, Params, Kept]:
     """Return metrics and gradient, both summed over this device's rows, and what is kept after."""
 
@@ -286,12 +312,12 @@ def _gradient_sums(
 
     kept = model_state.at_step(state.collections, state.step)
     if options.accumulate == 1:
-        return one(kept, batch, key)
+        return one(kept, batch, keys(0))
 
     def more(carry, inputs):
         total, kept = carry
         part, index = inputs
-        *found, kept = one(kept, part, jax.random.fold_in(key, index))
+        *found, kept = one(kept, part, keys(index))
         return (jax.tree.map(jnp.add, total, tuple(found)), kept), None
 
     count = options.accumulate

@@ -1,18 +1,19 @@
 """A thread that ends a process which does nothing any more, and says what it was doing."""
 
 import faulthandler
-import os
 import sys
 import threading
 import time
 from collections.abc import Callable
+
+from resnorm_jax.training.ending import end as end_process
 
 STATUS = 75  # sysexits.h: a temporary failure; the same command goes on
 
 
 def _end() -> None:
     faulthandler.dump_traceback(file=2, all_threads=True)  # standard error
-    os._exit(STATUS)  # what hangs would hang an orderly end too
+    end_process(STATUS)
 
 
 class Watchdog:

@@ -14,7 +14,9 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -63,9 +65,27 @@ class Group:
 
 
 def start(
-    preset: str, workdir: Path, count: int, devices: int, *more: str, config: str = ""
+    preset: str,
+    workdir: Path,
+    count: int,
+    devices: int,
+    *more: str,
+    config: str = "",
+    host: str = "127.0.0.1",
+    within: Callable[[int], Sequence[str]] = lambda index: (),
 ) -> Group:
-    """Start the processes of a run, ``devices`` fake devices each."""
+    """Start the processes of a run, ``devices`` fake devices each.
+
+    Args:
+      preset: of config_tiny.py, unless there is another ``config``.
+      workdir: of the run.
+      count: of processes.
+      devices: of each.
+      more: arguments.
+      config: what follows ``--config=``.
+      host: of process 0, for all.
+      within: what each process' command is started with.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -78,7 +98,7 @@ def start(
             argv[0] = f"--config={config}"
         if count > 1:
             argv += [
-                f"--coordinator=127.0.0.1:{port}",
+                f"--coordinator={host}:{port}",
                 f"--processes={count}",
                 f"--process-id={index}",
                 f"--peer-timeout={PEER_TIMEOUT}",
@@ -88,7 +108,7 @@ def start(
         with said[-1].open("ab") as file:
             members.append(
                 subprocess.Popen(
-                    [sys.executable, str(runs.ROOT / "train.py"), *argv],
+                    [*within(index), sys.executable, str(runs.ROOT / "train.py"), *argv],
                     stdin=subprocess.DEVNULL,
                     stdout=file,
                     stderr=file,
@@ -116,11 +136,9 @@ def left_behind(workdir: Path) -> dict[str, Any]:
     return found
 
 
-def disturbed(workdir: Path, rand: random.Random, seconds: float) -> dict[str, Any]:
-    """Kill or freeze one of two processes at a random moment; return what came of it."""
+def disturbed(workdir: Path, victim: int, how: str, moment: float) -> dict[str, Any]:
+    """Kill or freeze one of two processes after so many seconds; return what came of it."""
     group = start("plain", workdir, 2, 2)
-    victim, how = rand.randrange(2), rand.choice(["killed", "frozen"])
-    moment = rand.uniform(0.15, 1.0) * seconds
     group.wait(moment)
     number = signal.SIGKILL if how == "killed" else signal.SIGSTOP
     if group.members[victim].poll() is None:
@@ -159,26 +177,27 @@ def outcome(found: dict[str, Any], differ: list[str]) -> str:
     return "equal" if not differ else "differs"
 
 
-def measure(quick: bool, seed: int, each) -> dict[str, Any]:
+def measure(quick: bool, seed: int, each, keep=lambda name, make: make()) -> dict[str, Any]:
     """Compare 1, 2 and 4 processes on four devices; then kill or freeze one, 20 times (2 if quick)."""
-    rand, folder = random.Random(seed), Path(tempfile.mkdtemp(prefix="resnorm-processes-"))
+    folder = Path(tempfile.mkdtemp(prefix="resnorm-processes-"))
     alike: dict[str, list[str]] = {}
-    for kind, config in ALIKE.items():
-        wanted = run("plain", folder / f"{kind}_1", 1, 4, config=config)
-        for count in (2, 4):
-            made = run("plain", folder / f"{kind}_{count}", count, 4 // count, config=config)
-            alike[f"{kind}, {count} processes"] = runs.differences(wanted, made)
-        if kind == "text":
-            one = wanted
+    for kind in each(list(ALIKE), "1, 2 and 4 processes"):
+        alike |= keep(kind, partial(compared, folder, kind))
+    one = run("plain", folder / "undisturbed", 1, 4)
+    run("plain", folder / "compiled", 2, 2)
     began = time.monotonic()
-    run("plain", folder / "again", 2, 2)  # compiled before
+    run("plain", folder / "again", 2, 2)
     seconds = time.monotonic() - began
     found = []
-    for number in each(range(2 if quick else MOMENTS), "processes"):
+    for number, victim, how, share in each(drawn(MOMENTS, seed)[: 2 if quick else None], "killed"):
         place = folder / f"run_{number}"
-        told = disturbed(place, rand, seconds)
-        differ = runs.differences(one, run("plain", place, 2, 2))
-        found.append(told | {"differ": differ, "outcome": outcome(told, differ)})
+
+        def tried(place=place, victim=victim, how=how, moment=share * seconds) -> dict[str, Any]:
+            told = disturbed(place, victim, how, moment)
+            differ = runs.differences(one, run("plain", place, 2, 2))
+            return told | {"differ": differ, "outcome": outcome(told, differ)}
+
+        found.append(keep(f"moment {number}", tried))
     shutil.rmtree(folder)
     outcomes = Counter(each_["outcome"] for each_ in found)
     outcomes.update("equal" if not differ else "differs" for differ in alike.values())
@@ -189,3 +208,22 @@ def measure(quick: bool, seed: int, each) -> dict[str, Any]:
         "longest_wait": max(each_["waited"] for each_ in found),
         "cases": found,
     }
+
+
+def compared(folder: Path, kind: str) -> dict[str, list[str]]:
+    """Return what differs between one process and several on as many devices."""
+    wanted = run("plain", folder / f"{kind}_1", 1, 4, config=ALIKE[kind])
+    found = {}
+    for count in (2, 4):
+        made = run("plain", folder / f"{kind}_{count}", count, 4 // count, config=ALIKE[kind])
+        found[f"{kind}, {count} processes"] = runs.differences(wanted, made)
+    return found
+
+
+def drawn(moments: int, seed: int) -> list[tuple[int, int, str, float]]:
+    """Return by number whom it hits, how, and at which share of a run's time."""
+    rand = random.Random(seed)
+    return [
+        (number, rand.randrange(2), rand.choice(["killed", "frozen"]), rand.uniform(0.15, 1.0))
+        for number in range(moments)
+    ]

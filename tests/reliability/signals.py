@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT at every kind of place: the run saves, says so, ends soon, and goes on exactly."""
+"""SIGTERM, SIGINT and SIGHUP at every kind of place: the run saves, says so, ends, goes on exactly."""
 
 import os
 import shutil
@@ -12,7 +12,7 @@ from typing import Any
 
 from reliability import runs
 
-STATUS = {signal.SIGTERM: 143, signal.SIGINT: 130}
+STATUS = {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGHUP: 129}
 SECONDS = 10.0  # on a machine that does other things
 TRAINING = "resnorm_jax.training."
 
@@ -48,7 +48,7 @@ PLACES = (
 
 
 def measure(quick: bool, seed: int, each) -> dict[str, Any]:
-    """Send both signals at all places (SIGTERM in a step only, if quick)."""
+    """Send each signal at all places (SIGTERM in a step only, if quick)."""
     chosen = [(place, kind) for place in PLACES for kind in STATUS]
     if quick:
         chosen = [(PLACES[2], signal.SIGTERM)]
@@ -115,7 +115,8 @@ def interrupt(server, workdir: Path, place: Place, kind: int, more, known) -> di
 
 def _says(text: str) -> bool:
     line = (text.strip().splitlines() or [""])[-1]
-    return any(word in line for word in ("SIGTERM: ", "SIGINT: ", "ended without a save"))
+    words = [f"{kind.name}: " for kind in STATUS]
+    return any(word in line for word in (*words, "ended without a save"))
 
 
 def _saved(workdir: Path) -> int:

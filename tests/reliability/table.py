@@ -2,10 +2,12 @@
 
 import argparse
 import importlib
+import inspect
+import json
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, Sized
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,11 +16,12 @@ sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
 PARTS = {
     "kills": "SIGKILL at a random moment, then restarts: equal to the undisturbed run, bit for bit",
     "flips": "a bit flipped, a file truncated or deleted: the same result or none",
-    "signals": "SIGTERM and SIGINT: saved, said, a status of its own, resumed exactly",
+    "signals": "SIGTERM, SIGINT and SIGHUP: saved, said, a status of its own, resumed exactly",
     "disk": "a full disk, a folder that cannot be written: one line, older steps intact, resumed",
     "locks": "two processes, one directory: one trains, the other says who holds it",
     "processes": "1, 2, 4 processes: equal; one killed or frozen: named, and gone on exactly",
     "shards": "parameters shared out over 1, 2, 4 processes: alike; a damaged part: found",
+    "partition": "a network cut between processes: gone on, or each named; then exactly",
     "nonfinite": "NaN planted: the right layer and row named",
     "inputs": "malformed inputs: one clear line, status 2, nothing written",
     "cost": "time and bytes of a checkpoint; what the finite flag costs",
@@ -33,6 +36,7 @@ GOOD = (
     "fell back",
     "same",
     "exact",
+    "not possible here",
 )
 SEED = 12
 # For what is tried in this process; runs of their own have the usual code.
@@ -49,15 +53,51 @@ def main(argv: list[str]) -> int:
     parts = {}
     for name in chosen.only:
         began = time.monotonic()
-        parts[name] = importlib.import_module(f"reliability.{name}").measure(
-            chosen.quick, chosen.seed, each
-        )
-        parts[name]["minutes"] = round((time.monotonic() - began) / 60, 2)
+        measure = importlib.import_module(f"reliability.{name}").measure
+        kept = Kept(chosen, name)
+        more = {"keep": kept} if "keep" in inspect.signature(measure).parameters else {}
+        parts[name] = measure(chosen.quick, chosen.seed, each, **more)
+        parts[name]["minutes"] = round((time.monotonic() - began + kept.seconds) / 60, 2)
         if chosen.out:  # at once: what was measured is not lost with a later part
             _write(chosen.out, chosen, {name: parts[name]})
+        kept.remove()
     _print(parts)
     bad = [n for p in parts.values() for n, count in p["outcomes"].items() if n not in GOOD]
     return int(bool(bad))
+
+
+class Kept:
+    """What was found of the cases of a long part, beside ``--out``: the same command goes on with it.
+
+    Attributes:
+      seconds: that the sittings before took.
+    """
+
+    def __init__(self, chosen: argparse.Namespace, part: str) -> None:
+        self._path = chosen.out and chosen.out.with_name(f"{chosen.out.name}.{part}.partial")
+        self._same = {"seed": chosen.seed, "quick": chosen.quick}
+        self._began, self.seconds = time.monotonic(), 0.0
+        self._found: dict[str, Any] = {}
+        if self._path and self._path.exists():
+            known = json.loads(self._path.read_text())
+            if known["same"] == self._same:
+                self._found, self.seconds = known["found"], known["seconds"]
+                print(f"{part}: {len(self._found)} cases are known from {self._path}", flush=True)
+
+    def __call__(self, name: str, make: Callable[[], T]) -> T:
+        """Return what is known of a case, or make it, and write it down."""
+        if name not in self._found:
+            self._found[name] = make()
+            if self._path:
+                seconds = self.seconds + time.monotonic() - self._began
+                values = {"same": self._same, "seconds": seconds, "found": self._found}
+                self._path.write_text(json.dumps(values))
+        return self._found[name]
+
+    def remove(self) -> None:
+        """Remove the file: all is in the table."""
+        if self._path:
+            self._path.unlink(missing_ok=True)
 
 
 def each(items: Iterable[T], label: str) -> Iterator[T]:
@@ -106,8 +146,6 @@ def _print(parts: dict[str, Any]) -> None:
 
 def _write(path: Path, chosen: argparse.Namespace, parts: dict[str, Any]) -> None:
     """Add these parts to the file; what it had under ``before`` stays."""
-    import json
-
     from resnorm_jax.reporting.environment import environment
     from resnorm_jax.reporting.files import write_json
 

@@ -2,6 +2,7 @@
 
 import math
 import re
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -14,6 +15,7 @@ from tiers import every
 
 from resnorm_jax.data import TrainBatches
 from resnorm_jax.errors import UserError
+from resnorm_jax.training import devices as devices_module
 from resnorm_jax.training import step as step_module
 from resnorm_jax.training.devices import NotReplicatedError, check_replicated, choose_devices
 from resnorm_jax.training.evaluation import evaluate, predict
@@ -101,6 +103,18 @@ def test_rows_that_do_not_divide_are_one_line():
     with pytest.raises(UserError, match=r"config.devices: 9 asked for, 8 found"):
         choose_devices(9, 18, 1)
     assert len(choose_devices(3, 12, 2)) == 3
+
+
+def test_processes_have_as_many_devices_each(monkeypatch):
+    found = [
+        SimpleNamespace(process_index=i, id=n) for i, n in [(1, 2), (0, 0), (1, 3), (0, 1), (1, 4)]
+    ]
+    monkeypatch.setattr(devices_module.jax, "devices", lambda: found)
+    assert [device.id for device in devices_module._of_all(2)] == [0, 1, 2, 3]
+    with pytest.raises(
+        UserError, match=r"process 1 has 3 devices and process 0 has 2; .* devices=2"
+    ):
+        devices_module._of_all(0)
 
 
 def all_reduced(text: str) -> list[int]:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -15,9 +16,10 @@ from tiers import every
 from resnorm_jax.cli.errors import guarded
 from resnorm_jax.errors import Preempted
 from resnorm_jax.reporting.files import MetricsLog
-from resnorm_jax.training import loop
+from resnorm_jax.training import loop, preemption
 from resnorm_jax.training.checkpoint import params_sha256
 from resnorm_jax.training.preemption import Signals
+from resnorm_jax.training.processes import Processes
 
 STEPS = 12
 
@@ -70,7 +72,85 @@ def test_a_second_signal_ends_the_process_without_a_save():
     assert (done.returncode, done.stdout, done.stderr) == (143, "", "ended without a save\n")
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+RUN = """
+import signal, sys, time
+from rich.console import Console
+from resnorm_jax.cli.errors import guarded
+from resnorm_jax.errors import Preempted
+from resnorm_jax.reporting.terminal import Lasting
+from resnorm_jax.training.preemption import Signals
+from resnorm_jax.training.processes import Processes
+
+def train():
+    console = Console(file=Lasting(sys.stdout))
+    with Signals() as signals, signals.held():
+        for step in range(SECONDS * 20):
+            console.print("step", step, highlight=False)
+            time.sleep(0.05)
+            if signals.asked():
+                break
+        time.sleep(0.3)  # it saves
+        console.print("saved")
+        open(sys.argv[1], "w").write(f"step {step}")
+        if signals.asked():
+            raise Preempted(signals.asked())
+
+sys.exit(guarded(train))
+"""
+
+
+def on_a_terminal(path, seconds, ignored=False):
+    """Start a run whose terminal, of which it is the foreground, is closed once it has trained."""
+    own = "import os, signal; os.open(os.ttyname(1), os.O_RDWR)\n"  # now it is the session's
+    own += "signal.signal(signal.SIGHUP, signal.SIG_IGN)\n" if ignored else ""
+    code = own + RUN.replace("SECONDS", str(seconds))
+    terminal, its = pty.openpty()
+    run = subprocess.Popen(
+        [sys.executable, "-c", code, str(path)],
+        stdin=its, stdout=its, stderr=its, start_new_session=True,
+    )  # fmt: skip
+    os.close(its)
+    seen = b""
+    while b"step 2" not in seen:
+        seen += os.read(terminal, 1000)
+    os.close(terminal)
+    return run.wait(60)
+
+
+def test_a_closed_terminal_ends_a_run_after_a_save(tmp_path):
+    assert on_a_terminal(tmp_path / "saved", 60) == 128 + signal.SIGHUP
+    assert (tmp_path / "saved").exists()
+
+
+def test_a_run_that_ignores_it_goes_on_without_its_terminal(tmp_path):
+    """As ``nohup`` starts one; its prints fail."""
+    assert on_a_terminal(tmp_path / "saved", 1, ignored=True) == 0
+    assert (tmp_path / "saved").read_text() == "step 19"
+
+
+def test_more_than_one_hangup_is_one(monkeypatch):
+    """The kernel sends it, and the shell, and the kernel again."""
+    monkeypatch.setattr(preemption, "let_go", lambda: None)
+    with Signals() as signals, signals.held():
+        send(signal.SIGTERM)
+        for _ in range(3):
+            send(signal.SIGHUP)
+        assert signals.received == signal.SIGTERM
+
+
+def test_a_hangup_is_a_sigterm_for_several_processes(monkeypatch):
+    sent = []
+    monkeypatch.setattr(preemption, "let_go", lambda: None)
+    monkeypatch.setattr(preemption, "current", lambda: Processes(1, 2))
+    with Signals() as signals:
+        monkeypatch.setattr(preemption.os, "kill", lambda pid, number: sent.append(number))
+        for _ in range(2):
+            signal.raise_signal(signal.SIGHUP)
+        signals.check()  # it is asked for after a step, of all processes
+    assert sent == [signal.SIGTERM]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_command_ends_with_a_status_of_its_own(capsys, number):
     def command():
         raise Preempted(number, "seed 0 saved at step 20")

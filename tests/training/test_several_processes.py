@@ -3,6 +3,9 @@
 import json
 import os
 import signal
+import socket
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -12,7 +15,7 @@ from resnorm_jax.cli.train import _of_processes, main
 from resnorm_jax.data import TrainBatches, eval_batches
 from resnorm_jax.data.pipeline import cut, real_rows
 from resnorm_jax.errors import UserError
-from resnorm_jax.training import joining, peers, preemption, shared_store
+from resnorm_jax.training import joining, overheard, peers, preemption, shared_store
 from resnorm_jax.training.checkpoint import CheckpointStore, DamagedCheckpointError
 from resnorm_jax.training.devices import share_of
 from resnorm_jax.training.processes import Processes, difference
@@ -211,3 +214,56 @@ def test_the_processes_agree_on_the_step_after_which_they_stop(monkeypatch):
     signals = preemption.Signals()
     assert [signals.asked() for _ in range(3)] == [None, None, signal.SIGTERM]
     assert asked == [1, 2, 3]
+
+
+def test_a_process_that_ends_at_once_leaves_nothing_behind(tmp_path):
+    """Here a thread ends it while it holds a run directory into which nothing is written yet."""
+    code = (
+        "import sys, threading\n"
+        "from pathlib import Path\n"
+        "from resnorm_jax.training.ending import end, temporary_directory\n"
+        "from resnorm_jax.training.run_directory import claimed\n"
+        "with temporary_directory('resnorm_') as own, claimed(Path(sys.argv[1]) / 'new' / 'run'):\n"
+        "    (own / 'log').write_text('a row')\n"
+        "    threading.Thread(target=end, args=(76,)).start()\n"
+        "    threading.Event().wait()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], env={**os.environ, "TMPDIR": str(tmp_path)},
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 76
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("said", "told"), [
+    ("ALREADY_EXISTS: ... there is a request from a newer incarnation.", "another process of this run"),
+    ("ABORTED: task:1 unexpectedly tried to connect with a different incarnation", "another process"),
+    ("INVALID_ARGUMENT: Unexpected task registered with ...", "the coordinator expects fewer"),
+    ("UNAVAILABLE: connection refused", None),
+])  # fmt: skip
+def test_what_the_runtime_refuses_is_the_mistake_behind_it(said, told):
+    error = joining._mistake(joining.Launch("node0:9911", 3, 1), said)
+    assert (error is None) if told is None else str(error).startswith(f"--process-id: 1: {told}")
+
+
+def test_what_the_runtime_says_is_kept_and_given_back(capfd):
+    with overheard.Overheard() as heard:
+        os.write(2, b"F1127 a fatal error\n")
+        assert heard.text() == "F1127 a fatal error\n"
+        assert capfd.readouterr().err == ""
+    assert capfd.readouterr().err == "F1127 a fatal error\n"
+    with overheard.Overheard() as heard:
+        os.write(2, b"another\n")
+        heard.give_back(silent=True)
+        os.write(2, b"a better line\n")
+    assert capfd.readouterr().err == "a better line\n"
+
+
+def test_a_port_at_which_somebody_listens_is_refused():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(UserError, match=rf"--coordinator: port {port} of this host cannot be"):
+            joining._check_host(joining.Launch(f"127.0.0.1:{port}", 2, 0))
+        joining._check_host(joining.Launch(f"127.0.0.1:{port}", 2, 1))
+    joining._check_host(joining.Launch(f"127.0.0.1:{port}", 2, 0))

@@ -13,6 +13,8 @@ import jax.numpy as jnp
 from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 
+from resnorm_jax.ops import keys
+
 # Queries at a time: the first, or so many times the width of a head if that is more. Each part adds to
 # the gradient of all keys and values, which should be little beside its scores.
 CHUNK, WIDTHS = 64, 2
@@ -98,6 +100,7 @@ def _in_turns(attend: Callable[[Any], jax.Array], axis: int, size: int) -> Calla
 
     Keys and values have no axis of queries; a mask or a bias of extent 1 along the axis serves all.
     """
+    apart = keys.parts if axis == 0 else jax.random.split
 
     def run(parts: Any) -> jax.Array:
         q, kv, scores, drop = parts
@@ -116,7 +119,7 @@ def _in_turns(attend: Callable[[Any], jax.Array], axis: int, size: int) -> Calla
             split(q),
             jax.tree.map(split, kv) if own_kv else None,
             tuple(split(a) if cut else None for a, cut in zip(scores, own, strict=True)),
-            None if drop is None else jax.random.split(drop, count),
+            None if drop is None else apart(drop, count),
         )
 
         def turn(each: Any) -> jax.Array:

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from resnorm_jax.training.keys import WRITTEN_OUT, implementation
+from resnorm_jax.ops.keys import WRITTEN_OUT, everywhere, implementation, parts, placed, threefry
 
 SEEDS = (0, 1, 2**31, 2**32 - 1)
 DRAWS = {
@@ -69,3 +69,52 @@ def test_another_default_of_jax_stands():
     assert implementation() is WRITTEN_OUT
     with jax.default_prng_impl("rbg"):
         assert implementation() is None
+
+
+ROWS = {
+    "uniform": lambda key, rows: jax.random.uniform(key, (rows, 3, 2)),
+    "dropout": lambda key, rows: jax.random.bernoulli(key, 0.5, (rows, 7)),
+    "a number a row": lambda key, rows: jax.random.bits(key, (rows,), "uint8"),
+    "integers": lambda key, rows: jax.random.randint(key, (rows, 5), 1, 90),
+    "folded": lambda key, rows: jax.random.normal(jax.random.fold_in(key, 7), (rows, 3)),
+    "split": lambda key, rows: jax.random.normal(jax.random.split(key, 3)[2], (rows, 3)),
+}
+
+
+@pytest.mark.parametrize("draw", ROWS.values(), ids=ROWS)
+def test_a_place_draws_its_rows_of_the_whole(draw):
+    whole = np.asarray(draw(ours(5), 12))
+    for count in (1, 2, 3, 12):
+        size = 12 // count
+        found = [draw(placed(ours(5), place), size) for place in range(count)]
+        np.testing.assert_array_equal(np.concatenate(found), whole)
+        mapped = jax.vmap(lambda key, size=size: draw(key, size))(parts(placed(ours(5), 0), count))
+        np.testing.assert_array_equal(np.concatenate(mapped), whole)
+
+
+def test_parts_of_a_part_are_rows_of_the_whole():
+    whole = np.asarray(jax.random.uniform(ours(3), (12, 2)))
+    keys = parts(placed(ours(3), 2), 2)  # rows 8 to 11, in two parts
+    found = [jax.random.uniform(key, (2, 2)) for key in keys]
+    np.testing.assert_array_equal(np.concatenate(found), whole[8:])
+    equal = jax.random.uniform(everywhere(placed(ours(3), 2)), (4, 2))
+    np.testing.assert_array_equal(equal, whole[:4])
+
+
+def test_counters_over_32_bits_carry():
+    key = placed(ours(1), 2**31 + 3)  # of 2^31 + 3 rows of 5 numbers and more
+    found = jax.random.bits(key, (1, 5))
+    counters = (2**31 + 3) * 5 + np.arange(5, dtype=np.uint64)
+    high, low = (jnp.asarray(words, jnp.uint32) for words in (counters >> 32, counters % 2**32))
+    one, two = threefry(jax.random.key_data(ours(1)), high, low)
+    np.testing.assert_array_equal(found[0], one ^ two)
+
+
+def test_keys_without_a_place_are_split():
+    key = jax.random.key(2)
+    words = jax.random.key_data
+    np.testing.assert_array_equal(words(parts(key, 3)), words(jax.random.split(key, 3)))
+    assert everywhere(key) is key
+    with jax.default_prng_impl("rbg"):
+        other = placed(jax.random.key(2), 1)
+    assert not np.array_equal(words(other), words(jax.random.key(2, impl="rbg")))
