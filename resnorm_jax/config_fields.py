@@ -224,6 +224,12 @@ class TrainConfig:
     epochs: int = option(50, "passes over the training rows", over_zero(10**7))
     steps: int | None = option(None, "in place of epochs", STEPS)
     accumulate: int = option(1, "micro-batches per step", over_zero(2**20))
+    updates_per_call: int = option(
+        1,
+        "updates that one call of the compiled step does, where nothing is logged, scored or saved "
+        "between them; for models so small that the call itself takes long",
+        over_zero(1000),
+    )
     label_smoothing: float = option(0.0, "share of the target spread over all classes", SHARE)
     precision: str = option("float32", "of the computation", choices=("float32", "bfloat16"))
     ema: float | None = option(

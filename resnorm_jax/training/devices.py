@@ -27,6 +27,7 @@ from resnorm_jax.training.step import (
     predict_step,
     told,
     train_step,
+    train_steps,
 )
 
 
@@ -36,6 +37,10 @@ class NotReplicatedError(RuntimeError):
 
 class Spread(dict[str, Any]):
     """A batch whose rows are spread over a leading device axis."""
+
+
+class Several(Spread):
+    """Batches of like shapes along a second axis, each for an update of its own."""
 
 
 class DataParallel:
@@ -64,8 +69,13 @@ class DataParallel:
         # As pmap's own outputs lie: a state that lies elsewhere would be compiled for once more.
         self._everywhere = NamedSharding(mesh, PartitionSpec())
         self._by_row = NamedSharding(mesh, PartitionSpec(DEVICE_AXIS))
-        train = partial(train_step, options=options, axis_name=DEVICE_AXIS)
-        self._train = self._mapped(train, self._everywhere, out_axes=None, donate_argnums=(0,))
+        self._train, self._train_several = (
+            self._mapped(
+                partial(step, options=options, axis_name=DEVICE_AXIS),
+                self._everywhere, out_axes=None, donate_argnums=(0,),
+            )
+            for step in (train_step, train_steps)
+        )  # fmt: skip
         self._predict = self._mapped(
             partial(predict_step, apply=options.apply, log_probs=options.task.log_probs),
             self._everywhere if self.several else self._by_row,  # each process reads all rows
@@ -105,17 +115,23 @@ class DataParallel:
 
         Where there are several processes, it may also be the share of this one.
         """
-        spread = Spread(self._spread(self._own_rows(batch)))
-        if self.several:
-            return Spread(self._global(spread))
-        return Spread(jax.device_put(dict(spread), self._by_row)) if self.ahead else spread
+        return Spread(self._brought(self._spread(self._own_rows(batch))))
+
+    def put_several(self, batches: Sequence[Mapping[str, Any]]) -> Several:
+        """Begin to bring global batches of like shapes to the devices, as `put` does each."""
+        each = [self._spread(self._own_rows(batch)) for batch in batches]
+        return Several(
+            self._brought({name: np.stack([b[name] for b in each], 1) for name in each[0]})
+        )
 
     def train(self, state: TrainState, batch: Mapping[str, Any]) -> tuple[TrainState, Any]:
         """Do one update with a global batch: host arrays ``[B, ...]``, or what `put` gave.
 
-        The state is donated; it comes from `replicate` or from the update before.
+        With what `put_several` gave, do one with each; the metrics are then those of `train_steps`. The
+        state is donated; it comes from `replicate` or from the update before.
         """
-        return self._train(state, dict(batch if isinstance(batch, Spread) else self.put(batch)))
+        run = self._train_several if isinstance(batch, Several) else self._train
+        return run(state, dict(batch if isinstance(batch, Spread) else self.put(batch)))
 
     def lower(self, state: TrainState, batch: Mapping[str, Any]) -> jax.stages.Lowered:
         """Return the program of `train`, lowered for these arrays; of the state, shapes serve."""
@@ -180,6 +196,12 @@ class DataParallel:
             )
             for name, part in spread.items()
         }
+
+    def _brought(self, spread: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return host arrays on the devices, if they are to go ahead of their step."""
+        if self.several:
+            return self._global(spread)
+        return jax.device_put(dict(spread), self._by_row) if self.ahead else spread
 
     def _own_rows(self, batch: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return the rows of this process, if ``batch`` is not its share already."""

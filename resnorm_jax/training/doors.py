@@ -51,8 +51,11 @@ class Door(Protocol):
     def put(self, batch: Mapping[str, Any]) -> Spread:
         """Begin to bring a global batch ``[B, ...]`` of host arrays to the devices, for `train`."""
 
+    def put_several(self, batches: Sequence[Mapping[str, Any]]) -> Spread:
+        """Likewise batches of like shapes, each for an update of its own; not every door can."""
+
     def train(self, state: TrainState, batch: Mapping[str, Any]) -> tuple[TrainState, Any]:
-        """Do one update with a global batch; the state is donated."""
+        """Do one update with a global batch, or one with each of several; the state is donated."""
 
     def lower(self, state: TrainState, batch: Mapping[str, Any]) -> jax.stages.Lowered:
         """Return the program of `train`, not compiled yet."""
@@ -72,10 +75,16 @@ def door_of(config: Config, devices: int) -> Make:
       devices: how many there are.
 
     Raises:
-      UserError: if the mesh does not divide the devices.
+      UserError: if the mesh does not divide the devices; or for several updates a call with a door that
+        has none.
     """
     if config.parallel == "pmap":
         return DataParallel
+    if config.train.updates_per_call > 1:
+        raise UserError(
+            f"config.train.updates_per_call: {config.train.updates_per_call} is for parallel=pmap; set "
+            "it to 1 with parallel=sharded"
+        )
     mesh_shape(config.mesh, devices)
     return partial(Sharded, mesh=config.mesh)
 

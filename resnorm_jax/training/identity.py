@@ -20,8 +20,8 @@ MAY_CHANGE = frozenset({
     "seeds", "profile",
     "train.epochs", "train.steps", "train.log_every", "train.evaluate_every",
     "train.checkpoint_every", "train.keep", "train.keep_every", "train.keep_best",
-    "train.watchdog", "train.max_rollbacks", "train.deterministic", "train.any_devices", "model.remat",
-    "model.remat_every", "model.unroll",
+    "train.watchdog", "train.max_rollbacks", "train.deterministic", "train.any_devices",
+    "train.updates_per_call", "model.remat", "model.remat_every", "model.unroll",
 })  # fmt: skip
 # Defaults that have changed: a run of a version before keeps its own under the same command.
 FORMER = {"train.buckets": 3}

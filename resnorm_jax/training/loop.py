@@ -19,7 +19,7 @@ from resnorm_jax.reporting.tensorboard import Scalars
 from resnorm_jax.training.devices import check_replicated
 from resnorm_jax.training.doors import Door
 from resnorm_jax.training.evaluation import evaluate
-from resnorm_jax.training.feed import put_ahead
+from resnorm_jax.training.feed import put_ahead, together
 from resnorm_jax.training.model_state import packed, unpacked
 from resnorm_jax.training.nonfinite import Guard, RolledBackError
 from resnorm_jax.training.patience import Patience
@@ -178,8 +178,12 @@ class _Sitting:
             share = run.parallel.share(run.train.batch_size)
             until = start if self.patience.over else total
             numbered = iterate(self.batches, start + offset, until + offset, share)
-            for index, batch, rows in put_ahead(run.parallel, run.phases, numbered):
-                step, done = index - offset, index - offset + 1
+            calls = together(
+                numbered, run.train.updates_per_call,
+                lambda index: self._attended(index - offset + 1, every),
+            )  # fmt: skip
+            for index, updates, batch, rows in put_ahead(run.parallel, run.phases, calls):
+                step, done = index - offset, index - offset + updates
                 ends = done == total
                 run.watchdog.doing(f"{run.called(self.seed)} was at step {done}")
                 traced = run.profile.step(done, state, run.parallel.programs)
@@ -215,6 +219,14 @@ class _Sitting:
                     break
         run.profile.end(state)
         return state
+
+    def _attended(self, done: int, every: int) -> bool:
+        """Return whether the host logs, scores or saves after so many updates."""
+        train = self.run.train
+        often = [train.log_every, train.checkpoint_every]
+        if self.run.dataset.valid is not None:
+            often.append(every)
+        return done == self.total_steps or any(done % steps == 0 for steps in often)
 
     def _stop_early(self, done: int, sums: Any, examples: int, reporter: Reporter) -> None:
         if examples:  # since the last logged step

@@ -96,7 +96,7 @@ class Guard:
         self.counts = {name: int(note.get(name, 0)) for name in COUNTS}
 
     def expect(self, step: int, finite: jax.Array) -> None:
-        """Keep the flag of a step (0, 1, ...), to be read later."""
+        """Keep the flag of a step (0, 1, ...), or those of it and the next ones, to be read later."""
         self._flags.append((step, finite))
 
     def pending(self) -> list[jax.Array]:
@@ -112,11 +112,12 @@ class Guard:
         """
         steps = [step for step, _ in self._flags][: len(flags)]
         self._flags = self._flags[len(flags) :]
-        for step, finite in zip(steps, flags, strict=True):
-            if finite:
-                self.counts["skipped_in_a_row"] = 0
-            else:
-                self._act(step)
+        for first, several in zip(steps, flags, strict=True):
+            for step, finite in enumerate(np.atleast_1d(several), first):
+                if finite:
+                    self.counts["skipped_in_a_row"] = 0
+                else:
+                    self._act(step)
 
     def check_end(self, steps: int) -> None:
         """Raise DivergedError if no step of the run changed anything: there is nothing to score."""

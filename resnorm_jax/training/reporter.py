@@ -55,7 +55,7 @@ class Reporter:
         with self.run.phases("step"):
             flags, sums = jax.device_get((self.guard.pending(), sums))
         self.guard.read(flags)
-        host = {name: float(value) for name, value in sums.items()}
+        host = {name: float(value) for name, value in sums.items() if name != "finite"}
         # Without a finite step since the row before there is no loss: NaN, null in the log.
         count, steps = host["count"] or math.nan, host["steps"] or math.nan
         shown = {"loss": host["loss"] / (host.get("mass", count) or math.nan)}

@@ -182,6 +182,29 @@ def train_step(
     return updated_state(state, sums, gradient, kept, options)
 
 
+def train_steps(
+    state: TrainState, batches: Batch, options: StepOptions, axis_name: str | None = None
+) -> tuple[TrainState, Sums]:
+    """Do one update with each of several batches, as `train_step` does, in one program.
+
+    Args:
+      state: as of `train_step`.
+      batches: of like shapes, stacked along a first axis.
+      options: as of `train_step`.
+      axis_name: likewise.
+
+    Returns:
+      The last state, and its metrics; ``finite [K]`` has the flag of each step.
+    """
+
+    def one(state: TrainState, batch: Batch) -> tuple[TrainState, Sums]:
+        return train_step(state, batch, options, axis_name)
+
+    state, each = lax.scan(one, state, dict(batches))
+    last = {name: values[-1] for name, values in each.items()}
+    return state, {**last, "finite": each["finite"]}
+
+
 def device_sums(
     state: TrainState, batch: Batch, options: StepOptions, axis_name: AxisName = None
 ) -> tuple[Sums, Params, Kept]:

@@ -70,6 +70,7 @@ FIELDS = {
     "train.epochs": ("0", "-1", 10**12, "1.5"),
     "train.steps": ("0", "-1", 10**12, 2**31, "1e6"),
     "train.accumulate": ("0", "-1", 10**6, 10**12, "3"),
+    "train.updates_per_call": ("0", "-1", 10**9, "2.5"),
     "train.label_smoothing": SHARES,
     "train.ema": SHARES,
     "train.validation": SHARES,

@@ -13,6 +13,7 @@ from resnorm_jax.data.dataset import Examples
 from resnorm_jax.errors import DivergedError
 from resnorm_jax.training import loop
 from resnorm_jax.training.checkpoint import CheckpointStore, params_sha256
+from resnorm_jax.training.devices import Several
 from resnorm_jax.training.loop import evaluate_every, train_seed
 from resnorm_jax.training.phases import Phases
 from resnorm_jax.training.reporter import Reporter
@@ -96,8 +97,8 @@ def test_resume_is_bit_equal(tmp_path):
 
     real = loop.iterate
 
-    def stopping(batches, start, stop):
-        for index, batch in real(batches, start, stop):
+    def stopping(*given):
+        for index, batch in real(*given):
             if index == 11:
                 raise StopError
             yield index, batch
@@ -115,6 +116,48 @@ def test_resume_is_bit_equal(tmp_path):
     steps = [row["step"] for row in map(json.loads, (tmp_path / "whole" / log).open())]
     assert steps == sorted(steps)
     assert [s for s in steps if s % 3 == 0][-1] == 18
+
+
+@pytest.mark.table
+@pytest.mark.parametrize("devices", [1, 2])
+def test_several_updates_a_call_change_no_bit(tmp_path, devices, monkeypatch):
+    """Nor a row of the log, also where a run goes on from the middle."""
+    how = {"log_every": 4, "checkpoint_every": 7, "ema": 0.9, "model": {"dropout": 0.3}}
+    data, log = tiny.dataset(), "metrics.jsonl"
+    calls = []
+    real = tiny.DataParallel.train
+    monkeypatch.setattr(
+        tiny.DataParallel, "train", lambda *given: calls.append(type(given[2])) or real(*given)
+    )
+    one, _ = train(tiny.config(**how), tmp_path / "one", data=data, devices=devices)
+    assert len(calls) == STEPS
+    made = tiny.config(**how, updates_per_call=2)
+    two, _ = train(made, tmp_path / "two", data=data, devices=devices)
+    assert Several in calls
+    assert params_sha256(two.params) == params_sha256(one.params)
+    assert (tmp_path / "two" / log).read_bytes() == (tmp_path / "one" / log).read_bytes()
+    CheckpointStore(seed_directory(tmp_path / "two", 0, "last")).drop_after(7)
+    again, _ = train(made, tmp_path / "two", data=data, devices=devices)
+    assert params_sha256(again.params) == params_sha256(one.params)
+
+
+@pytest.mark.table
+def test_a_step_that_is_not_finite_is_named_among_several_of_a_call(tmp_path):
+    bad, step = next(found for row in range(44) if (found := second_of_a_call(row)))
+    with pytest.raises(DivergedError, match=f"seed 0: step {step + 1} is not finite"):
+        train(tiny.config(updates_per_call=2, log_every=4), tmp_path, data=bad)
+
+
+def second_of_a_call(row):
+    """Data with a row that is not finite, and its first step; None if that begins a call."""
+    data = tiny.dataset().replace(valid=None)
+    x = data.train.x.copy()
+    x[row] = np.inf
+    data = data.replace(train=Examples(x, data.train.lengths, data.train.y))
+    batches = [tiny_batches(data).batch_at(i)["x"] for i in range(STEPS)]
+    step = next(i for i, batch in enumerate(batches) if not np.isfinite(batch).all())
+    alike = batches[step].shape == batches[step - 1].shape
+    return (data, step) if step % 2 and alike else None
 
 
 @pytest.mark.table

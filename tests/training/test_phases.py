@@ -8,7 +8,7 @@ import numpy as np
 from rich.console import Console
 
 from resnorm_jax.reporting.tables import phases_table
-from resnorm_jax.training.feed import put_ahead
+from resnorm_jax.training.feed import put_ahead, together
 from resnorm_jax.training.phases import PHASES, Phases
 
 
@@ -82,16 +82,29 @@ def test_a_batch_is_put_while_the_one_before_is_used():
     def numbered():
         for index in range(3):
             events.append(f"made {index}")
-            yield index, {"weight": np.array([1.0, 0.0]), "x": index}
+            yield [(index, {"weight": np.array([1.0, 0.0]), "x": index})]
 
     def put(batch):
         events.append(f"put {batch['x']}")
         return batch
 
-    for index, batch, rows in put_ahead(SimpleNamespace(put=put), Phases(), numbered()):
-        assert (batch["x"], rows) == (index, 1)
+    for index, updates, batch, rows in put_ahead(SimpleNamespace(put=put), Phases(), numbered()):
+        assert (batch["x"], updates, rows) == (index, 1, 1)
         events.append(f"used {index}")
     assert events == [
         "made 0", "put 0", "made 1", "put 1", "used 0", "made 2", "put 2", "used 1", "used 2",
     ]  # fmt: skip
     assert list(put_ahead(SimpleNamespace(put=put), Phases(), iter(()))) == []
+
+
+def test_batches_go_together_where_nothing_is_to_be_done_between_them():
+    def called(start, most):
+        long = {5, 6}  # batches of another padded length
+        numbered = ((i, {"x": np.zeros((2, 8 if i in long else 4))}) for i in range(start, 13))
+        return [[i for i, _ in call] for call in together(numbered, most, lambda i: i == 9)]
+
+    assert called(0, 1) == [[i] for i in range(13)]
+    assert called(0, 2) == [[0, 1], [2, 3], [4], [5], [6], [7], [8, 9], [10, 11], [12]]
+    # 4 to 7 differ in length, and something is to be done between 9 and 10.
+    assert called(0, 4) == [[0, 1, 2, 3], *([i] for i in range(4, 13))]
+    assert called(2, 4) == [[i] for i in range(2, 13)]  # calls begin at multiples alone
