@@ -38,9 +38,9 @@ class SequenceClassifier(nn.Module):
       head_hidden_bias: whether that layer has a bias.
       head_bias: whether the last projection has a bias.
       norm_epsilon: of the head's norm; None for its own.
-      token_dropout: share of whole tokens, as the front end gives them, that training hides: such a token
-        is a zero vector, the others are times ``1 / (1 - share)``. Source: word dropout, Iyyer et al.
-        2015 ("Deep Unordered Composition Rivals Syntactic Methods"), section 3.1.
+      token_dropout: share of whole tokens, as the front end gives them, that training hides: these
+        become zero vectors, the others are times ``1 / (1 - share)``. Source: word dropout, Iyyer et
+        al. 2015 ("Deep Unordered Composition Rivals Syntactic Methods"), section 3.1.
 
     >>> import jax, jax.numpy as jnp
     >>> import resnorm_jax as rn
