@@ -107,6 +107,7 @@ def classifier(
         head_hidden_bias=model.head_hidden_bias,
         head_bias=model.head_bias,
         norm_epsilon=model.norm_epsilon,
+        token_dropout=model.token_dropout,
     )
 
 

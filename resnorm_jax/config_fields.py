@@ -64,6 +64,7 @@ class ModelConfig:
     query_key: str | None = option(None, "how queries and keys are scaled; the arrangement's")
     activation: str = option("gelu", "of the feed-forward layer")
     dropout: float = option(0.1, "of embeddings and branches", SHARE)
+    token_dropout: float = option(0.0, "of whole tokens, before positions are told", SHARE)
     attention: str = option(
         "auto",
         "how attention is computed: all queries at once (xla), few at a time (chunked), by NVIDIA's "

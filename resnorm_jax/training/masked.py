@@ -144,7 +144,9 @@ def masked_model(
     stride = kernel_and_stride(config.model, meta)[1]
     values = len(words) if kind == "tokens" else stride * int(np.prod(meta["shape"]))
     row = POOLING.get(model.pooling)
-    plain: dict[str, Any] = {"head_activation": None, "head_norm": None, "head_bias": True}
+    plain: dict[str, Any] = {
+        "head_activation": None, "head_norm": None, "head_bias": True, "token_dropout": 0.0,
+    }  # fmt: skip
     return (
         model.clone(classes=values, pooling=every_position(row.class_token, row.beside), **plain),
         Masked(kind, how, len(words), mask_token, special),

@@ -3,6 +3,7 @@
 from functools import partial
 
 import chex
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -301,6 +302,27 @@ def test_dropout_acts_before_the_encoder_and_before_the_head():
     assert worst(out, plain) > 1e-2
     np.testing.assert_array_equal(train(0)[0], out)
     assert worst(train(1)[0], out) > 1e-2
+
+
+class Given(nn.Module):
+    """A front end and an encoder that change nothing."""
+
+    def __call__(self, x, mask=None, deterministic=True):
+        return x
+
+
+def test_whole_tokens_are_hidden_in_training_alone():
+    model = SequenceClassifier(
+        None, Given(), Given(), positions="none", pooling="max", token_dropout=0.5
+    )
+    x = jnp.ones((64, 1, 3))
+    hidden = np.asarray(
+        model.apply({}, x, deterministic=False, rngs={"dropout": jax.random.key(0)})
+    )
+    assert set(np.unique(hidden)) == {0, 2}
+    assert (hidden == hidden[:, :1]).all()  # of a token all features or none
+    assert 0.2 < hidden.mean() / 2 < 0.8
+    np.testing.assert_array_equal(model.apply({}, x), x[:, 0])
 
 
 def test_intermediates_name_the_pooled_vector():
