@@ -137,6 +137,10 @@ class Sharded:
         cut = name in POSITIONED and self.mesh.shape[SEQUENCE] > 1
         return NamedSharding(self.mesh, PartitionSpec(ROWS, SEQUENCE) if cut else BY_ROW)
 
+    def put_several(self, batches: Sequence[Mapping[str, Any]]) -> Spread:
+        """Refuse: this door does one update a call, as `doors.door_of` has told by then."""
+        raise NotImplementedError("several updates a call are for parallel=pmap")
+
     def train(self, state: TrainState, batch: Mapping[str, Any]) -> tuple[TrainState, Any]:
         """Do one update with a global batch: host arrays ``[B, ...]``, or what `put` gave.
 
@@ -169,7 +173,7 @@ class Sharded:
         known = told(self._own_rows(batch), self.options.by_length)
         names = [name for name in ("x", "mask", "lengths") if name in known]
         count = len(known["x"]) if not self.several else None
-        rows = {name: filled(known[name], count, self.shares) for name in names}
+        rows: dict[str, Any] = {name: filled(known[name], count, self.shares) for name in names}
         run = self._predicting(variables)
         return np.asarray(run(self.replicate(variables), dict(self._laid_by_row(rows))))[:count]
 
