@@ -160,8 +160,8 @@ def _trained(config: str, texts: Texts, seed: int, settings: dict[str, Any]) -> 
     return float(report["seeds"][0]["accuracy"])
 
 
-def _from_scratch(texts: Texts, seed: int) -> float:
-    return _trained("text", texts, seed, {})
+def _from_scratch(texts: Texts, seed: int, argument: str = "") -> float:
+    return _trained(f"text:{argument}" if argument else "text", texts, seed, {})
 
 
 def _fine_tuned(texts: Texts, seed: int) -> float:
@@ -178,7 +178,14 @@ CONTENDERS = (
     Contender("the encoder frozen, logistic regression", _frozen, applies=_with_encoder),
     Contender("configs/finetune.py", _fine_tuned, seeded=True, applies=_with_encoder),
     Contender("configs/text.py, from scratch", _from_scratch, seeded=True),
-)
+    Contender(
+        "configs/text.py:subwords, from scratch", partial(_from_scratch, argument="subwords"), True
+    ),
+    Contender(
+        "configs/text.py:places, from scratch", partial(_from_scratch, argument="places"), True,
+        _one_length,
+    ),
+)  # fmt: skip
 
 
 def cases(texts: Texts) -> Iterator[tuple[Contender, int]]:

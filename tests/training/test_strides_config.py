@@ -137,5 +137,5 @@ def test_tokens_begin_as_small_as_the_config_says():
     assert [model.front_end.gain for model in built] == [1.0, 0.02]
     with pytest.raises(UserError, match=r"model\.embedding_std: not read: the data are features"):
         build.build_model(config(embedding_std=0.02), META)
-    with pytest.raises(UserError, match=r"model\.embedding_std: must be over 0"):
+    with pytest.raises(UserError, match=r"model\.embedding_std: 0\.0 must be over 0"):
         config(embedding_std=0.0)
