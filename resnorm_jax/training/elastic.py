@@ -1,7 +1,7 @@
 """What of a run depends on the number of devices, so that it cannot go on with another one."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, cast
+from typing import Any
 
 import jax
 
@@ -16,7 +16,8 @@ Rule = Callable[[Config, Mapping[str, Any]], str]
 
 def _draws(config: Config, kept: Mapping[str, Any]) -> str:
     """Random numbers that are not a function of their place are drawn anew by each device."""
-    model, options = config.model, cast(Any, jax.config)
+    model = config.model
+    options: Any = jax.config
     plain = getattr(options, "jax_threefry_partitionable", True)
     if implementation() is WRITTEN_OUT and plain:
         return ""
