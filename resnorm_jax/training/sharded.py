@@ -19,6 +19,7 @@ from resnorm_jax.build import DEVICE_AXIS
 from resnorm_jax.config import MeshConfig
 from resnorm_jax.errors import UserError
 from resnorm_jax.ops.layout import standing_for
+from resnorm_jax.training.determinism import traced_for
 from resnorm_jax.training.devices import Spread
 from resnorm_jax.training.partition import AXES, DATA, FSDP, ROWS, TENSOR, along, only, specs_of
 from resnorm_jax.training.step import (
@@ -143,8 +144,9 @@ class Sharded:
                 self.programs += 1
                 return step(tree, batch)
 
+            told = self._compiler_options
             self._compiled[key] = jax.jit(
-                over_devices, compiler_options=self._compiler_options, **how
+                traced_for(told, over_devices, divided=True), compiler_options=told, **how
             )
         return self._compiled[key]
 
