@@ -57,17 +57,18 @@ def _pairs(a: np.ndarray) -> np.ndarray:
     return np.stack([first, second], axis=-1).reshape(a.shape)
 
 
+def _sorted(leaf: Leaf) -> Leaf:
+    return Leaf(
+        leaf.theirs,
+        lambda a, shape: _halves(leaf.read(a, shape)),
+        lambda a: leaf.write(_pairs(a)),
+    )
+
+
 # A linear map; here the outputs may be several axes, such as heads and their width.
 LINEAR: Layout = {"kernel": _kernel(1), "bias": _flat("bias")}
 # A linear map to heads, whose rotary pairs are features 2 i and 2 i + 1 there; here i and i + K/2.
-PAIRED: Layout = {
-    name: Leaf(
-        leaf.theirs,
-        lambda a, shape, leaf=leaf: _halves(leaf.read(a, shape)),
-        lambda a, leaf=leaf: leaf.write(_pairs(a)),
-    )
-    for name, leaf in LINEAR.items()
-}
+PAIRED: Layout = {name: _sorted(leaf) for name, leaf in LINEAR.items()}
 # A linear map of joined heads; here from two axes.
 JOINED: Layout = {"kernel": _kernel(2), "bias": _flat("bias")}
 # A linear map that is ``[in, out]`` there too, as GPT-2's.
