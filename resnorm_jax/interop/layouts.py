@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -58,22 +57,18 @@ def _pairs(a: np.ndarray) -> np.ndarray:
     return np.stack([first, second], axis=-1).reshape(a.shape)
 
 
-def _paired(leaf: Leaf) -> Leaf:
-    """Return a leaf whose last axis is in `_halves` here and in `_pairs` there."""
-
-    def read(a: np.ndarray, shape: Any) -> np.ndarray:
-        return _halves(leaf.read(a, shape))
-
-    def write(a: np.ndarray) -> np.ndarray:
-        return leaf.write(_pairs(a))
-
-    return Leaf(leaf.theirs, read, write)
+def _sorted(leaf: Leaf) -> Leaf:
+    return Leaf(
+        leaf.theirs,
+        lambda a, shape: _halves(leaf.read(a, shape)),
+        lambda a: leaf.write(_pairs(a)),
+    )
 
 
 # A linear map; here the outputs may be several axes, such as heads and their width.
 LINEAR: Layout = {"kernel": _kernel(1), "bias": _flat("bias")}
 # A linear map to heads, whose rotary pairs are features 2 i and 2 i + 1 there; here i and i + K/2.
-PAIRED: Layout = {name: _paired(leaf) for name, leaf in LINEAR.items()}
+PAIRED: Layout = {name: _sorted(leaf) for name, leaf in LINEAR.items()}
 # A linear map of joined heads; here from two axes.
 JOINED: Layout = {"kernel": _kernel(2), "bias": _flat("bias")}
 # A linear map that is ``[in, out]`` there too, as GPT-2's.

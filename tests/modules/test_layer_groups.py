@@ -140,7 +140,7 @@ def test_the_exact_change_to_rms_holds():
     ("change", "says"),
     [
         ({"groups": 4}, r"^layer_groups: 4 does not divide 6 layers; try 3"),
-        ({"groups": 0}, r"^layer_groups: 0 is out of range"),
+        ({"groups": 0}, r"^layer_groups: 0 must be over 0"),
         ({"groups": 2, "remat": "full", "remat_every": 3}, r"^remat_every: 3 with layers that share"),
         ({"groups": 2, "norm": "batch"}, r"^layer_groups: norm 'batch' keeps the running mean"),
         ({"groups": 2, "norm": "layer*2+rms"}, r"^layer_groups: of 3 layers in a row .* from layer 1"),

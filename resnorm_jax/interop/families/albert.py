@@ -39,7 +39,7 @@ ALBERT = FAMILIES.register(
         ),
         required={"inner_group_num": 1},
         rules=(
-            *(r for r in ELECTRA.rules if str(r.ours).startswith(("front_end", "positions"))),
+            *(r for r in ELECTRA.rules if r.paths[0].startswith(("front_end", "positions"))),
             Rule("embeddings.LayerNorm", "projection/embedding_norm", NORM),
             Rule("encoder.embedding_hidden_mapping_in", "projection/project", LINEAR),
             *(
