@@ -36,7 +36,10 @@ def first_variables(
 def init_variables(model: Any, dataset: Dataset, buckets: tuple[int, ...], seed: int) -> Variables:
     """Return what the model's ``init`` gives; it depends on the seed and the shapes only."""
     batch = TrainBatches(dataset.train, 1, buckets, 0).batch_at(0)
-    return _compiled_init(model)(_init_key(np.uint32(seed)), batch["x"], batch.get("mask"))
+    key = _init_key(np.uint32(seed))
+    if isinstance(key, jax.core.Tracer):  # a program with options cannot stand inside another
+        return model.init(key, batch["x"], batch.get("mask"), deterministic=True)
+    return _compiled_init(model)(key, batch["x"], batch.get("mask"))
 
 
 @jax.jit

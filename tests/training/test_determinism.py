@@ -2,10 +2,16 @@
 
 from collections import Counter
 
+import jax
+import jax.numpy as jnp
 import pytest
 import tiny
 
+import resnorm_jax as rn
+from resnorm_jax.build import build_model
+from resnorm_jax.data import describe
 from resnorm_jax.training import determinism as module
+from resnorm_jax.training import initial
 from resnorm_jax.training.determinism import OPTIONS, determinism
 
 
@@ -63,3 +69,38 @@ def fusions(parallel) -> Counter:
     modules = [program.hlo_modules()[0] for program in programs]
     steps = [module.to_string() for module in modules if "over_devices" in module.name]
     return Counter(text.count(" fusion(") for text in steps)
+
+
+@pytest.fixture
+def with_options(monkeypatch):
+    """A processor whose programs are compiled with options, as those of a GPU are."""
+    monkeypatch.setitem(module.OPTIONS, "cpu", {"xla_embed_ir_in_executable": False})
+    initial._compiled_init.cache_clear()
+    yield
+    initial._compiled_init.cache_clear()
+
+
+def test_the_shapes_of_variables_are_found_where_programs_have_options(with_options):
+    """A program with options cannot stand inside another; shapes are found inside of one."""
+    data, made = tiny.dataset(), tiny.config()
+    model = build_model(made, describe(data))
+
+    def variables():
+        return initial.init_variables(model, data, (5, 8), 0)
+
+    shapes = jax.eval_shape(variables)
+    assert jax.tree.map(jnp.shape, variables()) == jax.tree.map(jnp.shape, shapes)
+
+
+@pytest.mark.table
+def test_a_whole_run_with_options_is_scored_and_used(with_options, tmp_path):
+    made = rn.load_config("digits:smoke", {"train.steps": 2, "seeds": 1})
+    rn.train(made, tmp_path / "run")
+    digits = rn.load_run(tmp_path / "run")
+    assert digits.predict(digits_rows(3)).shape == (3,)
+
+
+def digits_rows(count):
+    from sklearn.datasets import load_digits
+
+    return load_digits().images[:count].astype("float32")
