@@ -73,12 +73,12 @@ def masked_attention(
         raise ValueError(f"implementation {implementation!r}: unknown; {hint}")
     mask = as_mask("mask", mask)
     _check(query, key, value, mask, lengths, bias)
-    arrays = {
+    arrays: dict[str, Any] = {
         "query": query, "key": key, "value": value, "mask": mask, "lengths": lengths, "bias": bias,
         "dropout_key": dropout_key,
     }  # fmt: skip
     rate = dropout_rate if dropout_key is not None else 0.0
-    how = {"rate": rate, "implementation": implementation, "scale": scale}
+    how: dict[str, Any] = {"rate": rate, "implementation": implementation, "scale": scale}
     return by_own_queries(lambda arrays: _attended(**arrays, **how), arrays)
 
 
