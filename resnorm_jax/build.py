@@ -33,7 +33,15 @@ READERS = {
     "kernel": "features",
     "stride": "features",
     **dict.fromkeys(
-        ("vocabulary", "token_types", "separator", "padding", "embedding_multiplier"), "tokens"
+        (
+            "vocabulary",
+            "token_types",
+            "separator",
+            "padding",
+            "embedding_multiplier",
+            "embedding_std",
+        ),
+        "tokens",
     ),
 }  # by field
 TABLES = {
@@ -315,7 +323,7 @@ def _front_end(
     width = model.embedding_width or model.width
     makers = {
         "tokens": lambda: TokenEmbedding(
-            width, vocabulary_size(model, meta), embedding_gain, dtype=dtype,
+            width, vocabulary_size(model, meta), model.embedding_std or embedding_gain, dtype=dtype,
             token_types=model.token_types or 0,
             separator=model.separator,
             multiplier=model.embedding_multiplier,

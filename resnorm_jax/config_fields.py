@@ -127,6 +127,10 @@ class ModelConfig:
     embedding_multiplier: float | None = option(
         None, "tokens only: factor on the embeddings", over_zero(1e6)
     )
+    embedding_std: float | None = option(
+        None, "tokens only: of the embeddings at first; the arrangement's, mostly 1, if not given",
+        over_zero(1e3),
+    )  # fmt: skip
     pooling: str | None = option(
         None,
         "from positions to one vector; mean, or what the weights of init_from were trained with",

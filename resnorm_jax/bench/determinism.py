@@ -16,6 +16,7 @@ from resnorm_jax.bench.model import Size, initial_parameters, random_batch
 from resnorm_jax.bench.step_speed import our_state, our_step
 from resnorm_jax.bench.ways import compiler_options
 from resnorm_jax.training.checkpoint import params_sha256
+from resnorm_jax.training.determinism import traced_for
 
 
 def determinism_row(model: Model, steps: int) -> dict[str, Any]:
@@ -43,10 +44,11 @@ def trained(model: Model, steps: int) -> dict[str, Any]:
     size = model.size
     state = our_state(initial_parameters(size))
     with no_compilation_cache():
+        options = compiler_options()
         step = jax.jit(
-            our_step(size, jnp.dtype(model.dtype), None),
+            traced_for(options, our_step(size, jnp.dtype(model.dtype), None)),
             donate_argnums=0,
-            compiler_options=compiler_options(),
+            compiler_options=options,
         )
         for seed in range(steps):
             state, metrics = step(state, random_batch(size, seed))

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from itertools import product
 from typing import Any
@@ -13,6 +13,7 @@ from resnorm_jax.bench import torch_peer
 from resnorm_jax.bench.accuracy import accuracy
 from resnorm_jax.bench.cases import WIDE, NormCase
 from resnorm_jax.bench.copy_speed import copy_speed
+from resnorm_jax.bench.curves import curves_row
 from resnorm_jax.bench.determinism import determinism_row
 from resnorm_jax.bench.memory import compile_times, norm_cost, step_cost
 from resnorm_jax.bench.norm_table import norm_row
@@ -23,7 +24,7 @@ from resnorm_jax.bench.tuning import tuned_row
 from resnorm_jax.errors import UserError
 
 Note = Callable[[str], None]
-SECTIONS = ("norm", "step", "determinism", "accuracy", "memory", "tune")
+SECTIONS = ("norm", "step", "determinism", "accuracy", "curves", "memory", "tune")
 BY_DEFAULT = SECTIONS[:-1]  # tiles are measured only when asked for
 
 
@@ -58,6 +59,8 @@ def tasks(settings: Settings, copy: Callable[[], float]) -> Iterator[Task]:
             twice = partial(determinism_row, model, settings.updates)
             yield Task("determinism", model.key, f"training {model.key} twice", twice)
     yield Task("accuracy", None, "comparing with float64", accuracy)
+    if settings.curve:
+        yield _curves(settings)
     yield from norms[settings.first :]
     yield Task("memory", None, "reading compiled programs", partial(_memory, settings))
     for dtype, shape in product(dict.fromkeys(case.dtype for case in settings.norms), WIDE):
@@ -121,6 +124,12 @@ def measure_all(
 
 def _norm(case: NormCase, settings: Settings, copy: Callable[[], float]) -> dict[str, Any]:
     return norm_row(case, settings.norm_budget, copy(), settings.everything)
+
+
+def _curves(settings: Settings) -> Task:
+    half = replace(next(m for m in settings.models if not m.accelerator), dtype="bfloat16")
+    losses = partial(curves_row, half, settings.curve)
+    return Task("curves", half.key, f"training {half.key} in three ways", losses)
 
 
 def _memory(settings: Settings) -> dict[str, Any]:

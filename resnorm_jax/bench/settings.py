@@ -39,6 +39,7 @@ class Settings:
       depths: of the models that are compiled.
       repeats: how often each of those is compiled.
       updates: of the two runs whose bits are compared.
+      curve: updates of the runs whose losses are compared; 0 for none.
       everything: whether what takes long on this device is measured too.
     """
 
@@ -52,6 +53,7 @@ class Settings:
     depths: tuple[int, ...] = (4, 64)
     repeats: int = 3
     updates: int = 3
+    curve: int = 50
     everything: bool = False
 
 
@@ -67,11 +69,14 @@ def settings_here(dtype: str | None, everything: bool, quick: bool) -> Settings:
     settings = Settings(tuple(norm_cases(fast)), everything=everything)
     if fast:
         settings = replace(settings, copied=2**30, norm_budget=QUEUED_NORM, step_budget=QUEUED_STEP)
+    elif not everything:
+        settings = replace(settings, curve=0)  # half precision takes minutes on a CPU
     if quick:
         short = Budget(0.0, at_least=3, warmup=1, primers=1, calls=2, queue=fast)
         settings = Settings(
             tuple(quick_norm_cases()), models=quick_models(), copied=2**20, norm_budget=short,
             step_budget=short, cost_shapes=((2, 4, 16),), depths=(1, 2), repeats=1,
+            curve=3,
             everything=everything,
         )  # fmt: skip
     if dtype is not None:

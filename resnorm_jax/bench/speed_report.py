@@ -103,6 +103,20 @@ def _defaults(found: Row | None) -> str:
     return "" if not found else "; ours: " + ", ".join(f"{k} {v}" for k, v in sorted(found.items()))
 
 
+def curves_lines(rows: Sequence[Row]) -> Lines:
+    """Return a line for each model: its last losses, and how far half precision is from float32."""
+    table = [
+        [row["key"], str(row["steps"]), *(f"{found[-1]:.4f}" for found in row["losses"].values()),
+         *(f"{distance:.1e}" for distance in row["distance"].values())]
+        for row in rows
+    ]  # fmt: skip
+    names = [*rows[0]["losses"], *(f"{name}: off by" for name in rows[0]["distance"])]
+    title = (
+        "Losses in half precision beside float32: the last, and the root mean square of differences"
+    )
+    return [title, "", *markdown(["", "updates", *names], table)]
+
+
 def determinism_lines(rows: Sequence[Row]) -> Lines:
     """Return whether two runs of a seed ended with the same bits."""
     table = [
@@ -151,6 +165,7 @@ REPORTS: dict[str, Callable[[Any], Lines]] = {
     "norm": norm_lines,
     "step": step_lines,
     "determinism": determinism_lines,
+    "curves": curves_lines,
     "tune": tile_lines,
     "scaling": scaling_lines,
     "scores": score_lines,

@@ -19,6 +19,7 @@ from resnorm_jax.bench.model import Size, flax_model, optimizer, parameter_count
 from resnorm_jax.bench.norm_speed import OURS, TORCH
 from resnorm_jax.bench.step_speed import FLAX, SCANNED, UNROLLED, our_state, our_step
 from resnorm_jax.bench.ways import compiler_options
+from resnorm_jax.training.determinism import traced_for
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,8 @@ def _compiled(
     on_device = jax.device_put(batch)
     with no_compilation_cache():
         begin = time.perf_counter()
-        jitted = jax.jit(step, donate_argnums=0, compiler_options=options)
+        told = traced_for(options, step)
+        jitted = jax.jit(told, donate_argnums=0, compiler_options=options)
         program = jitted.lower(state, on_device).compile()
         seconds = time.perf_counter() - begin
 

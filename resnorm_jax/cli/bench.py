@@ -28,7 +28,7 @@ APART = {
     DEPTH: depth, SCALING: scaling, SCORES: scores, SERVE: serve_load, SHARDING: sharding,
     TEXT: text_scores,
 }  # fmt: skip
-SECTIONS = ("norm", "step", "determinism", "accuracy", "memory", "tune")
+SECTIONS = ("norm", "step", "determinism", "accuracy", "curves", "memory", "tune")
 
 
 def main(argv: list[str]) -> int:

@@ -54,7 +54,8 @@ class TextOptions:
     label_separator: str = option(",", "between the labels of a field, with labels=many")
     tokenizer: str = option(
         "words",
-        "bytes; words (lower case, split at blanks and punctuation); spaces (at blanks only); bpe, "
+        "bytes; words (lower case, split at blanks and punctuation); spaces (at blanks only); places "
+        "(a word is another one at each place, for rows whose places mean something); bpe, "
         "wordpiece or unigram, trained on the training rows; or the path of a tokenizer.json, or of "
         "the folder of a checkpoint that holds one",
     )

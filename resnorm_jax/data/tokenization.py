@@ -25,7 +25,15 @@ def _words() -> Split:
     return lambda text: [word for word, _ in pre.pre_tokenize_str(text.lower())]
 
 
-SPLITTERS: dict[str, Callable[[], Split]] = {"words": _words, "spaces": _spaces}
+def _places() -> Split:
+    """A word is another one at each place, so that a row's places have meanings of their own."""
+    split = _spaces()
+    return lambda text: [f"{place}:{word}" for place, word in enumerate(split(text), 1)]
+
+
+SPLITTERS: dict[str, Callable[[], Split]] = {
+    "words": _words, "spaces": _spaces, "places": _places
+}  # fmt: skip
 TOKENIZERS = ("bytes", *SPLITTERS)
 
 
@@ -41,7 +49,7 @@ def build_vocabulary(texts: Iterable[str], tokenizer: str, size: int) -> tuple[s
 
     Args:
       texts: the training split only.
-      tokenizer: ``bytes``, ``words`` or ``spaces``.
+      tokenizer: ``bytes``, ``words``, ``spaces`` or ``places``.
       size: most ids, padding and unknown included (not used by ``bytes``).
 
     Raises:

@@ -13,7 +13,7 @@ from resnorm_jax.interop.files import weights_sha256
 from resnorm_jax.interop.pretrained import FREE, describe_checkpoint, load_into
 
 # Fields that a run with a checkpoint's weights may choose itself.
-OWN = (FREE - {"separator", "vocabulary", "max_length"}) | {"pooling"}
+OWN = (FREE - {"separator", "vocabulary", "max_length", "embedding_std"}) | {"pooling"}
 
 
 def checked_config(values: Mapping[str, Any], kept: Config | None = None) -> Config:

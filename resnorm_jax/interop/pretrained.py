@@ -372,7 +372,7 @@ def their_config(
 # What changes no value that a trained model computes.
 FREE = frozenset({
     "dropout", "attention_dropout", "drop_path", "attention", "unroll", "remat", "remat_every",
-    "separator", "max_length", "vocabulary",
+    "separator", "max_length", "vocabulary", "embedding_std",
 })  # fmt: skip
 
 

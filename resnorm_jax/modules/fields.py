@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax.core import FrozenDict
 
+from resnorm_jax.norms.layer import LayerNorm, RMSNorm
 from resnorm_jax.planning import PlannedNorm
 
 Normalize = Callable[[jax.Array], jax.Array]
@@ -71,14 +72,7 @@ def make_norm(
       context: ``mask``, ``condition`` and ``deterministic``, for norms that ask.
       dtype: of the result, in place of that of ``numerics``.
     """
-    made = norm.spec.build(
-        name=norm.name,
-        epsilon=norm.epsilon,
-        scale_init=norm.scale_init,
-        dtype=numerics.dtype if dtype is None else dtype,
-        param_dtype=numerics.param_dtype,
-        axis_name=numerics.axis_name,
-    )
+    made = _module(norm, numerics, dtype)
     told = {key: context.get(key) for key in norm.spec.context}
     if "deterministic" in told:
         told["deterministic"] = context.get("deterministic", True)
@@ -90,3 +84,29 @@ def apply_norm(
 ) -> jax.Array:
     """Normalize ``x`` as planned; return it as it is where no norm stands."""
     return x if norm is None else make_norm(norm, numerics, context)(x)
+
+
+def norm_and_stream(
+    norm: PlannedNorm | None, x: jax.Array, numerics: Numerics, context: Context
+) -> tuple[jax.Array, jax.Array]:
+    """Normalize ``x`` as `apply_norm` does, and return ``x`` beside it, to be used further.
+
+    A norm that can then adds up the two gradients of ``x`` in its own backward pass.
+    """
+    if norm is not None and not norm.spec.context:
+        made = _module(norm, numerics)
+        if isinstance(made, LayerNorm | RMSNorm):
+            return made(x, stream=True)
+        return made(x), x
+    return apply_norm(norm, x, numerics, context), x
+
+
+def _module(norm: PlannedNorm, numerics: Numerics, dtype: Any = None) -> nn.Module:
+    return norm.spec.build(
+        name=norm.name,
+        epsilon=norm.epsilon,
+        scale_init=norm.scale_init,
+        dtype=numerics.dtype if dtype is None else dtype,
+        param_dtype=numerics.param_dtype,
+        axis_name=numerics.axis_name,
+    )

@@ -10,7 +10,14 @@ import flax.linen as nn
 import jax
 
 from resnorm_jax.arguments import as_mask, check_axes, check_real
-from resnorm_jax.modules.fields import Context, NormFields, Numerics, apply_norm, make_norm
+from resnorm_jax.modules.fields import (
+    Context,
+    NormFields,
+    Numerics,
+    apply_norm,
+    make_norm,
+    norm_and_stream,
+)
 from resnorm_jax.modules.hooks import BRANCH_OUT, hooked
 from resnorm_jax.modules.streams import open_stream, own_norms, own_parameters
 from resnorm_jax.ops.residual import drop_path, scaled
@@ -53,7 +60,10 @@ def run_block(
     stream, numerics = plan.stream, module.numerics
     site = own_parameters(module, stream, site, numerics, "sublayer")
     site = own_norms(plan.stream_norms, site, numerics, context)
-    h = apply_norm(plan.norm_before, stream.read(carry, site), numerics, context)
+    if stream.reads:
+        h = apply_norm(plan.norm_before, stream.read(carry, site), numerics, context)
+    else:
+        h, carry = norm_and_stream(plan.norm_before, carry, numerics, context)
     h = scaled(h, numbers.read_scale)
     returned = call(h)
     y, *extra = returned if isinstance(returned, tuple) else (returned,)

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from resnorm_jax.arguments import check_axes, check_kept, check_numbers
-from resnorm_jax.ops.norms import layer_norm, rms_norm
+from resnorm_jax.ops.norms import add_layer_norm, add_rms_norm, layer_norm, rms_norm
 from resnorm_jax.ops.statistics import normalized_axes, statistics_dtype
 
 Dtype = Any
@@ -95,12 +95,18 @@ class LayerNorm(_Norm):
     scale_offset: float = 0.0
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, mask: jax.Array | None = None) -> jax.Array:
-        """Normalize ``x``; ``mask`` (broadcastable to ``x``) is True where an element counts."""
+    def __call__(self, x: jax.Array, *, mask: jax.Array | None = None, stream: bool = False) -> Any:
+        """Normalize ``x``; ``mask`` (broadcastable to ``x``) is True where an element counts.
+
+        With ``stream`` return ``x`` beside it, to be used further: the norm's backward pass then adds
+        what comes of that to the gradient, as `resnorm_jax.add_layer_norm` does.
+        """
         check_input(x)
         x = jnp.asarray(x)
         scale = self._place("scale", self.scale_init, x) if self.use_scale else None
         bias = self._place("bias", self.bias_init, x) if self.use_bias else None
+        if stream:
+            return add_layer_norm(x, None, scale, bias, **self._options(mask))
         return layer_norm(x, scale, bias, **self._options(mask))
 
 
@@ -133,11 +139,13 @@ class RMSNorm(_Norm):
     scale_offset: float = 0.0
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, mask: jax.Array | None = None) -> jax.Array:
-        """Normalize ``x``; ``mask`` (broadcastable to ``x``) is True where an element counts."""
+    def __call__(self, x: jax.Array, *, mask: jax.Array | None = None, stream: bool = False) -> Any:
+        """Normalize ``x``; ``mask`` and ``stream`` as in `LayerNorm`."""
         check_input(x)
         x = jnp.asarray(x)
         scale = self._place("scale", self.scale_init, x) if self.use_scale else None
+        if stream:
+            return add_rms_norm(x, None, scale, **self._options(mask))
         return rms_norm(x, scale, **self._options(mask))
 
 

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from scipy.optimize import brentq
 
 from resnorm_jax.reporting import many_labels
 from resnorm_jax.reporting.metrics import expected_calibration_error, log_loss
@@ -49,6 +48,8 @@ def fit_temperature(log_probs: np.ndarray, labels: np.ndarray) -> float | None:
       T; None where no T from 0.001 to 1000 is best: if every row is right, the surer the better, and
       where the model is no better than chance, the less sure the better.
     """
+    from scipy.optimize import brentq  # here: no training waits for its import
+
     slope = (_slope if labels.ndim == 1 else many_labels.slope)(log_probs, labels)
     low, high = 1 / HOTTEST, 1 / COLDEST
     if not slope(low) < 0 < slope(high):

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from scipy.special import expit
 
 from resnorm_jax.reporting.metrics import EVERY, expected_calibration_error
 
@@ -172,5 +171,7 @@ def calibrate(log_probs: np.ndarray, temperature: float) -> np.ndarray:
 
 def slope(log_probs: np.ndarray, labels: np.ndarray) -> Callable[[float], float]:
     """Return the derivative of the mean log loss at temperature T, in 1 / T."""
+    from scipy.special import expit  # here: no training waits for its import
+
     z, true = logits(log_probs), labels > 0
     return lambda sharpness: float(((expit(sharpness * z) - true) * z).mean())

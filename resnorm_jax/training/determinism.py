@@ -1,11 +1,14 @@
 """The same bits from the same config: what XLA is told for it, by platform, and what holds."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import wraps
 from typing import Any
 
 import jax
+
+from resnorm_jax.ops.attention.flash import Backward, flash_backward
 
 # On CPU and TPU XLA's programs give the same bits each time. On a GPU some add in the order in which
 # threads come (scatter, the backward pass of cuDNN's attention), and the fastest of several kernels is
@@ -54,6 +57,26 @@ def determinism(wanted: bool, platform: str) -> Determinism:
     except jax.errors.JaxRuntimeError as error:
         return Determinism(f"XLA refuses it: {' '.join(str(error).split())}")
     return Determinism(options=options)
+
+
+def traced_for(
+    options: Mapping[str, Any] | None, function: Callable[..., Any], divided: bool = False
+) -> Callable[..., Any]:
+    """Return ``function`` that is traced as a program with these compiler options needs it.
+
+    Args:
+      options: of `Determinism`, or none.
+      function: to be compiled with them.
+      divided: whether XLA divides it over devices by itself.
+    """
+    kind: Backward = "none" if divided else "deterministic"
+
+    @wraps(function)
+    def traced(*arguments: Any) -> Any:
+        with flash_backward(kind if options else "jax"):
+            return function(*arguments)
+
+    return traced
 
 
 def _turns_off(flag: str, options: Mapping[str, Any]) -> bool:

@@ -19,6 +19,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from resnorm_jax.build import DEVICE_AXIS
 from resnorm_jax.data.pipeline import Share, cut
 from resnorm_jax.errors import UserError
+from resnorm_jax.training.determinism import traced_for
 from resnorm_jax.training.laid import laid_from_host, several_processes, whole_on_host
 from resnorm_jax.training.step import (
     StepOptions,
@@ -151,7 +152,7 @@ class DataParallel:
             return mapped(state, batch)
 
         return jax.jit(
-            over_devices,
+            traced_for(self._compiler_options, over_devices),
             in_shardings=(self._everywhere, self._by_row),
             out_shardings=out,
             donate_argnums=how.get("donate_argnums"),

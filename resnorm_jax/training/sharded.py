@@ -19,6 +19,7 @@ from resnorm_jax.build import DEVICE_AXIS
 from resnorm_jax.config import MeshConfig
 from resnorm_jax.data.pipeline import Share, cut
 from resnorm_jax.ops.layout import Positions, positions_over, standing_for
+from resnorm_jax.training.determinism import traced_for
 from resnorm_jax.training.devices import Spread, own_share
 from resnorm_jax.training.laid import laid_from_host, several_processes, whole_on_host
 from resnorm_jax.training.mesh import POSITIONED, filled, mesh_shape, whole_shares
@@ -208,8 +209,9 @@ class Sharded:
                 self.programs += 1
                 return step(tree, batch)
 
+            told = self._compiler_options
             self._compiled[key] = jax.jit(
-                over_devices, compiler_options=self._compiler_options, **how()
+                traced_for(told, over_devices, divided=True), compiler_options=told, **how()
             )
         return self._compiled[key]
 

@@ -80,7 +80,7 @@ def test_quick_run_writes_every_number_and_ratios_of_medians(tmp_path, capsys):
     document = json.loads(path.read_text())
     assert set(document) == {
         "date", "backend", "device", "device_count", "cores", "load_average", "versions", "settings",
-        "format", "runs", "copy", "norm", "step", "determinism", "accuracy", "memory",
+        "format", "runs", "copy", "norm", "step", "determinism", "accuracy", "curves", "memory",
     }  # fmt: skip
     assert set(document["versions"]) == {"jax", "jaxlib", "flax", "torch"}
     assert all(math.isfinite(number) for number in numbers(document))
@@ -107,6 +107,9 @@ def test_quick_run_writes_every_number_and_ratios_of_medians(tmp_path, capsys):
     (runs,) = document["determinism"]
     assert runs["equal"]
     assert len(set(runs["params_sha256"])) == 1
+    (curves,) = document["curves"]
+    assert {len(losses) for losses in curves["losses"].values()} == {curves["steps"]}
+    assert all(0 < distance < 0.1 for distance in curves["distance"].values())
     memory = document["memory"]
     for case in [*memory["norms"], memory["step"]]:
         for ratio in case["ratios"]:

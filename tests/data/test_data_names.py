@@ -10,7 +10,7 @@ from resnorm_jax.data.inputs import read_inputs
 from resnorm_jax.data.listops_cache import cache_path
 from resnorm_jax.data.metadata import check_meta
 from resnorm_jax.data.preprocess import check_values
-from resnorm_jax.data.tokenization import encoder
+from resnorm_jax.data.tokenization import build_vocabulary, encoder
 from resnorm_jax.errors import UserError
 
 
@@ -41,6 +41,14 @@ def test_the_name_of_padding_in_a_text_is_a_word():
     assert to_ids("a <pad> <unk> b") == [2, 1, 1, 1]
     known = encoder("spaces", ("<pad>", "<unk>", "a", "<pad>"))
     assert known("<pad> a") == [3, 2]
+
+
+def test_a_word_is_another_one_at_each_place():
+    names = build_vocabulary(["a b", "A a"], "places", 9)
+    assert names == ("<pad>", "<unk>", "1:a", "2:a", "2:b")
+    to_ids = encoder("places", names)
+    assert to_ids("A  b") == [2, 4]
+    assert to_ids("b a a") == [1, 3, 1]  # at these places nobody saw them
 
 
 def test_a_value_that_scaling_makes_too_large_is_refused():

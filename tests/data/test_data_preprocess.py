@@ -198,7 +198,7 @@ def test_text_inputs_are_encoded_as_in_training(tmp_path):
     path = tmp_path / "train.csv"
     path.write_text("body,mood\na fine film,good\na dull film,bad\nfine and long text,good\n")
     columns = {"text_column": "body", "label_column": "mood"}
-    for tokenizer in ("words", "spaces", "bytes"):
+    for tokenizer in ("words", "spaces", "places", "bytes"):
         options = {"train": str(path), "test": str(path), "tokenizer": tokenizer, "max_length": 3}
         data = load_dataset("text", {**options, **columns})
         meta = through_json(data)

@@ -24,6 +24,7 @@ from resnorm_jax import (
     layer_parameters,
 )
 from resnorm_jax.arrangements import Arrangement, Init, NormSlot, Place
+from resnorm_jax.modules import residual_block
 from resnorm_jax.schemes import ARRANGEMENTS, STREAMS
 
 B, L, D, H, F, N = 2, 4, 4, 2, 6, 2
@@ -288,6 +289,28 @@ def is_program(value):
 
 
 @pytest.mark.table
+@pytest.mark.parametrize("norm", ["layer", "rms"])
+def test_a_norm_that_adds_the_streams_gradient_changes_no_bit(norm, monkeypatch):
+    model = encoder(norm=norm)
+    x = jax.random.normal(jax.random.key(0), (B, L, D))
+    params = model.init(jax.random.key(1), x)
+
+    def run():
+        def loss(params, x):
+            return jnp.sum(jnp.sin(model.apply(params, x)))
+
+        gradients = jax.jit(jax.value_and_grad(loss, (0, 1)))
+        added = str(jax.make_jaxpr(gradients)(params, x)).count("stream_g")
+        return added, gradients(params, x)
+
+    added, found = run()
+    apart = lambda *given: (residual_block.apply_norm(*given), given[1])  # noqa: E731
+    monkeypatch.setattr(residual_block, "norm_and_stream", apart)
+    none, want = run()
+    assert (added > 0, none) == (True, 0)
+    chex.assert_trees_all_equal(found, want)
+
+
 def test_rematerialization_changes_the_program_and_no_number():
     x = inputs()
     model = encoder(depth=3)

@@ -3,6 +3,8 @@
 No test has that kernel: it is played by XLA, whose function takes the same lengths.
 """
 
+import json
+import re
 from functools import partial
 
 import jax
@@ -12,7 +14,8 @@ import pytest
 from oracles import worst
 from tiers import every
 
-from resnorm_jax.ops.attention import chunks, masked_attention, why_not_cudnn
+from resnorm_jax.ops.attention import chunks, flash, masked_attention, why_not_cudnn
+from resnorm_jax.training.determinism import traced_for
 
 T, S, H, K = 5, 6, 3, 8
 REAL = jax.nn.dot_product_attention
@@ -156,7 +159,7 @@ def test_cudnn_is_chosen_for_lengths_alone_and_taken_for_full_rows_where_asked(c
     masked_attention(*inputs)
     assert not cudnn
     masked_attention(*inputs, implementation="cudnn")
-    assert list(cudnn[-1]) == ["query"]
+    assert list(cudnn[-1]) == ["query", "scale"]
 
 
 @pytest.mark.parametrize(
@@ -179,3 +182,74 @@ def test_jax_itself_refuses_without_cudnn(monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     shape = jax.ShapeDtypeStruct((1, 8, 2, 8), jnp.bfloat16)
     assert "JAX refuses it: cuDNN is not detected" in why_not_cudnn(shape, shape)
+
+
+# --- NVIDIA's backward pass in deterministic programs ---
+
+FMHA, FMHA_BACK = "__cudnn$fmhaSoftmax", "__cudnn$fmhaSoftmaxBackward"
+
+
+def flash_calls(text, target):
+    """The descriptions of all calls of a target in a lowered module, and their whole lines."""
+    lines = [line for line in text.splitlines() if f"@{target}(" in line]
+    strings = [re.search(r'backend_config = "((?:[^"\\]|\\.)*)"', line)[1] for line in lines]
+    return [json.loads(s.replace("\\22", '"')) for s in strings], lines
+
+
+def lowered_for_cuda(layers):
+    """Some layers of attention under a loss, in a deterministic program, lowered for a GPU."""
+    q, k, v = (jax.ShapeDtypeStruct((3, n, 2, 8), jnp.bfloat16) for n in (T, S, S))
+
+    def loss(q, k, v, lengths):
+        for _ in range(layers):
+            q = masked_attention(q, k, v, lengths=lengths)
+        return q.astype(jnp.float32).sum()
+
+    exported = jax.export.export(
+        jax.jit(traced_for({"xla_gpu_deterministic_ops": True}, jax.grad(loss, (0, 1, 2)))),
+        platforms=["cuda"],
+        disabled_checks=[jax.export.DisabledSafetyCheck.custom_call(t) for t in (FMHA, FMHA_BACK)],
+    )
+    return exported(q, k, v, jax.ShapeDtypeStruct((3,), jnp.int32)).mlir_module()
+
+
+def test_every_backward_call_of_a_deterministic_program_says_so(cudnn):
+    """XLA marks the first of equal calls alone, and then does not find the plan of the others."""
+    text = lowered_for_cuda(layers=2)
+    forward, _ = flash_calls(text, FMHA)
+    backward, _ = flash_calls(text, FMHA_BACK)
+    assert len(forward) == len(backward) == 2
+    for call in backward:
+        assert call["cudnn_fmha_backend_config"].pop("force_deterministic") is True
+    assert not any("force_deterministic" in c["cudnn_fmha_backend_config"] for c in forward)
+
+
+@pytest.mark.parametrize("padded", [True, False])
+def test_calls_of_cudnn_are_described_as_by_jax(padded):
+    from jax._src.cudnn import fused_attention_stablehlo as theirs
+    from jax._src.lib.mlir import ir
+
+    q, k = (jax.ShapeDtypeStruct((3, n, 2, 8), jnp.bfloat16) for n in (T, S))
+    mask = theirs.MaskType.PADDING if padded else theirs.MaskType.NO_MASK
+    with ir.Context():
+        for products in (flash.FORWARD, flash.BACKWARD):
+            want = theirs.create_dot_product_attention_backend_config(
+                3, 2, T, S, ir.BF16Type.get(), 0.25, 42, 0.0, mask, 0, None, 1, False,
+                is_bwd=products is flash.BACKWARD,
+            )  # fmt: skip
+            found = json.loads(flash._described(products, 0.25, q, k, padded))
+            found["cudnn_fmha_backend_config"].pop("force_deterministic", None)
+            assert found == json.loads(want)
+
+
+def test_cudnn_is_not_chosen_where_xla_divides_a_deterministic_program(cudnn):
+    shape = jax.ShapeDtypeStruct((3, T, 2, 8), jnp.bfloat16)
+    found = []
+
+    def ask(options):
+        traced_for(options, lambda: found.append(why_not_cudnn(shape, shape)), divided=True)()
+
+    ask({"xla_gpu_deterministic_ops": True})
+    ask(None)
+    assert "divides this program over devices" in found[0]
+    assert found[1] is None

@@ -285,15 +285,16 @@ def test_a_tangent_that_is_zero_costs_nothing():
     assert undifferentiated.params["outs"] == ("y",)  # no numbers of rows are kept
 
 
-def test_the_gradient_of_the_stream_is_added_in_the_backward_pass():
+@pytest.mark.parametrize("added", [True, False])
+def test_the_gradient_of_the_stream_is_added_in_the_backward_pass(added):
     x, scale, bias = (jnp.asarray(a, jnp.float32) for a in arrays("layer_norm"))
 
     def both(x, branch, scale, bias):
-        normed, stream = add_layer_norm(x, branch, scale, bias)
+        normed, stream = add_layer_norm(x, branch if added else None, scale, bias)
         return jnp.sum(jnp.sin(normed) * weights(x)) + jnp.sum(jnp.cos(stream) * weights(x, 3))
 
     def plain(x, branch, scale, bias):
-        stream = x + branch
+        stream = x + branch if added else x
         normed = plain_layer_norm(stream, scale, bias)
         return jnp.sum(jnp.sin(normed) * weights(x)) + jnp.sum(jnp.cos(stream) * weights(x, 3))
 
@@ -309,13 +310,14 @@ def test_the_gradient_of_the_stream_is_added_in_the_backward_pass():
 
 
 @pytest.mark.table
+@pytest.mark.parametrize("added", [True, False])
 @pytest.mark.parametrize("way", [jvp, hessian_vector, reverse_over_reverse, vmap_both])
-def test_derivatives_of_the_sum_and_its_norm(way):
+def test_derivatives_of_the_sum_and_its_norm(way, added):
     def norm(x, scale, bias):
-        return sum(add_layer_norm(x, x[..., ::-1] * 2, scale, bias))
+        return sum(add_layer_norm(x, x[..., ::-1] * 2 if added else None, scale, bias))
 
     def plain(x, scale, bias):
-        stream = x + x[..., ::-1] * 2
+        stream = x + x[..., ::-1] * 2 if added else x
         return plain_layer_norm(stream, scale, bias) + stream
 
     with x64():

@@ -125,8 +125,11 @@ def test_a_large_mean_costs_no_digits(mean, monkeypatch):
     exact = oracles.layer_norm(*wide([x]))
     plain = forward_alone(layer_norm, x)  # here XLA adds up a row from left to right
     assert np.abs(np.asarray(plain, float) - exact).max() <= 1e-6
-    monkeypatch.setattr(triton_rows, "_across", tree)
-    out = quick_jit(partial(layer_norm, implementation="interpret"))(x)
+    monkeypatch.setattr(triton_rows, "across", tree)
+    # Compiled as users' programs are: quick ones lose a digit of some of these differences.
+    usual = {"xla_backend_optimization_level": 3, "xla_llvm_disable_expensive_passes": False}
+    run = jax.jit(partial(layer_norm, implementation="interpret"), compiler_options=usual)
+    out = run(x)
     # A few roundings of numbers up to 4: the digits that XLA's code has where its sums are trees.
     assert np.abs(np.asarray(out, float) - exact).max() <= 1.5 * 2**-22
 
@@ -184,6 +187,23 @@ def test_the_sum_of_stream_and_branch_is_the_second_output(dtype):
     want, want_scale, _ = oracles.layer_norm_vjp(total, s + 1, b, w)
     assert worst(dx, want + np.asarray(more, float)) <= 8 * unit
     assert worst(dscale, want_scale) <= 8 * unit
+
+
+def test_without_a_branch_the_stream_is_x_and_its_gradient_is_added():
+    (x, scale), weights = case("rms_norm", (5, 12))
+    more = weights[:, ::-1]
+
+    @quick_jit
+    def run(x, scale, weights):
+        norm = partial(add_rms_norm, implementation="interpret")
+        out, pullback = jax.vjp(lambda x, scale: norm(x, None, scale), x, scale)
+        return out, pullback((weights, more))
+
+    (normed, stream), (dx, _) = run(x, scale, weights)
+    np.testing.assert_array_equal(stream, x)
+    assert worst(normed, oracles.rms_norm(*wide([x, scale]))) <= 5e-7
+    want, _ = oracles.rms_norm_vjp(*wide([x, scale, weights]))
+    assert worst(dx, want + np.asarray(more, float)) <= 2e-6
 
 
 @pytest.mark.table
@@ -281,7 +301,11 @@ def test_every_row_of_the_table_says_where_it_is_from():
 def test_tiles_are_of_the_nearest_wider_row_of_the_device_or_of_the_rule():
     at = partial(tiles.tile, "forward", dtype="bfloat16")
     assert at(width=3000, device="NVIDIA H200") == at(width=4096, device="NVIDIA H200")
-    assert at(width=4096, device="NVIDIA H200") == Tile(2, 8)
+    (row,) = (
+        row for row in tiles.table()
+        if (row["operation"], row["width"], row["dtype"]) == ("forward", 4096, "bfloat16")
+    )  # fmt: skip
+    assert at(width=4096, device="NVIDIA H200") == Tile(*(row[k] for k in tiles.KEYS[4:-2]))
     assert at(width=100, device="NVIDIA H200") == tiles.rule("forward", 100)
     for device in (None, "NVIDIA A100-SXM4-40GB"):
         assert at(width=4096, device=device) == tiles.rule("forward", 4096)
@@ -318,9 +342,10 @@ def test_tuning_keeps_the_best_tile_and_all_rows_of_others(tmp_path):
     found = {row["operation"]: row for row in table if row["device"] == kind}
     for operation, tile in best.items():
         row = found[operation]
-        assert Tile(*(row[name] for name in tiles.KEYS[4:-1])) == tile
+        assert Tile(*(row[name] for name in tiles.KEYS[4:-2])) == tile
         assert (row["width"], row["dtype"]) == (5, "float32")
         assert row["source"].startswith("a trial; jax ")
+        assert row["microseconds"] < 0  # as measured here
     assert [row for row in table if row["device"] != kind] == sorted(tiles.table(), key=tune._key)
     tune.write(table, tmp_path / "tiles.json")
     assert json.loads((tmp_path / "tiles.json").read_text())["tiles"] == table

@@ -23,6 +23,7 @@ ROWS = jax.ShapeDtypeStruct((4, 16, 96), jnp.bfloat16)
 FEATURES = jax.ShapeDtypeStruct((96,), jnp.float32)
 
 
+BACKWARD_CALL = r'custom_call @\S+\(([^)]*)\) \{[^\n]*name = "norm_backward"'
 NAMES_A_GPU = hasattr(triton, "get_gpu_info")  # from jax 0.11 on
 
 
@@ -71,6 +72,9 @@ def test_sum_and_norm_are_one_kernel_too(norm):
     text = lowered(partial(gradients, norm), (ROWS, ROWS), ROWS, ROWS, *parameters)
     assert kernels(text) == [1, 1]
     assert "stablehlo.add %" not in re.sub(r"applies stablehlo.add", "", text)
+    beside = lowered(partial(gradients, norm), (ROWS, ROWS), ROWS, None, *parameters)
+    assert kernels(beside) == [1, 1]  # the stream is what was given: nothing writes it again
+    assert "stablehlo.add %" not in re.sub(r"applies stablehlo.add", "", beside)
 
 
 def test_elsewhere_there_are_no_kernels():
@@ -202,3 +206,8 @@ def test_a_training_step_holds_one_kernel_a_norm_and_direction(norm):
     text = lowered(step, state, batch)
     assert kernels(text) == [norms, norms]
     assert text.count("stablehlo.rsqrt") == 0  # no other pass takes statistics of rows
+    # All but the final norm add the stream's gradient in their backward pass: x, scale, the numbers
+    # of each row, the gradient, and that one.
+    given = [len(call.split(",")) for call in re.findall(BACKWARD_CALL, text)]
+    alone = 6 if norm == "layer" else 4
+    assert (given.count(alone), set(given)) == (1, {alone, alone + 1})

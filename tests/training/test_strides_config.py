@@ -1,4 +1,4 @@
-"""``model.stride``: what a config may ask for, and lengths counted in tokens."""
+"""``model.stride`` and other fields of the front end: what a config may ask for; lengths in tokens."""
 
 from dataclasses import replace
 from types import SimpleNamespace
@@ -129,3 +129,13 @@ def test_a_row_may_have_all_positions_of_the_tokens_learned(model, longest):
     says = f"row 2 has {longest + 1} positions, the model learned {longest};"
     with pytest.raises(UserError, match=says):
         trained.check_lengths(rows(longest + 1))
+
+
+def test_tokens_begin_as_small_as_the_config_says():
+    meta = META | {"kind": "tokens", "vocabulary": ["<pad>", "<unk>", "a"]}
+    built = [build.build_model(config(**m), meta) for m in ({}, {"embedding_std": 0.02})]
+    assert [model.front_end.gain for model in built] == [1.0, 0.02]
+    with pytest.raises(UserError, match=r"model\.embedding_std: not read: the data are features"):
+        build.build_model(config(embedding_std=0.02), META)
+    with pytest.raises(UserError, match=r"model\.embedding_std: must be over 0"):
+        config(embedding_std=0.0)

@@ -6,6 +6,8 @@ from typing import Any, Literal, get_args
 import jax
 import jax.numpy as jnp
 
+from resnorm_jax.ops.attention.flash import backward_here
+
 Implementation = Literal["xla", "chunked", "cudnn"]
 IMPLEMENTATIONS = get_args(Implementation)
 # Products of the numbers of queries and keys from which on chunks are taken: on a CPU they are faster
@@ -64,6 +66,8 @@ def _reasons(
     dtype, width = jnp.dtype(query.dtype).name, query.shape[-1]
     if backend != "gpu":
         yield f"it needs a GPU, and JAX runs on {backend}"
+    if backward_here() == "none":
+        yield "XLA divides this program over devices and makes it deterministic, and cannot do both"
     if dtype not in HALF:
         yield f"it computes in {' or '.join(HALF)}, and this is {dtype}"
     if dropout > 0:

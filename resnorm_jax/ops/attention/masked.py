@@ -15,6 +15,7 @@ from resnorm_jax.ops.attention.choice import (
     why_not_cudnn,
 )
 from resnorm_jax.ops.attention.chunks import attend_in_chunks
+from resnorm_jax.ops.attention.flash import backward_here, flash_attention
 from resnorm_jax.ops.attention.own_queries import by_own_queries
 from resnorm_jax.ops.masks import attending, join_lengths
 
@@ -159,17 +160,17 @@ def _by_cudnn(
     scale: float | None,
 ) -> jax.Array:
     """NVIDIA's flash attention. All queries ask, those of padding too, as under a mask."""
-    kept: dict[str, Any] = {} if scale is None else {"scale": scale}
+    told = None
     if lengths is not None:
         # The kernel defines nothing for a row without keys: it sees all keys, and gets 0 afterwards.
         some, every = lengths > 0, key.shape[1]
-        kept |= {
-            "query_seq_lengths": jnp.full(lengths.shape, query.shape[1], jnp.int32),
-            "key_value_seq_lengths": jnp.where(
-                some, jnp.minimum(lengths, every), every
-            ).astype(jnp.int32),
-        }  # fmt: skip
-    out = jax.nn.dot_product_attention(query, key, value, implementation="cudnn", **kept)
+        told = (
+            jnp.full(lengths.shape, query.shape[1], jnp.int32),
+            jnp.where(some, jnp.minimum(lengths, every), every).astype(jnp.int32),
+        )
+    if backward_here() == "deterministic":
+        key, value = (for_each_head(a, query) for a in (key, value))
+    out = flash_attention(query, key, value, told, scale)
     return _silent(out, None if lengths is None else (lengths > 0)[:, None, None, None])
 
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from resnorm_jax.ops.norms.complex_numbers import standardize
 from resnorm_jax.ops.norms.kernels import primitive, why
-from resnorm_jax.ops.norms.kernels.form import Form
+from resnorm_jax.ops.norms.kernels.form import PARAMETERS, Form, Operands
 from resnorm_jax.ops.norms.operands import affine, check_norm, floating, inexact
 from resnorm_jax.ops.statistics import (
     Axes,
@@ -175,7 +175,7 @@ def std_layer_norm(
 
 def add_layer_norm(
     x: jax.Array,
-    branch: jax.Array,
+    branch: jax.Array | None,
     scale: jax.Array | None,
     bias: jax.Array | None,
     *,
@@ -194,7 +194,8 @@ def add_layer_norm(
 
     Args:
       x: stream.
-      branch: what the sublayer adds, of ``x``'s shape.
+      branch: what the sublayer adds, of ``x``'s shape. None adds nothing: the stream is ``x`` itself,
+        and what its further use gives to the gradient is added inside the norm's backward pass.
       scale: as in `layer_norm`, and so all the others.
       bias: elementwise offset, or None.
       axis: axis or axes of the statistics.
@@ -215,12 +216,12 @@ def add_layer_norm(
     """
     form = _form(True, epsilon, scale_offset, implementation)
     over = _Over(axis, mask, axis_name, axis_index_groups)
-    return _norm(form, over, x, scale, bias, branch, dtype)
+    return _norm(form, over, x, scale, bias, branch, dtype, stream=True)
 
 
 def add_rms_norm(
     x: jax.Array,
-    branch: jax.Array,
+    branch: jax.Array | None,
     scale: jax.Array | None,
     *,
     axis: int | Axes = -1,
@@ -238,7 +239,7 @@ def add_rms_norm(
 
     Args:
       x: stream.
-      branch: what the sublayer adds, of ``x``'s shape.
+      branch: as in `add_layer_norm`.
       scale: as in `rms_norm`, and so all the others.
       axis: axis or axes of the statistics.
       epsilon: inside the root.
@@ -257,7 +258,7 @@ def add_rms_norm(
     """
     form = _form(False, epsilon, scale_offset, implementation)
     over = _Over(axis, mask, axis_name, axis_index_groups)
-    return _norm(form, over, x, scale, None, branch, dtype)
+    return _norm(form, over, x, scale, None, branch, dtype, stream=True)
 
 
 @dataclass(frozen=True)
@@ -279,7 +280,7 @@ def _form(
 
 
 def _norm(
-    form: Form, over: _Over, x, scale, bias, branch=None, dtype: Any = None
+    form: Form, over: _Over, x, scale, bias, branch=None, dtype: Any = None, stream: bool = False
 ) -> tuple[jax.Array, jax.Array]:
     """Return the norm of ``x``, or of ``x + branch``, and what was normalized."""
     over = replace(
@@ -289,31 +290,35 @@ def _norm(
     alike = branch is not None and (branch.shape, branch.dtype) == (x.shape, x.dtype)
     if branch is not None and not (alike and jnp.issubdtype(x.dtype, jnp.floating)):
         x, branch = x + branch, None
-    stream, x = x, inexact(x)
+    total, x = x, inexact(x)
     form = replace(form, dtype=jnp.dtype(dtype or x.dtype))
     axes = normalized_axes(over.axis, x.ndim)
     reason = why.not_by_rows(x, scale, bias, axes, over.mask, over.axis_name)
     if reason is None:
-        y, total = _by_rows(form, axes, x, scale, bias, branch)
-        return y, stream if total is None else total
+        given = {"x": x, "branch": branch, "scale": scale, "bias": bias}
+        y, found = _by_rows(form, axes, given, stream and total.dtype == x.dtype)
+        return y, total if found is None else found
     if form.implementation in KERNELS:
         raise ValueError(f"implementation {form.implementation!r} cannot serve this norm: {reason}")
     if branch is not None:
-        stream = x = x + branch
-    return _by_axes(form, over, axes, x, scale, bias), stream
+        total = x = x + branch
+    return _by_axes(form, over, axes, x, scale, bias), total
 
 
-def _by_rows(form: Form, axes: Axes, x, scale, bias, branch) -> tuple[jax.Array, jax.Array | None]:
+def _by_rows(
+    form: Form, axes: Axes, given: Operands, stream: bool
+) -> tuple[jax.Array, jax.Array | None]:
     """Fold the axes of the statistics into one, and go through the primitives."""
-    shape = x.shape
-    if len(axes) > 1:
-        x, branch = (a if a is None else a.reshape(*shape[: axes[0]], -1) for a in (x, branch))
-    scale, bias = (a if a is None else a.reshape(-1) for a in (scale, bias))
-    given = {"x": x, "branch": branch, "scale": scale, "bias": bias}
+    shape, bias = given["x"].shape, given["bias"]
+    rows = shape if len(axes) == 1 else (*shape[: axes[0]], -1)
+    folded = {
+        name: a if a is None else a.reshape((-1,) if name in PARAMETERS else rows)
+        for name, a in given.items()
+    }
     form = replace(form, bias_dtype=None if bias is None else bias.dtype)
-    found = primitive.norm(form, given)
-    y, stream = found["y"], found.get("stream")
-    return y.reshape(shape), stream if stream is None else stream.reshape(shape)
+    found = primitive.norm(form, folded, stream)
+    y, total = found["y"], found.get("stream")
+    return y.reshape(shape), total if total is None else total.reshape(shape)
 
 
 def _by_axes(form: Form, over: _Over, axes: Axes, x, scale, bias) -> jax.Array:

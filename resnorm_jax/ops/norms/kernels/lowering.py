@@ -66,7 +66,10 @@ def _kernel(
 ) -> Operands:
     x = operands["x"]
     tile = tiles.tile(name, x.shape[-1], x.dtype.name, triton.device_kind())
-    return KERNELS[name](form, outs, operands, tile, interpret)
+    same = "stream" in outs and "branch" not in operands  # what is there needs not be written
+    written = tuple(out for out in outs if out != "stream" or not same)
+    found = KERNELS[name](form, written, operands, tile, interpret)
+    return {**found, "stream": x} if same else found
 
 
 def _no_kernel(ctx: Any, names: Names, outs: Names) -> str | None:

@@ -37,9 +37,9 @@ from resnorm_jax.ops.norms.kernels.form import (
 LINEAR = ("dx", "dscale", "dbias")
 
 
-def norm(form: Form, operands: Operands) -> Operands:
-    """Return ``y`` and, if there is a ``branch``, ``stream``; operands as `FORWARD` names them."""
-    outs = ("y", "stream") if operands.get("branch") is not None else ("y",)
+def norm(form: Form, operands: Operands, stream: bool = False) -> Operands:
+    """Return ``y`` and, if it is asked for, ``stream``; operands as `FORWARD` names them."""
+    outs = ("y", "stream") if stream else ("y",)
     return _bind(forward_p, FORWARD, form, outs, _varying_alike(operands))
 
 

@@ -6,7 +6,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-KEYS = ("device", "operation", "width", "dtype", "rows", "warps", "programs", "ahead", "source")
+KEYS = (
+    "device", "operation", "width", "dtype", "rows", "warps", "programs", "ahead", "block",
+    "microseconds", "source",
+)  # fmt: skip
 TABLE = Path(__file__).with_name("tiles.json")
 
 
@@ -17,19 +20,26 @@ class Tile:
     Attributes:
       rows: rows that a program takes at a time, a power of two.
       warps: warps of 32 threads in a program.
-      programs: most programs of a backward kernel; each keeps its own sums of the parameters.
-      ahead: whether a backward kernel reads the next rows while it works on some.
+      programs: most programs of a kernel, each of which walks over its rows; 0 for one for each few
+        rows. Of a backward kernel each keeps its own sums of the parameters.
+      ahead: whether a program that walks reads the next rows while it works on some.
+      block: columns that are worked on at a time, a power of two; wider rows are read twice. 0 for as
+        many as registers hold.
     """
 
     rows: int
     warps: int
     programs: int = 0
     ahead: bool = False
+    block: int = 0
+
+
+WIDE = {"forward": Tile(2, 8, block=4096), "backward": Tile(2, 32, 132, block=4096)}
 
 
 @lru_cache(maxsize=1)
 def table() -> list[dict[str, Any]]:
-    """Return the rows of `TABLE`: device, operation, width, dtype, tile, source."""
+    """Return the rows of `TABLE`: device, operation, width, dtype, tile, its time and the source."""
     return json.loads(TABLE.read_text())["tiles"]
 
 
@@ -54,12 +64,14 @@ def tile(operation: str, width: int, dtype: str, device: str | None) -> Tile:
     if not fit:
         return rule(operation, width)
     row = min(fit, key=lambda row: row["width"])
-    return Tile(row["rows"], row["warps"], row["programs"], row["ahead"])
+    return Tile(row["rows"], row["warps"], row["programs"], row["ahead"], row["block"])
 
 
 def rule(operation: str, width: int) -> Tile:
     """Return the tile for a device that nobody measured: near what an H200 likes best."""
     block = 1 << (width - 1).bit_length()
+    if block > 8192:
+        return WIDE[operation]
     if operation == "forward":
         rows = max(1, 2048 // block)
         return Tile(rows, _between(4, rows * block // 1024, 16))

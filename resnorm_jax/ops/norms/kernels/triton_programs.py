@@ -1,6 +1,7 @@
 """What a program of the forward and of the backward kernel does with its rows."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -8,31 +9,48 @@ import jax.numpy as jnp
 from jax import lax
 
 from resnorm_jax.ops.norms.kernels.form import Form, Operands
-from resnorm_jax.ops.norms.kernels.tiles import Tile
-from resnorm_jax.ops.norms.kernels.triton_rows import F32, Rows, indices, loop
+from resnorm_jax.ops.norms.kernels.triton_deal import Deal
+from resnorm_jax.ops.norms.kernels.triton_rows import F32, Rows, across, indices, loop
+
+HALF = ("bfloat16", "float16")
 
 
-def forward(form: Form, shape: tuple[int, ...], count: int, block: int, refs: Operands) -> None:
-    """Normalize ``count`` rows: read ``x`` and ``branch``, write ``y``, ``stream`` and statistics."""
-    from jax.experimental import pallas as pl
+def forward(form: Form, deal: Deal, refs: Operands) -> None:
+    """Normalize some rows: read ``x`` and ``branch``, write ``y``, ``stream`` and statistics."""
+    whole = deal.parameters(refs)
+    read_once = deal.each > 1
+    names = ("scale", "bias")
+    kept = {n: whole.keep(partial(whole.parameter, n)) for n in names if n in refs and read_once}
 
-    rows = Rows(refs, shape, pl.program_id(0) * count + indices(count), block)
+    def parameter(rows: Rows, name: str, j: Any) -> jax.Array:
+        return kept[name](j) if name in kept else rows.parameter(name, j)
 
-    def read(j: Any) -> jax.Array:
-        x = rows.load("x", j)
-        if "branch" in refs:  # normalized as it is stored, rounded to its dtype
-            x = (x + rows.load("branch", j)).astype(refs["x"].dtype).astype(F32)
-        return x
+    def step(rows: Rows, nothing: tuple) -> tuple:
+        _forward(form, rows, partial(parameter, rows))
+        return nothing
 
-    x = rows.kept(read)
-    numbers, y = _statistics(form, rows, x)
+    deal.walk(refs, ("x", "branch"), step, ())
+
+
+def _forward(form: Form, rows: Rows, parameter: Callable[[str, Any], jax.Array]) -> None:
+    refs = rows.refs
+
+    def added(x: jax.Array, branch: Callable[[], jax.Array]) -> jax.Array:
+        """Normalized as it is stored, rounded to its dtype."""
+        if "branch" not in refs:
+            return x
+        return (x + branch()).astype(refs["x"].dtype).astype(F32)
+
+    x = rows.keep(lambda j: added(rows.load("x", j), lambda: rows.load("branch", j)))
+    first = lambda: added(rows.leading("x"), lambda: rows.leading("branch"))  # noqa: E731
+    numbers, y = _statistics(form, rows, x, first)
 
     def write(j: Any) -> None:
         out = y(j)
         if "scale" in refs:
-            out = out * (rows.parameter("scale", j) + form.scale_offset)
+            out = out * (parameter("scale", j) + form.scale_offset)
         if "bias" in refs:
-            out = out + rows.parameter("bias", j)
+            out = out + parameter("bias", j)
         rows.store("y", j, out)
         if "branch" in refs:
             rows.store("stream", j, x(j))
@@ -43,20 +61,61 @@ def forward(form: Form, shape: tuple[int, ...], count: int, block: int, refs: Op
             rows.store_number(name, number)
 
 
+Blocks = Callable[[Any], jax.Array]
+
+
 def _statistics(
-    form: Form, rows: Rows, x: Callable[[Any], jax.Array]
-) -> tuple[Operands, Callable[[Any], jax.Array]]:
+    form: Form, rows: Rows, x: Blocks, first: Callable[[], jax.Array]
+) -> tuple[Operands, Blocks]:
     """Return the numbers of each row, and the function that gives its normalized blocks."""
     part = 1 / rows.shape[1]  # a product: Triton's quotients are rounded less well
+    half = all(rows.refs[name].dtype.name in HALF for name in ("x", "y"))
     if not form.subtract_mean:
         (squares,) = rows.sums(lambda j: x(j) * x(j))
         inverse, rest = rsqrt(squares * part + form.epsilon)
-        return {"inverse": inverse}, lambda j: x(j) * inverse + x(j) * rest
-    (total,) = rows.sums(x)
-    mean = total * part
+        numbers = {"inverse": inverse}
+        if half:
+            return numbers, lambda j: x(j) * inverse
+        return numbers, lambda j: x(j) * inverse + x(j) * rest
+    if half and rows.kept:
+        numbers, y = _of_half(form, rows, x, first())
+    else:
+        numbers, y = _of_single(form, rows, x)
+    return numbers, y
+
+
+def _of_half(form: Form, rows: Rows, x: Blocks, first: jax.Array) -> tuple[Operands, Blocks]:
+    """Take two sums over a row, for half precision.
+
+    The difference of two numbers of half precision is exact in float32, or nearly so where they are far
+    apart: the mean of a row less its first element needs no correction.
+    """
+    part = 1 / rows.shape[1]
+    near = rows.keep(lambda j: rows.valid(j, x(j) - first))
+    (total,) = rows.sums(near)
+    correction = total * part
+    centred = rows.keep(lambda j: rows.valid(j, near(j) - correction))
+    (squares,) = rows.sums(lambda j: centred(j) * centred(j))
+    inverse = lax.rsqrt(squares * part + form.epsilon)
+    numbers = {"mean": first, "correction": correction, "inverse": inverse}
+    return numbers, lambda j: centred(j) * inverse
+
+
+def _of_single(form: Form, rows: Rows, x: Blocks) -> tuple[Operands, Blocks]:
+    """Take the corrected two-pass statistics.
+
+    Where registers do not hold a row, the first pass reads one block of columns alone. The square of
+    what that block's mean is off by is at most the number of blocks times the variance: little cancels.
+    """
+    part = 1 / rows.shape[1]
+    if rows.kept:
+        (total,) = rows.sums(x)
+        mean = total * part
+    else:
+        mean = across(x(0)) * (1 / min(rows.block, rows.shape[1]))
 
     def near(j: Any) -> jax.Array:
-        return jnp.where(rows.valid(j)[None, :], x(j) - mean, 0)
+        return rows.valid(j, x(j) - mean)
 
     total, squares = rows.sums(near, lambda j: near(j) * near(j))
     correction = total * part
@@ -71,63 +130,44 @@ def _statistics(
     return {"mean": mean, "correction": correction, "inverse": inverse}, normalized
 
 
-def backward(
-    form: Form,
-    shape: tuple[int, ...],
-    tile: Tile,
-    block: int,
-    each: int,
-    refs: Operands,
-) -> None:
-    """Go backward over ``each`` times ``tile.rows`` rows: ``dx``, and one row of each partial sum."""
-    from jax.experimental import pallas as pl
-
-    program = pl.program_id(0)
-    whole = Rows(refs, shape, indices(1), block)
-    scale: Any = 1 if "scale" not in refs else None
-    if scale is None and whole.blocks == 1:
-        scale = whole.parameter("scale", 0) + form.scale_offset
+def backward(form: Form, deal: Deal, refs: Operands) -> None:
+    """Go backward over some rows: ``dx``, and one row of each parameter's partial sums."""
+    whole = deal.parameters(refs)
+    scale: Any = lambda j: 1  # noqa: E731
+    if "scale" in refs:
+        scale = whole.keep(lambda j: whole.parameter("scale", j) + form.scale_offset)
     wanted = tuple(name for name in ("dscale", "dbias") if name in refs)
-    names = ("x", "g") if tile.ahead and whole.blocks == 1 else ()
 
-    def rows_at(i: Any, blocks: tuple = ()) -> Rows:
-        rows = (program * each + i) * tile.rows + indices(tile.rows)
-        return Rows(refs, shape, rows, block, dict(zip(names, blocks, strict=False)))
+    def step(rows: Rows, sums: list) -> list:
+        terms = _rows_backward(form, rows, scale)
+        more = [[jnp.sum(t, 0, keepdims=True) for t in terms[name]] for name in wanted]
+        return jax.tree.map(jnp.add, sums, more)
 
-    def read(i: Any) -> tuple:
-        return tuple(rows_at(i).read(name, 0) for name in names)
-
-    def step(i: Any, carried: tuple) -> tuple:
-        sums, blocks = carried
-        following = read(i + 1)  # on its way while these rows are worked on
-        terms = _rows_backward(form, rows_at(i, blocks), scale)
-        more = (jnp.sum(terms[name], 0, keepdims=True) for name in wanted)
-        return tuple(s + t for s, t in zip(sums, more, strict=True)), following
-
-    zeros = tuple(jnp.zeros((1, block), F32) for _ in wanted)
-    sums, _ = loop(each, step, (zeros, read(0)))
-    for name, total in zip(wanted, sums, strict=True):
-        partial_sums = Rows(refs, refs[name].shape, program + indices(1), block)
-        partial_sums.store(name, 0, total)
+    zeros = [[jnp.zeros((1, whole.block), F32) for _ in range(whole.blocks)] for _ in wanted]
+    for name, totals in zip(wanted, deal.walk(refs, ("x", "g"), step, zeros), strict=True):
+        partial_sums = deal.own_row(refs, name)
+        for j, total in enumerate(totals):
+            partial_sums.store(name, j, total)
 
 
-def _rows_backward(form: Form, rows: Rows, scale: Any) -> Operands:
-    """Write ``dx`` of some rows, if it is wanted; return the terms of the parameters' sums."""
-    refs, part = rows.refs, 1 / rows.shape[1]
+def _centred(form: Form, rows: Rows) -> tuple[jax.Array, Blocks]:
+    """Return the inverse deviation of each row, and the function that gives its centred blocks."""
     numbers = {name: rows.number(name) for name in form.statistics}
-    r = numbers["inverse"]
 
     def centred(j: Any) -> jax.Array:
         x = rows.load("x", j)
         return (x - numbers["mean"]) - numbers["correction"] if form.subtract_mean else x
 
-    z, g = rows.kept(centred), rows.kept(lambda j: rows.load("g", j))
+    return numbers["inverse"], centred
 
-    def scaled(j: Any) -> jax.Array:
-        return g(j) * (rows.parameter("scale", j) + form.scale_offset if scale is None else scale)
 
+def _rows_backward(form: Form, rows: Rows, scale: Blocks) -> dict[str, list[jax.Array]]:
+    """Write ``dx`` of some rows, if it is wanted; return the terms of the parameters' sums."""
+    refs, part = rows.refs, 1 / rows.shape[1]
+    r, centred = _centred(form, rows)
+    z, g = rows.keep(centred), rows.keep(lambda j: rows.load("g", j))
     if "dx" in refs:
-        scaled_g = rows.kept(scaled)
+        scaled_g = rows.keep(lambda j: g(j) * scale(j))
         along, mean = rows.sums(lambda j: scaled_g(j) * z(j), scaled_g)
         along, mean = along * part * (r * r), mean * part
 
@@ -142,8 +182,36 @@ def _rows_backward(form: Form, rows: Rows, scale: Any) -> Operands:
 
         rows.each(write)
     if "dscale" in refs or "dbias" in refs:
-        return {"dscale": g(0) * (z(0) * r), "dbias": g(0)}
+        blocks = range(rows.blocks)
+        return {"dscale": [g(j) * (z(j) * r) for j in blocks], "dbias": [g(j) for j in blocks]}
     return {}
+
+
+def sums(
+    form: Form, shape: tuple[int, ...], count: int, block: int, each: int, refs: Operands
+) -> None:
+    """Add up ``dscale`` and ``dbias`` of one block of columns over ``each`` times ``count`` rows."""
+    from jax.experimental import pallas as pl
+
+    across_columns = -(-shape[1] // block)
+    first = pl.program_id(0) % across_columns * block
+    program = pl.program_id(0) // across_columns
+    wanted = tuple(name for name in ("dscale", "dbias") if name in refs)
+
+    def step(i: Any, before: tuple) -> tuple:
+        at = (program * each + i) * count + indices(count)
+        rows = Rows(refs, shape, at, block, first=first)
+        r, centred = _centred(form, rows)
+        g = rows.load("g", 0)
+        terms = {"dscale": g * (centred(0) * r), "dbias": g}
+        return tuple(b + terms[name] for b, name in zip(before, wanted, strict=True))
+
+    zeros = tuple(jnp.zeros((count, block), F32) for _ in wanted)
+    for name, total in zip(wanted, loop(each, step, zeros), strict=True):
+        partial_sums = Rows(
+            refs, refs[name].shape, program + indices(1), block, full=True, first=first
+        )
+        partial_sums.store(name, 0, jnp.sum(total, 0, keepdims=True))
 
 
 def rsqrt(x: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -23,13 +23,19 @@ class Rows:
       shape: of the arrays of rows.
       rows: indices, one dimension.
       block: columns in a block, a power of two.
-      ahead: blocks that have been read before, by name, where one block is a row.
+      kept: whether registers hold all blocks of the rows; their number is then small.
+      full: whether all these rows are of the array.
+      first: column of the first block.
+      ahead: lists of blocks that have been read before, by name, if they are kept.
     """
 
     refs: Operands
     shape: tuple[int, ...]
     rows: jax.Array
     block: int
+    kept: bool = True
+    full: bool = False
+    first: Any = 0
     ahead: Operands = field(default_factory=dict)
 
     @property
@@ -39,19 +45,29 @@ class Rows:
 
     def columns(self, j: Any) -> jax.Array:
         """Return the indices of a block's columns."""
-        return jnp.asarray(j, jnp.int32) * self.block + indices(self.block)
+        start = j * self.block if isinstance(j, int) else jnp.asarray(j, jnp.int32) * self.block
+        return self.first + start + indices(self.block)
 
-    def inside(self, j: Any) -> jax.Array:
-        """Which elements of a block are of the array."""
-        return (self.rows < self.shape[0])[:, None] & self.valid(j)[None, :]
+    def ragged(self, j: Any) -> bool:
+        """Return whether a block may reach beyond the array."""
+        width, known = self.shape[1], isinstance(j, int) and isinstance(self.first, int)
+        return bool(width % self.block) and not (known and j < width // self.block)
 
-    def valid(self, j: Any) -> jax.Array:
-        """Which columns of a block are of the array."""
-        return self.columns(j) < self.shape[1]
+    def valid(self, j: Any, t: jax.Array) -> jax.Array:
+        """Return ``t``, a block's numbers, with 0 for the columns that are not of the array."""
+        if not self.ragged(j):
+            return t
+        return jnp.where((self.columns(j) < self.shape[1])[None, :], t, 0)
+
+    def inside(self, j: Any) -> jax.Array | None:
+        """Which elements of a block are of the array; None for all."""
+        rows = None if self.full else (self.rows < self.shape[0])[:, None]
+        columns = (self.columns(j) < self.shape[1])[None, :] if self.ragged(j) else None
+        return rows if columns is None else columns if rows is None else rows & columns
 
     def load(self, name: str, j: Any) -> jax.Array:
         """Return a block in float32, 0 outside of the array."""
-        block = self.ahead[name] if name in self.ahead else self.read(name, j)
+        block = self.ahead[name][j] if name in self.ahead else self.read(name, j)
         return block.astype(F32)
 
     def read(self, name: str, j: Any) -> jax.Array:
@@ -60,16 +76,27 @@ class Rows:
 
     def parameter(self, name: str, j: Any) -> jax.Array:
         """Return a parameter's block, to be broadcast over rows."""
-        return self._load(name, (self.columns(j),), self.valid(j)).astype(F32)[None, :]
+        inside = self.columns(j) < self.shape[1] if self.ragged(j) else None
+        return self._load(name, (self.columns(j),), inside).astype(F32)[None, :]
 
     def number(self, name: str) -> jax.Array:
         """Return one number of each row, to be broadcast over columns."""
-        return self._load(name, (self.rows,), self.rows < self.shape[0])[:, None]
+        return self._load(name, (self.rows,), self._rows_inside())[:, None]
 
-    def _load(self, name: str, at: tuple, mask: jax.Array) -> jax.Array:
+    def leading(self, name: str) -> jax.Array:
+        """Return the first element of each row in float32, to be broadcast over columns."""
+        at = (self.rows[:, None], indices(1)[None, :])
+        rows = None if self.full else (self.rows < self.shape[0])[:, None]
+        return self._load(name, at, rows).astype(F32)
+
+    def _rows_inside(self) -> jax.Array | None:
+        return None if self.full else self.rows < self.shape[0]
+
+    def _load(self, name: str, at: tuple, mask: jax.Array | None) -> jax.Array:
         from jax.experimental.pallas import triton
 
-        return triton.load(self.refs[name].at[at], mask=mask, other=0)
+        options: dict[str, Any] = {} if mask is None else {"mask": mask, "other": 0}
+        return triton.load(self.refs[name].at[at], **options)
 
     def store(self, name: str, j: Any, value: jax.Array) -> None:
         """Write a block, in the dtype of the array."""
@@ -78,9 +105,9 @@ class Rows:
 
     def store_number(self, name: str, value: jax.Array) -> None:
         """Write one number of each row."""
-        self._store(name, (self.rows,), lax.squeeze(value, (1,)), self.rows < self.shape[0])
+        self._store(name, (self.rows,), lax.squeeze(value, (1,)), self._rows_inside())
 
-    def _store(self, name: str, at: tuple, value: jax.Array, mask: jax.Array) -> None:
+    def _store(self, name: str, at: tuple, value: jax.Array, mask: jax.Array | None) -> None:
         from jax.experimental.pallas import triton
 
         ref = self.refs[name]
@@ -92,17 +119,20 @@ class Rows:
         def add(j: Any, before: tuple) -> tuple:
             return tuple(a + term(j) for a, term in zip(before, terms, strict=True))
 
-        if self.blocks == 1:
+        if self.kept:
             totals = tuple(term(0) for term in terms)
+            for j in range(1, self.blocks):
+                totals = add(j, totals)
         else:
             zeros = tuple(jnp.zeros((self.rows.shape[0], self.block), F32) for _ in terms)
             totals = loop(self.blocks, add, zeros)
-        return [_across(t) for t in totals]
+        return [across(t) for t in totals]
 
     def each(self, action: Callable[[Any], None]) -> None:
         """Do something with each block of columns."""
-        if self.blocks == 1:
-            action(0)
+        if self.kept:
+            for j in range(self.blocks):
+                action(j)
         else:
 
             def step(j: Any, nothing: Any) -> Any:
@@ -111,15 +141,15 @@ class Rows:
 
             loop(self.blocks, step, jnp.int32(0))
 
-    def kept(self, load: Callable[[Any], Any]) -> Callable[[Any], Any]:
-        """Return ``load``, which reads but once where there is one block."""
-        if self.blocks > 1:
+    def keep(self, load: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        """Return ``load``, which reads but once what registers hold."""
+        if not self.kept:
             return load
-        block = load(0)
-        return lambda j: block
+        found = [load(j) for j in range(self.blocks)]
+        return lambda j: found[j]
 
 
-def _across(t: jax.Array) -> jax.Array:
+def across(t: jax.Array) -> jax.Array:
     """Sum over columns; a GPU takes the sum of a thread's few elements, then a tree of these."""
     return jnp.sum(t, 1, keepdims=True)
 

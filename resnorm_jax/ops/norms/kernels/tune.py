@@ -9,7 +9,8 @@ import json
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import astuple
+from dataclasses import astuple, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,9 @@ from resnorm_jax.ops.norms.kernels.tiles import Tile
 KERNELS = {"forward": triton.forward, "backward": triton.backward}
 WIDTHS = (256, 512, 768, 1024, 2048, 4096, 8192, 16384)
 ELEMENTS = 2**26  # of an array: more than fits a cache
-ROWS, WARPS = (1, 2, 4, 8), (4, 8, 16, 32)
-BACKWARD = tuple((programs, ahead) for programs in (132, 264, 528, 1056) for ahead in (False, True))
-MOST = 16384  # elements that a program keeps in registers
+ROWS, WARPS, BLOCKS = (1, 2, 4, 8), (4, 8, 16, 32), (2048, 4096, 8192)
+EACH = {"forward": (2, 32), "backward": (2, 16)}  # elements of a thread, of each array
+PROCESSORS, RESIDENT = 132, (16, 32, 64)  # of a GPU, and the warps of a kernel on each
 
 Measure = Callable[[Callable[[], Any]], float]
 
@@ -44,13 +45,26 @@ def seconds(call: Callable[[], Any], queued: int = 20, repeats: int = 5) -> floa
 def candidates(operation: str, width: int) -> Iterator[Tile]:
     """Yield the tiles worth trying: the rule's first, then all that fit the registers."""
     yield tiles.rule(operation, width)
-    block = min(1 << (width - 1).bit_length(), triton.BLOCK[operation])
-    for rows in ROWS:
-        for warps in WARPS:
-            each = rows * block / (32 * warps)  # elements of a thread
-            if rows * block <= MOST and each <= 64 and (each >= 1 or warps == min(WARPS)):
-                for more in BACKWARD if operation == "backward" else ((0, False),):
-                    yield Tile(rows, warps, *more)
+    least, most = EACH[operation]
+    wide = width > max(BLOCKS) // 2
+    for block, rows, warps in product((0, *BLOCKS) if wide else (0,), ROWS, WARPS):
+        if block >= width:
+            continue
+        columns, kept = triton.blocks(width, operation, Tile(rows, warps, block=block))
+        each = rows * columns * (-(-width // columns) if kept else 1) / (32 * warps)
+        if least <= each <= most * (1 + wide) or (each < least and warps == min(WARPS)):
+            yield from _dealt(operation, Tile(rows, warps, block=block), kept)
+
+
+def _dealt(operation: str, tile: Tile, kept: bool) -> Iterator[Tile]:
+    """Yield a tile by the number of programs that walk over rows, reading ahead or not."""
+    if operation == "forward":
+        yield tile
+        if not kept:  # what a program would keep of the parameters
+            return
+    programs = sorted({PROCESSORS * max(1, warps // tile.warps) for warps in RESIDENT})
+    for number, early in product(programs, (False, True) if kept else (False,)):
+        yield replace(tile, programs=number, ahead=early)
 
 
 def tune(
@@ -84,13 +98,9 @@ def tune(
                 times = {t: _time(measure, call, t) for t in choices(operation, shape[1])}
                 best = min(times, key=lambda t: times[t])
                 row = (
-                    device,
-                    operation,
-                    shape[1],
-                    dtype,
-                    *astuple(best),
-                    f"{source}, {shape[0]} rows",
-                )
+                    device, operation, shape[1], dtype, *astuple(best),
+                    round(1e6 * times[best], 1), f"{source}, {shape[0]} rows",
+                )  # fmt: skip
                 found.append(dict(zip(tiles.KEYS, row, strict=True)))
     new = {_key(row) for row in found}
     kept = [row for row in tiles.table() if _key(row) not in new]
