@@ -173,7 +173,7 @@ class Sharded:
         known = told(self._own_rows(batch), self.options.by_length)
         names = [name for name in ("x", "mask", "lengths") if name in known]
         count = len(known["x"]) if not self.several else None
-        rows: dict[str, Any] = {name: filled(known[name], count, self.shares) for name in names}
+        rows: dict[str, Any] = {n: filled(known[n], count, self.shares) for n in names}
         run = self._predicting(variables)
         return np.asarray(run(self.replicate(variables), dict(self._laid_by_row(rows))))[:count]
 
