@@ -36,7 +36,10 @@ def first_variables(
 def init_variables(model: Any, dataset: Dataset, buckets: tuple[int, ...], seed: int) -> Variables:
     """Return what the model's ``init`` gives; it depends on the seed and the shapes only."""
     batch = TrainBatches(dataset.train, 1, buckets, 0).batch_at(0)
-    return _compiled_init(model)(_init_key(np.uint32(seed)), batch["x"], batch.get("mask"))
+    key = _init_key(np.uint32(seed))
+    # Where only shapes are asked for, this is traced: JAX takes no options of a program inside another.
+    init = _plain_init(model) if isinstance(key, jax.core.Tracer) else _compiled_init(model)
+    return init(key, batch["x"], batch.get("mask"))
 
 
 @jax.jit
@@ -48,7 +51,11 @@ def _init_key(seed: jax.Array) -> jax.Array:
 def _compiled_init(model: Any) -> Any:
     """The init of a model, compiled once for all seeds of a run."""
     options = dict(determinism(True, jax.default_backend()).options) or None
-    return jax.jit(partial(model.init, deterministic=True), compiler_options=options)
+    return jax.jit(_plain_init(model), compiler_options=options)
+
+
+def _plain_init(model: Any) -> Any:
+    return partial(model.init, deterministic=True)
 
 
 def variables_like(model: Any, meta: dict[str, Any]) -> Variables:

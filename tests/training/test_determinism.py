@@ -2,11 +2,15 @@
 
 from collections import Counter
 
+import flax.linen as nn
+import jax
+import numpy as np
 import pytest
 import tiny
 
 from resnorm_jax.training import determinism as module
 from resnorm_jax.training.determinism import OPTIONS, determinism
+from resnorm_jax.training.initial import init_variables
 
 
 def test_a_processor_and_a_tpu_need_no_options():
@@ -63,3 +67,19 @@ def fusions(parallel) -> Counter:
     modules = [program.hlo_modules()[0] for program in programs]
     steps = [module.to_string() for module in modules if "over_devices" in module.name]
     return Counter(text.count(" fusion(") for text in steps)
+
+
+class Line(nn.Module):
+    """The smallest model."""
+
+    @nn.compact
+    def __call__(self, x, mask=None, deterministic=True):
+        return x.sum() * self.param("scale", nn.initializers.normal(), ())
+
+
+def test_options_are_no_hindrance_where_shapes_are_asked_for(monkeypatch):
+    monkeypatch.setitem(module.OPTIONS, "cpu", {"xla_disable_hlo_passes": "fusion"})
+    data = tiny.dataset()
+    shapes = jax.eval_shape(lambda: init_variables(Line(), data, (5, 8), 0))
+    found = init_variables(Line(), data, (5, 8), 0)
+    assert jax.tree.map(np.shape, found) == jax.tree.map(np.shape, shapes)
