@@ -87,6 +87,10 @@ class Sharded:
         """Begin to bring a global batch ``[B, ...]`` of host arrays to the devices, for `train`."""
         return Spread(jax.device_put(dict(batch), NamedSharding(self.mesh, BY_ROW)))
 
+    def put_several(self, batches: Sequence[Mapping[str, Any]]) -> Spread:
+        """This door does one update a call: `door_of` refuses several."""
+        raise NotImplementedError
+
     def train(self, state: TrainState, batch: Mapping[str, Any]) -> tuple[TrainState, Any]:
         """Do one update with a global batch: host arrays ``[B, ...]``, or what `put` gave.
 
