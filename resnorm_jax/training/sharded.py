@@ -88,7 +88,7 @@ class Sharded:
         return Spread(jax.device_put(dict(batch), NamedSharding(self.mesh, BY_ROW)))
 
     def put_several(self, batches: Sequence[Mapping[str, Any]]) -> Spread:
-        """This door does one update a call: `door_of` refuses several."""
+        """Raise an error: one update a call is all that is done here; see `door_of`."""
         raise NotImplementedError
 
     def train(self, state: TrainState, batch: Mapping[str, Any]) -> tuple[TrainState, Any]:
