@@ -133,15 +133,16 @@ def _fit(sums: Mapping[str, np.ndarray]) -> tuple[np.ndarray, ...]:
 
 def _watch(phi: Any, mask: Any, call: Any, args: Any, kwargs: Any, context: Any) -> Any:
     """The interceptor: note sums of a slot's norm, of what it is given and what it returns."""
-    y = call(*args, **kwargs)
+    out = call(*args, **kwargs)
+    y = out[0] if isinstance(out, tuple) else out  # some return the stream beside the norm
     module = context.module
     x: Any = args[0] if args else None
     if context.method_name != "__call__" or module.name not in SLOTS or np.ndim(x) != 3:
-        return y
+        return out
     weight = jnp.ones(x.shape[:-1]) if mask is None else token_weight(mask, x)
     for name, value in _summed(phi, x, y, weight).items():
         module.sow(NORM_SUMS, name, value, reduce_fn=lambda _, new: new, init_fn=lambda: None)
-    return y
+    return out
 
 
 def token_weight(mask: jax.Array, x: jax.Array) -> jax.Array:
