@@ -141,10 +141,6 @@ class Sharded:
         """Refuse: this door does one update a call, as `doors.door_of` has told by then."""
         raise NotImplementedError("several updates a call are for parallel=pmap")
 
-    def put_several(self, batches: Sequence[Mapping[str, Any]]) -> Spread:
-        """Raise an error: one update a call is all that is done here; see `door_of`."""
-        raise NotImplementedError
-
     def train(self, state: TrainState, batch: Mapping[str, Any]) -> tuple[TrainState, Any]:
         """Do one update with a global batch: host arrays ``[B, ...]``, or what `put` gave.
 
