@@ -248,12 +248,13 @@ class TrainConfig:
         "of the rows in the loss: all alike, or such that every class has the same sum (balanced)",
         choices=("none", "balanced"),
     )
-    threshold: float | Literal["validation"] = option(
+    threshold: float | Literal["validation", "validation_micro"] = option(
         0.5,
-        "where rows have any number of labels: probability from which a row has one, or of each label "
-        "that with most F1 on the validation rows (validation)",
+        "where rows have any number of labels: probability from which a row has one; or found on the "
+        "validation rows, for each label that with most F1 (validation), or for all labels the one "
+        "with most micro F1 (validation_micro)",
         Rule(0, 1, ("low", "high")),
-        choices=("validation",),
+        choices=("validation", "validation_micro"),
     )
     select: str = option(
         "last",

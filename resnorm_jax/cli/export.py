@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 FORMATS = {
     "stablehlo": "a program for any number of rows and positions, on CPU, GPU and TPU",
-    "safetensors": "the parameters alone",
+    "safetensors": "the parameters alone, by their paths, for other programs; resnorm convert writes "
+    "what transformers and rn.from_pretrained load",
     "onnx": "for ONNX runtimes, by jax2onnx",
 }
 

@@ -110,6 +110,7 @@ def describe_checkpoint(folder: str | Path) -> Description:
         found |= {"head_activation": None, "head_norm": None}
     given = {name: value for name, value in found.items() if value is not None}
     fields_ = {**found, **checked(ModelConfig, given, f"{path}: ")}
+    _check_heads(path, fields_)
     return Description(
         folder, family, fields_, _classes(path, said), int(said.get("num_channels", 3)),
         THEIR_TASKS.get(str(said.get("problem_type")), "single_label"),
@@ -121,6 +122,14 @@ THEIR_TASKS = {
     "single_label_classification": "single_label",
     "multi_label_classification": "multi_label",
 }
+
+
+def _check_heads(path: Path, found: Mapping[str, Any]) -> None:
+    width, heads, keys = (found.get(name) for name in ("width", "heads", "kv_heads"))
+    if not found.get("head_width") and width and heads and width % heads:
+        raise UserError(f"{path}: {heads} heads do not divide a width of {width}; fetch it again")
+    if keys and heads and heads % keys:
+        raise UserError(f"{path}: {keys} heads of keys do not divide {heads} heads; fetch it again")
 
 
 def _family(path: Path, said: Mapping[str, Any]) -> Family:

@@ -10,7 +10,7 @@ import numpy as np
 
 from resnorm_jax.reporting import html
 from resnorm_jax.reporting.html import Html, escape
-from resnorm_jax.serving.questions import SUFFIXES
+from resnorm_jax.serving.questions import suffixes
 
 STYLE = """
 form { display: grid; gap: .8rem; max-width: 48rem; margin-top: 1rem; }
@@ -23,10 +23,13 @@ button { justify-self: start; padding: .3rem 1.4rem; }
 .answer { margin: .8rem 0; max-width: 48rem; }
 .answer h3 { margin: 0 0 .4rem; font-size: 1rem; }
 .answer, .error { overflow-wrap: anywhere; }
-.bar { display: grid; grid-template-columns: minmax(4rem, 30%) 1fr 4rem; }
+.bar { display: grid; grid-template-columns: minmax(8rem, 30%) 1fr 4rem; }
 .bar { gap: .6rem; align-items: center; }
-.bar span:last-child { text-align: right; font-variant-numeric: tabular-nums; }
+.bar span + progress ~ span { text-align: right; font-variant-numeric: tabular-nums; }
 progress { width: 100%; height: 1rem; accent-color: #2a7d46; }
+.many { grid-template-columns: minmax(8rem, 30%) 1fr 3.6rem 4.6rem; gap: .4rem; }
+.many progress { accent-color: #888; } .said progress { accent-color: #2a7d46; }
+.said span:first-child { font-weight: bold; } .many span:last-child { color: #777; }
 """
 SHOWN = 200  # characters of a text above its bars
 EXAMPLES = {
@@ -41,15 +44,20 @@ def answers(
     classes: Sequence[str],
     top: int,
     labels: Sequence[tuple[str, ...]] | None = None,
+    thresholds: np.ndarray | None = None,
 ) -> list[dict[str, Any]]:
     """Return ``class``, ``probability`` and the ``top`` classes of each row, most probable first.
 
-    With ``labels``, of each row, these are in place of ``class`` and ``probability``.
+    With ``labels``, of each row, these are in place of ``class`` and ``probability``, and each class
+    has its threshold, of ``thresholds [K]``.
     """
     found = []
     for number, p in enumerate(np.exp(log_probs.astype(np.float64))):
         order = np.argsort(-p, kind="stable")[:top]
         told = [{"class": classes[i], "probability": round(float(p[i]), 6)} for i in order]
+        if thresholds is not None:
+            for i, one in zip(order, told, strict=True):
+                one["threshold"] = round(float(thresholds[i]), 6)
         head: dict[str, Any] = told[0] if labels is None else {"labels": list(labels[number])}
         found.append({**head, "top": told})
     return found
@@ -63,7 +71,8 @@ def form(meta: Mapping[str, Any], text: str = "", top: int = 0, pair: str = "") 
         if meta["encoding"]
         else ("Numbers of one row, as JSON", "numbers", EXAMPLES[meta["kind"]])
     )
-    suffixes, second = ", ".join(SUFFIXES), ""
+    files, second = ", ".join(suffixes(meta)), ""
+    shown = "Labels" if meta.get("task") == "multi_label" else "Classes"
     if meta["encoding"].get("pair_column"):
         second = (
             '<label>Second text <textarea name="pair" rows="5" '
@@ -74,25 +83,36 @@ def form(meta: Mapping[str, Any], text: str = "", top: int = 0, pair: str = "") 
         '<form method="post" action="/" enctype="multipart/form-data">'
         f'<label>{escape(what)} <textarea name="{name}" rows="5" placeholder="{escape(hint)}">'
         f"\n{escape(text)}</textarea></label>{second}"
-        f'<label>or a file of rows ({suffixes}) <input type="file" name="file" accept="{suffixes}">'
+        f'<label>or a file of rows ({files}) <input type="file" name="file" accept="{files}">'
         "</label>"
-        f'<label>Classes to show <input type="number" name="top" min="1" max="{classes}" '
+        f'<label>{shown} to show <input type="number" name="top" min="1" max="{classes}" '
         f'value="{top or min(5, classes)}"></label>'
         '<button type="submit">Predict</button></form>'
     )
 
 
 def bars(title: str, row: Mapping[str, Any]) -> Html:
-    """Return the classes of a row, each with a bar as long as its probability."""
-    lines = "".join(
-        f'<div class="bar"><span>{escape(one["class"])}</span>'
-        f'<progress max="1" value="{one["probability"]}" aria-label="{escape(one["class"])}">'
-        f"</progress><span>{100 * one['probability']:.1f} %</span></div>"
-        for one in row["top"]
-    )
+    """Return the classes of a row, each with a bar as long as its probability.
+
+    Of a row with any number of labels each bar has its threshold beside it, and those that are said
+    stand out.
+    """
+    lines = "".join(_bar(one, row.get("labels")) for one in row["top"])
     said = ", ".join(row["labels"]) or "none" if "labels" in row else ""
     labels = f"<p>Labels: <strong>{escape(said)}</strong></p>" if said else ""
     return Html(f'<div class="answer"><h3>{escape(title)}</h3>{labels}{lines}</div>')
+
+
+def _bar(one: Mapping[str, Any], labels: Sequence[str] | None) -> str:
+    name, kind, least = escape(one["class"]), "bar", ""
+    if labels is not None:
+        kind = "bar many said" if one["class"] in labels else "bar many"
+        least = f"<span>\u2265 {100 * one['threshold']:.1f} %</span>"
+    return (
+        f'<div class="{kind}"><span>{name}</span>'
+        f'<progress max="1" value="{one["probability"]}" aria-label="{name}"></progress>'
+        f"<span>{100 * one['probability']:.1f} %</span>{least}</div>"
+    )
 
 
 def page(meta: Mapping[str, Any], note: str, parts: Sequence[str], shown: Html) -> Html:
@@ -109,8 +129,14 @@ def page(meta: Mapping[str, Any], note: str, parts: Sequence[str], shown: Html) 
         f'POST /predict takes {{"rows": {rows}, "top": 3}} as JSON and gives the same; GET /health.'
     )
     style = Html(f"<style>{STYLE}</style>")
-    below = [html.paragraph(note), html.paragraph(api)]
+    below = [html.paragraph(line) for line in (*_labels(meta), note, api)]
     return html.page(str(meta["name"]), [style, shown, *parts, *below])
+
+
+def _labels(meta: Mapping[str, Any]) -> list[str]:
+    if meta.get("task") != "multi_label":
+        return []
+    return ["A row has each label whose probability is at least the one beside its bar (\u2265)."]
 
 
 def error(line: str) -> Html:

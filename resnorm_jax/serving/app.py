@@ -40,6 +40,7 @@ class Service:
       rows: from prepared examples to rows.
       calibrated: from log-probabilities to those at the run's temperature.
       labels: from log-probabilities to the labels of each row, where a row has any number; or None.
+      thresholds: ``[K]``, probabilities from which a row has a label; None where it has one.
       note: what is said of calibration.
       answered: how many requests were answered with predictions.
     """
@@ -52,6 +53,7 @@ class Service:
     calibrated: Callable[[np.ndarray], np.ndarray]
     note: str
     labels: Callable[[np.ndarray], Sequence[tuple[str, ...]]] | None = None
+    thresholds: np.ndarray | None = None
     answered: int = 0
     batcher: Batcher = field(init=False)
 
@@ -150,8 +152,11 @@ class Service:
             raise Refused(422, f"row {row}: the model's output is not finite; rescale it", "rows")
         self.answered += 1
         labels = None if self.labels is None else self.labels(found)
-        found = self.calibrated(found) if question.calibrated else found
-        return answers.answers(found, self.meta["classes"], question.top, labels)
+        least = self.thresholds
+        if question.calibrated:
+            found = self.calibrated(found)
+            least = None if least is None else np.exp(self.calibrated(np.log(least)))
+        return answers.answers(found, self.meta["classes"], question.top, labels, least)
 
     async def _body(self, request: Request, wanted: str) -> bytes:
         """Return a request's body, if it is of the type and size, and comes in time."""

@@ -17,6 +17,7 @@ from resnorm_jax.schema import told
 from resnorm_jax.serving.limits import Limits, Refused
 
 SUFFIXES = (".csv", ".jsonl", ".ts")  # .npz is packed: what it unpacks to is not told by its size
+TEXTS = (".csv", ".jsonl")  # of those, for texts
 FIELDS = ("rows", "top", "calibrated")
 
 
@@ -96,9 +97,9 @@ class Reader:
 
     def file(self, name: str, content: bytes) -> Examples:
         """Return the rows of a file that was sent; of its name only the suffix is used."""
-        suffix = Path(name).suffix.lower()
-        if suffix not in SUFFIXES:
-            raise Refused(422, f"send a {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]} file", "file")
+        suffix, known = Path(name).suffix.lower(), suffixes(self.meta)
+        if suffix not in known:
+            raise Refused(422, f"send a {', '.join(known[:-1])} or {known[-1]} file", "file")
         with tempfile.TemporaryDirectory(prefix="resnorm-serve-") as folder:
             path = Path(folder) / f"file{suffix}"
             path.write_bytes(content)
@@ -136,6 +137,11 @@ class Reader:
                 "are served", field,
             )  # fmt: skip
         return examples
+
+
+def suffixes(meta: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the kinds of files that a model takes rows from."""
+    return TEXTS if meta["encoding"] else SUFFIXES
 
 
 def texts_of(value: Any) -> list[str]:

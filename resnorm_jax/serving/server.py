@@ -87,16 +87,17 @@ def warmed(trained: Trained, limits: Limits, console: Console) -> Service:
         buckets.warm(lambda number: progress.update(number))
     return Service(
         trained.meta, limits, buckets.lengths[-1], buckets.log_probs, buckets.rows,
-        trained.calibrated, calibration_line(trained.calibration), _labels(trained),
+        trained.calibrated, calibration_line(trained.calibration), *_labels(trained),
     )  # fmt: skip
 
 
-def _labels(trained: Trained) -> Any:
-    """Return what gives the labels of each row, where a row has any number of them."""
+def _labels(trained: Trained) -> tuple[Any, np.ndarray | None]:
+    """Return what gives the labels of rows that have any number of them, and the labels' thresholds."""
     if trained.task.name == "single_label":
-        return None
-    task, classes, thresholds = trained.task, trained.classes, trained.thresholds
-    return lambda log_probs: task.decide(np.exp(log_probs), classes, thresholds)
+        return None, None
+    task, classes = trained.task, trained.classes
+    thresholds = np.broadcast_to(np.asarray(trained.thresholds, np.float64), len(classes))
+    return lambda log_probs: task.decide(np.exp(log_probs), classes, thresholds), thresholds
 
 
 def serve(trained: Trained, host: str, port: int, limits: Limits, console: Console) -> None:

@@ -23,7 +23,7 @@ from resnorm_jax.interop.init_from import check_fits, from_checkpoint, is_gone, 
 from resnorm_jax.planning.unroll import loop_text
 from resnorm_jax.reporting.calibration import calibration
 from resnorm_jax.reporting.files import MetricsLog, SilentLog
-from resnorm_jax.reporting.many_labels import best_thresholds
+from resnorm_jax.reporting.many_labels import THRESHOLDS
 from resnorm_jax.reporting.tables import model_summary, runtime_line
 from resnorm_jax.training.calibration import write_calibration
 from resnorm_jax.training.checkpoint import params_sha256
@@ -242,8 +242,8 @@ def _scores(run: Run, seed: int, outcome: Outcome) -> dict[str, Any]:
         if valid is not None:
             held = scored if rows is valid else log_probs(valid)
             found = calibration(held, valid.y)
-            if run.train.threshold == "validation":
-                found["thresholds"] = best_thresholds(held, valid.y)
+            if isinstance(how := run.train.threshold, str):
+                found["thresholds"] = THRESHOLDS[how](held, valid.y)
             write_calibration(run.workdir, seed, outcome.step, run.train.select, found)
     thresholds = fixed_thresholds(run.train.threshold, found)
     return {

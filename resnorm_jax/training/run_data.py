@@ -77,9 +77,12 @@ def held_out(dataset: Dataset, config: Config) -> Dataset:
     """Hold out validation rows, if the config says so and the data have none."""
     if config.train.validation and dataset.valid is None:
         dataset = split_validation(dataset, config.train.validation, config.seed)
-    asking: dict[str, Any] = {"select": "best", "score": "validation", "threshold": "validation"}
-    for field, value in (asking | {"patience": config.train.patience or "none"}).items():
-        if dataset.valid is not None or getattr(config.train, field) != value:
+    asking = {
+        "select": ("best",), "score": ("validation",), "threshold": tuple(many_labels.THRESHOLDS),
+        "patience": (config.train.patience or "none",),
+    }  # fmt: skip
+    for field, values in asking.items():
+        if dataset.valid is not None or getattr(config.train, field) not in values:
             continue
         raise UserError(
             f"config.train.{field}: {getattr(config.train, field)!r} needs validation rows; "

@@ -91,7 +91,7 @@ def fixed_thresholds(
     """Return the probabilities from which a row has a label.
 
     Args:
-      threshold: ``config.train.threshold``: a number for all labels, or ``"validation"``.
+      threshold: ``config.train.threshold``: a number for all labels, or how it is found.
       found: what `resnorm_jax.training.calibration` keeps of a checkpoint, or None.
 
     Returns:

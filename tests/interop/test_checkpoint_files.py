@@ -86,6 +86,10 @@ DAMAGE = {
         lambda f: config(f, num_hidden_layers=0),
         r"config\.json: depth: 0",
     ),
+    "heads": (
+        lambda f: config(f, num_attention_heads=3),
+        r"config\.json: 3 heads do not divide a width of 16",
+    ),
     "names": (
         lambda f: weights(f, lambda t: t.update({"bert.wheel": t.pop("bert.pooler.dense.bias")})),
         r"the file has bert\.wheel, which the model does not know",

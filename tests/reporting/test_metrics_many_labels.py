@@ -63,6 +63,15 @@ def test_thresholds_have_the_most_f1():
     assert many_labels.best_thresholds(log_probs, 0 * y) == [0.5] * 4
 
 
+def test_one_threshold_for_all_labels_has_the_most_micro_f1():
+    log_probs, y = case(60)
+    p, found = np.exp(log_probs), many_labels.best_common_threshold(log_probs, y)
+    best = max(metrics.f1_score(y, p >= c, average="micro") for c in p.ravel())
+    assert found == [found[0]] * 4
+    assert metrics.f1_score(y, p >= found[0], average="micro") == best
+    assert many_labels.best_common_threshold(log_probs, 0 * y) == [0.5] * 4
+
+
 def test_one_temperature_has_the_least_log_loss():
     log_probs, y = case()
 

@@ -1,5 +1,6 @@
 """Every kind of data and positions as a program with symbols for sizes, without training."""
 
+from importlib.util import find_spec
 from types import SimpleNamespace
 
 import jax
@@ -8,7 +9,9 @@ import pytest
 
 from resnorm_jax.build import build_model
 from resnorm_jax.config import experiment, from_dict
+from resnorm_jax.export.formats import INSTALL_ONNX, read_onnx, write_onnx
 from resnorm_jax.export.program import program
+from resnorm_jax.training.tasks import SINGLE
 
 META = {"classes": ["a", "b", "c"], "scaling": None, "encoding": {}, "vocabulary": [], "stride": 1}
 TOKENS = META | {"kind": "tokens", "vocabulary": list("0123456789"), "shape": [], "max_length": 9}
@@ -26,9 +29,8 @@ CASES = {
 }
 
 
-@pytest.mark.table
-@pytest.mark.parametrize("name", CASES)
-def test_the_program_is_the_model_for_any_sizes(name):
+def build(name):
+    """The module, its variables and its program, of a case."""
     meta, model = CASES[name]
     sizes = {"width": 8, "depth": 2, "heads": 2, **model}
     config = from_dict(experiment(data={"source": "sample_text"}, model=sizes).to_dict())
@@ -36,11 +38,13 @@ def test_the_program_is_the_model_for_any_sizes(name):
     x = np.zeros((1, *{"tokens": (4,), "features": (8, 3), "images": (4, 4, 2)}[meta["kind"]]))
     x = x.astype(np.int32 if meta["kind"] == "tokens" else np.float32)
     variables = jax.jit(module.init)(jax.random.key(0), x)
-    made = program(SimpleNamespace(meta=meta, config=config, variables=variables))
-    arrays = {n: jax.ShapeDtypeStruct(a.shape, a.dtype) for n, a in made.parameters.items()}
-    every = ("cpu", "cuda", "tpu")
-    exported = jax.export.export(jax.jit(made.function), platforms=every)(arrays, *made.specs())
-    call = jax.jit(jax.export.deserialize(exported.serialize()).call)
+    trained = SimpleNamespace(meta=meta, config=config, variables=variables, task=SINGLE)
+    return module, variables, program(trained)
+
+
+def compare(name, module, variables, call):
+    """`call` gives what the module gives, whatever the numbers of rows and positions."""
+    meta = CASES[name][0]
     rng = np.random.default_rng(0)
     for rows, length in ((2, 8), (5, 4)):
         shape = (rows, *([length] if meta["kind"] != "images" else []), *meta["shape"])
@@ -52,4 +56,24 @@ def test_the_program_is_the_model_for_any_sizes(name):
         told = (None,) if meta["kind"] == "images" else (mask,)
         wanted = jax.nn.log_softmax(module.apply(variables, x, *told))
         inputs = (x,) if meta["kind"] == "images" else (x, lengths)
-        np.testing.assert_allclose(call(made.parameters, *inputs), wanted, atol=2e-6)
+        np.testing.assert_allclose(call(*inputs), wanted, atol=2e-6)
+
+
+@pytest.mark.table
+@pytest.mark.parametrize("name", CASES)
+def test_the_program_is_the_model_for_any_sizes(name):
+    module, variables, made = build(name)
+    arrays = {n: jax.ShapeDtypeStruct(a.shape, a.dtype) for n, a in made.parameters.items()}
+    every = ("cpu", "cuda", "tpu")
+    exported = jax.export.export(jax.jit(made.function), platforms=every)(arrays, *made.specs())
+    call = jax.jit(jax.export.deserialize(exported.serialize()).call)
+    compare(name, module, variables, lambda *inputs: call(made.parameters, *inputs))
+
+
+@pytest.mark.table
+@pytest.mark.skipif(find_spec("jax2onnx") is None, reason=f"in no extra; {INSTALL_ONNX}")
+@pytest.mark.parametrize("name", CASES)
+def test_the_onnx_file_is_the_model_for_any_sizes(name, tmp_path):
+    module, variables, made = build(name)
+    write_onnx(made, tmp_path)
+    compare(name, module, variables, read_onnx(tmp_path))

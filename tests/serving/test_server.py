@@ -228,7 +228,7 @@ def test_a_file_of_rows_and_numbers_in_the_form(texts, series):
     status, _, text = form(series, numbers="[[1, 2], [3, 4]]", top=1)
     assert (status, text.count("<progress")) == (200, 1)
     for file, fields, says in (
-        (("x.npz", "PK"), {}, "file: send a .csv, .jsonl or .ts file"),
+        (("x.npz", "PK"), {}, "file: send a .csv or .jsonl file"),
         (("<x>.csv", "txt\na\n"), {}, "file: file.csv:"),
         (None, {"text": " "}, "text: give text, or a file"),
         (None, {"text": "a", "top": "x"}, "top: "),
@@ -379,11 +379,35 @@ def test_the_form_of_pairs(texts):
 def test_any_number_of_labels():
     with serving(META | {"task": "multi_label"}) as model:
         many = lambda log_probs: [tuple(CLASSES[1:]) if p[1] > -1 else () for p in log_probs]  # noqa: E731
-        model.service.labels = many
+        model.service.labels, model.service.thresholds = many, np.array([0.5, 0.25, 0.125])
         status, _, told = predict(model, {"rows": ["c c c c", "a"], "top": 2})
         assert status == 200
         assert [row["labels"] for row in told["predictions"]] == [CLASSES[1:], CLASSES[1:]]
         assert set(told["predictions"][0]) == {"labels", "top"}
+        assert {each["class"]: each["threshold"] for each in told["predictions"][0]["top"]} == {
+            "<b>good</b>": 0.25, "bad": 0.5,
+        }  # fmt: skip
         model.service.labels = lambda log_probs: [() for _ in log_probs]
         _, _, page = form(model, text="a")
         assert "Labels: <strong>none</strong>" in page
+        assert "Labels to show" in page
+        assert "\u2265 12.5 %" in page
+
+
+def test_the_bars_of_labels_that_are_said_stand_out():
+    top = [
+        {"class": "a", "probability": 0.9, "threshold": 0.5},
+        {"class": "b", "probability": 0.4, "threshold": 0.45},
+    ]
+    many = answers.bars("t", {"labels": ["a"], "top": top})
+    assert (many.count('<div class="bar many said">'), many.count('<div class="bar many">')) == (
+        1,
+        1,
+    )
+    one = answers.bars("t", {"class": "a", "probability": 0.9, "top": top[:1]})
+    assert one.count('<div class="bar">') == 1
+
+
+def test_a_page_of_texts_offers_no_series():
+    assert 'accept=".csv, .jsonl"' in answers.form(META)
+    assert 'accept=".csv, .jsonl, .ts"' in answers.form(SERIES)

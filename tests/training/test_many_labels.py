@@ -162,9 +162,10 @@ def test_fields_that_are_not_read(tmp_path):
     one = rn.load_config("digits:smoke", {"train.threshold": 0.3})
     with pytest.raises(UserError, match=r"^config.train.threshold: 0.3 is not read where each row"):
         rn.train(one, tmp_path / "run")
-    none = {"data.labels": "many", "train.threshold": "validation"}
-    with pytest.raises(UserError, match=r"^config.train.threshold: 'validation' needs validation"):
-        rn.train(rn.load_config(f"text:train={tmp_path}/a.jsonl", none), tmp_path / "run")
+    for how in ("validation", "validation_micro"):
+        none = {"data.labels": "many", "train.threshold": how}
+        with pytest.raises(UserError, match=f"^config.train.threshold: '{how}' needs validation"):
+            rn.train(rn.load_config(f"text:train={tmp_path}/a.jsonl", none), tmp_path / "run")
     with pytest.raises(UserError, match=r"^config.train.threshold: 'half' is not a number or"):
         rn.load_config("digits:smoke", {"train.threshold": "half"})
     assert not (tmp_path / "run").exists()
