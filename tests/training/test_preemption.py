@@ -99,10 +99,18 @@ sys.exit(guarded(train))
 """
 
 
+@pytest.fixture(autouse=True)
+def hangup_as_on_a_terminal():
+    """Tests may themselves be started by ``nohup``, which has all processes ignore it."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 def on_a_terminal(path, seconds, ignored=False):
     """Start a run whose terminal, of which it is the foreground, is closed once it has trained."""
     own = "import os, signal; os.open(os.ttyname(1), os.O_RDWR)\n"  # now it is the session's
-    own += "signal.signal(signal.SIGHUP, signal.SIG_IGN)\n" if ignored else ""
+    own += f"signal.signal(signal.SIGHUP, signal.{'SIG_IGN' if ignored else 'SIG_DFL'})\n"
     code = own + RUN.replace("SECONDS", str(seconds))
     terminal, its = pty.openpty()
     run = subprocess.Popen(
