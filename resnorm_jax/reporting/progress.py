@@ -36,6 +36,11 @@ class Speed:
         """Throughput; 0.0 before any time has passed."""
         return (self._latest[2] - self._origin[2]) / self.elapsed if self.elapsed > 0 else 0.0
 
+    @property
+    def compiled(self) -> bool:
+        """Whether the rates leave out the first update, which waits for the compilation."""
+        return self._updates > 1
+
     def seconds_for(self, steps: int) -> float | None:
         """Time that ``steps`` more take at this rate; None when it is not known."""
         done = self._latest[1] - self._origin[1]
@@ -72,7 +77,8 @@ class Progress:
       console: where to show; standard output when None.
       interval: seconds between plain lines.
       clock: seconds from any fixed moment.
-      rate: whether to show examples per second.
+      rate: whether the updates are steps that see examples: their rate is shown, and nothing is
+        foretold from the first one, which waits for the compilation.
     """
 
     def __init__(
@@ -149,11 +155,14 @@ class Progress:
         return f"{100 * step // max(self.total, 1):3d}%"
 
     def _text(self, step: int, shown: Mapping[str, str]) -> str:
-        left = format_duration(self._speed.seconds_for(max(self.total - step, 0)))
         numbers = [f"{name} {value}" for name, value in shown.items()]
         unit, gap = ("ex/s", " ") if self._bar is not None else ("examples/s", "  ")
-        rate = [f"{self._speed.examples_per_second:,.0f} {unit}"] if self._rate else []
-        return gap.join([*numbers, *rate, f"{left} left"])
+        seconds, rate = self._speed.seconds_for(max(self.total - step, 0)), []
+        if self._rate and not self._speed.compiled and step < self.total:
+            seconds = None  # minutes of compilation times all steps would be hours
+        elif self._rate:
+            rate = [f"{self._speed.examples_per_second:,.0f} {unit}"]
+        return gap.join([*numbers, *rate, f"{format_duration(seconds)} left"])
 
 
 def _bar(console: Console) -> Bar:

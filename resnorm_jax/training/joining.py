@@ -21,6 +21,7 @@ from resnorm_jax.training.processes import Processes, current, set_current
 MARGIN = 10  # seconds: the runtime's own abort, which names nobody, comes after `Watch`
 WEEK = 7 * 24 * 3600
 LEAVING = 30  # seconds to leave together
+NAMED = 8  # processes that did not come
 REFUSED = {  # what the coordinator says to one that comes, and the mistake
     "incarnation": "another process of this run has that number; give each its own, from 0",
     "Unexpected task": "the coordinator expects fewer; give all processes the same --processes",
@@ -233,17 +234,36 @@ def _check_port(port: int) -> None:
         ) from None
 
 
+def _who_is_missing(launch: Launch, heard: Overheard) -> str:
+    where = launch.coordinator or "the coordinator"
+    count = launch.processes or cluster_processes()
+    came = heard.came()
+    if launch.process_id != 0 and not came:  # a cluster's process does not know its number yet
+        if launch.coordinator and not _answers(launch.coordinator):
+            return f"process 0 does not answer at {where}"
+        return f"not all of {count} processes came to process 0 at {where} (which names them)"
+    missing = [str(number) for number in range(count) if number not in came]
+    if not came or not missing:
+        return f"not all of {count} processes came to {where}"
+    more = f" and {len(missing) - NAMED} more" if len(missing) > NAMED else ""
+    noun = "process" if len(missing) == 1 else "processes"
+    return f"{noun} {', '.join(missing[:NAMED])}{more} of {count} did not come to {where}"
+
+
+def _answers(coordinator: str) -> bool:
+    host, _, port = coordinator.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=2).close()
+    except OSError:
+        return False
+    return True
+
+
 def _give_up(launch: Launch, arrived: threading.Event, heard: Overheard) -> None:
     if arrived.wait(launch.start_timeout):
         return
+    line = _who_is_missing(launch, heard)
     heard.give_back()
-    where = launch.coordinator or "the coordinator"
-    all_ = launch.processes or "the cluster's"
-    line = (
-        f"not all of {all_} processes came to {where}"
-        if launch.process_id == 0
-        else f"process 0 does not answer at {where}, or not all of {all_} processes came to it"
-    )
     print(
         f"error: {line} within {launch.start_timeout:g} s (--start-timeout); {AGAIN}",
         file=sys.__stderr__,

@@ -1,16 +1,27 @@
 """What JAX's runtime says on standard error, kept until it is known whether there is a better line."""
 
 import os
+import re
 import sys
 import tempfile
 import threading
 from types import TracebackType
 
 
+# What the coordinator notes of each process that comes, at this level of its module's verbose log.
+CAME = re.compile(r"Task (\d+) invoked BarrierAsync\(\[Init\]")
+MODULE, LEVEL = "coordination_service", 3
+NOTE = re.compile(rb"I\d{4} ")  # how a line begins that is no warning
+
+
 class Overheard:
-    """Keeps what is written to standard error, C++'s lines too; at the end it is given back."""
+    """Keeps what is written to standard error, C++'s lines too; at the end it is given back.
+
+    The coordinator's notes are asked for meanwhile, and are not given back.
+    """
 
     def __enter__(self) -> "Overheard":
+        _verbose(0, LEVEL)
         self._lock, self._over = threading.Lock(), False
         self._file = tempfile.TemporaryFile()
         sys.stderr.flush()
@@ -25,6 +36,11 @@ class Overheard:
         trace: TracebackType | None,
     ) -> None:
         self.give_back()
+        _verbose(int(os.environ.get("TF_CPP_MIN_LOG_LEVEL") or 1), 0)
+
+    def came(self) -> set[int]:
+        """Return the numbers of the processes that the coordinator has seen; only process 0 hears it."""
+        return {int(number) for number in CAME.findall(self.text())}
 
     def text(self) -> str:
         """Return what was written so far."""
@@ -39,5 +55,17 @@ class Overheard:
             self._over = True
             os.dup2(self._real, 2)
             if not silent:
-                os.write(2, self.text().encode())
+                lines = self.text().encode().splitlines(keepends=True)
+                os.write(2, b"".join(line for line in lines if not NOTE.match(line)))
             os.close(self._real)
+
+
+def _verbose(least: int, module: int) -> None:
+    """Set the least severity that C++ logs, and how much of the coordinator's verbose log."""
+    try:
+        from jaxlib import utils
+
+        utils.absl_set_min_log_level(least)
+        utils.absl_set_vlog_level(MODULE, module)
+    except (ImportError, AttributeError):  # no promise of JAX: nobody is named then
+        pass

@@ -23,7 +23,9 @@ from typing import Any
 from reliability import runs
 
 PEER_TIMEOUT = 10
+START_TIMEOUT = 240
 LIMIT = PEER_TIMEOUT + 15  # seconds within which every survivor ends, as the docs say
+COME = 45  # seconds to come together where one may be hit before it has
 MOMENTS = 20
 ENDS = (76, -signal.SIGABRT)
 COMPILED = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
@@ -73,6 +75,7 @@ def start(
     config: str = "",
     host: str = "127.0.0.1",
     within: Callable[[int], Sequence[str]] = lambda index: (),
+    start_timeout: int = START_TIMEOUT,
 ) -> Group:
     """Start the processes of a run, ``devices`` fake devices each.
 
@@ -85,6 +88,7 @@ def start(
       config: what follows ``--config=``.
       host: of process 0, for all.
       within: what each process' command is started with.
+      start_timeout: seconds until all have to be there.
     """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -102,7 +106,7 @@ def start(
                 f"--processes={count}",
                 f"--process-id={index}",
                 f"--peer-timeout={PEER_TIMEOUT}",
-                "--start-timeout=240",
+                f"--start-timeout={start_timeout}",
             ]
         said.append(workdir.parent / f"{workdir.name}.{index}.txt")
         with said[-1].open("ab") as file:
@@ -137,15 +141,18 @@ def left_behind(workdir: Path) -> dict[str, Any]:
 
 
 def disturbed(workdir: Path, victim: int, how: str, moment: float) -> dict[str, Any]:
-    """Kill or freeze one of two processes after so many seconds; return what came of it."""
-    group = start("plain", workdir, 2, 2)
+    """Kill or freeze one of two processes after so many seconds; return what came of it.
+
+    Where it is hit before the two have come together, the other ends by ``--start-timeout``.
+    """
+    group = start("plain", workdir, 2, 2, start_timeout=COME)
     group.wait(moment)
     number = signal.SIGKILL if how == "killed" else signal.SIGSTOP
     if group.members[victim].poll() is None:
         group.members[victim].send_signal(number)
     began = time.monotonic()
     other = group.members[1 - victim]
-    group_ended = _status_of(other, LIMIT)
+    group_ended = _status_of(other, COME + LIMIT)
     waited = time.monotonic() - began
     text = group.text(1 - victim)
     group.end()
@@ -156,6 +163,7 @@ def disturbed(workdir: Path, victim: int, how: str, moment: float) -> dict[str, 
         "status": group_ended,
         "waited": round(waited, 1),
         "named": f"process {victim}" in text,
+        "together": "(--start-timeout)" not in text,
     }
 
 
@@ -168,7 +176,7 @@ def _status_of(member: subprocess.Popen, seconds: float) -> int | None:
 
 def outcome(found: dict[str, Any], differ: list[str]) -> str:
     """Say in a word how it went."""
-    if found["status"] is None:
+    if found["status"] is None or found["waited"] > (LIMIT if found["together"] else COME + 5):
         return "hung"
     if found["status"] == 0:
         return "equal" if not differ else "differs"  # it had ended already
@@ -205,7 +213,8 @@ def measure(quick: bool, seed: int, each, keep=lambda name, make: make()) -> dic
         "outcomes": dict(outcomes),
         "processes": alike,
         "peer_timeout": PEER_TIMEOUT,
-        "longest_wait": max(each_["waited"] for each_ in found),
+        "longest_wait": max((c["waited"] for c in found if c["together"]), default=None),
+        "start_timeout": COME,
         "cases": found,
     }
 

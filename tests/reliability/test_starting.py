@@ -20,7 +20,11 @@ OTHER = "process 1 has a config, data or code other than process 0: "
 SAME = "--process-id: 1: another process of this run has that number; give each its own"
 # Options and devices of each process; how each ends, and what it says first.
 CASES = {
-    "one is missing": ([(0, SOON)], [(76, "not all of 2 processes came to 127.0.0.1")]),
+    "one is missing": ([(0, SOON)], [(76, "process 1 of 2 did not come to 127.0.0.1")]),
+    "two are missing": (
+        [(0, WAIT, "--processes=4"), (2, WAIT, "--processes=4")],
+        [(76, "processes 1, 3 of 4 did not come to 127.0.0.1"), (76, "process 0")],
+    ),
     "none is there": ([(1, SOON)], [(76, "process 0 does not answer at 127.0.0.1")]),
     "out of reach": (
         [(1, SOON, "--coordinator=10.255.255.1:9911")],
@@ -34,15 +38,15 @@ CASES = {
     "out of range": ([(2, SOON)], [(2, "--process-id: 2 of 2 processes; give 0 to 1")]),
     "two that are 0": (
         [(0, WAIT), (0, WAIT)],
-        [(76, "not all of 2"), (2, "--coordinator: port PORT of this host cannot be used")],
+        [(76, "process 1 of 2 did not come"), (2, "--coordinator: port PORT of this host cannot be used")],
     ),
     "two that are 1": (
         [(0, WAIT, "--processes=3"), (1, WAIT, "--processes=3"), (1, WAIT, "--processes=3")],
-        [(76, "not all of 3"), (2, SAME), (76, "process 0 does not answer at")],
+        [(76, "process 2 of 3 did not come"), (2, SAME), (76, "process 0")],
     ),
     "more than there are": (
         [(0, WAIT), (2, WAIT, "--processes=3")],
-        [(76, "not all of 2"), (2, "--process-id: 2: the coordinator expects fewer")],
+        [(76, "process 1 of 2 did not come"), (2, "--process-id: 2: the coordinator expects fewer")],
     ),
     "another number of them": (
         [(0, MEET), (1, MEET, "--processes=3")],
