@@ -7,7 +7,6 @@ import tempfile
 import threading
 from types import TracebackType
 
-
 # What the coordinator notes of each process that comes, at this level of its module's verbose log.
 CAME = re.compile(r"Task (\d+) invoked BarrierAsync\(\[Init\]")
 MODULE, LEVEL = "coordination_service", 3
@@ -39,7 +38,7 @@ class Overheard:
         _verbose(int(os.environ.get("TF_CPP_MIN_LOG_LEVEL") or 1), 0)
 
     def came(self) -> set[int]:
-        """Return the numbers of the processes that the coordinator has seen; only process 0 hears it."""
+        """Return the processes that the coordinator, which is in process 0, has seen."""
         return {int(number) for number in CAME.findall(self.text())}
 
     def text(self) -> str:

@@ -38,7 +38,8 @@ CASES = {
     "out of range": ([(2, SOON)], [(2, "--process-id: 2 of 2 processes; give 0 to 1")]),
     "two that are 0": (
         [(0, WAIT), (0, WAIT)],
-        [(76, "process 1 of 2 did not come"), (2, "--coordinator: port PORT of this host cannot be used")],
+        [(76, "process 1 of 2 did not come"),
+         (2, "--coordinator: port PORT of this host cannot be used")],
     ),
     "two that are 1": (
         [(0, WAIT, "--processes=3"), (1, WAIT, "--processes=3"), (1, WAIT, "--processes=3")],
