@@ -80,6 +80,7 @@ class SequenceClassifier(nn.Module):
         *,
         lengths: jax.Array | None = None,
         token_types: jax.Array | None = None,
+        at: jax.Array | None = None,
         deterministic: bool = True,
         return_intermediates: bool = False,
         attention_weights: bool = False,
@@ -92,6 +93,8 @@ class SequenceClassifier(nn.Module):
             None for full rows. What stands elsewhere, NaN too, changes nothing.
           lengths: ``[B]`` integers, in place of a mask: as in `TransformerEncoder`. Images have none.
           token_types: ``[B, L]`` integers, for tokens of a model that has types; see `TokenEmbedding`.
+          at: ``[B, K]`` integers: of which positions logits ``[B, K, classes]`` are wanted, where the
+            pooling keeps positions, as in masked pretraining. The head sees no others.
           deterministic: True turns dropout off; False needs an rng named ``dropout``.
           return_intermediates: also return the encoder's named intermediates.
           attention_weights: have the attention weights among them, as in `TransformerEncoder`.
@@ -134,6 +137,9 @@ class SequenceClassifier(nn.Module):
         h, named = out if return_intermediates else (out, {})
         encoded = h
         pooled = pooling.function(h, valid_positions(mask, lengths, h.shape[1]))
+        if at is not None:
+            check_axes(at=(at, "B K"), pooled=(pooled, "B L D"))
+            pooled = jnp.take_along_axis(pooled, at[..., None], axis=1)
         pooled, out = self._head(pooled, deterministic)
         named = {**named, "encoded": encoded, "pooled": pooled}
         return (out, named) if return_intermediates else out

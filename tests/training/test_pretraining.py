@@ -18,7 +18,7 @@ from resnorm_jax.errors import UserError
 from resnorm_jax.training import loop
 from resnorm_jax.training.experiment import run_experiment
 from resnorm_jax.training.initial import init_variables
-from resnorm_jax.training.masked import Masked, masked_model
+from resnorm_jax.training.masked import Masked, masked_model, positions_asked
 from resnorm_jax.training.masking import mask_stretches, mask_tokens
 from resnorm_jax.training.pretraining import pretraining_of
 from resnorm_jax.training.recipe import check_read
@@ -59,6 +59,31 @@ def test_stretches_have_the_share_and_the_mean_length():
     assert (chosen[:, :, 0] != chosen[:, :, 1]).any()
 
 
+def test_no_more_logits_are_computed_than_are_chosen():
+    """Of 200 rows of 64 positions hardly one has more chosen ones than are asked for."""
+    rng, asked = np.random.default_rng(0), []
+    x = rng.integers(1, 7, (200, 64))
+    answer = rng.normal(size=(200, 64, 7)).astype(np.float32)
+
+    def apply(variables, x, at=None, **how):
+        asked.append(at)
+        return jnp.take_along_axis(jnp.asarray(answer), at[..., None], 1)
+
+    masked = Masked("tokens", PretrainConfig(updates=1, rate=0.15), vocabulary=7)
+    how = {"deterministic": False, "rngs": {"dropout": jax.random.key(0)}}
+    out = masked.applied(apply)({}, jnp.asarray(x), **how)
+    (at,) = asked
+    assert at.shape == (200, 22)  # 64 * 0.15 = 9.6, and four deviations of 2.86
+    valid = jnp.ones(x.shape, bool)
+    _, chosen = masked._masked(jax.random.split(jax.random.key(0))[1], jnp.asarray(x), valid)
+    losses = np.log(np.exp(answer).sum(-1)) - np.take_along_axis(answer, x[..., None], -1)[..., 0]
+    np.testing.assert_allclose(out["loss"], (losses * chosen).sum(1), rtol=1e-4)
+    np.testing.assert_array_equal(out["count"], chosen.sum(1))
+    # Short rows, and rates near 1, ask for every position once.
+    assert positions_asked(4, 0.5) == 4
+    assert positions_asked(64, 0.99) == 64
+
+
 @pytest.mark.parametrize("kind", ["tokens", "features"])
 def test_the_loss_is_of_what_was_masked_alone(kind):
     """A model that answers with numbers drawn beforehand, against NumPy."""
@@ -70,9 +95,10 @@ def test_the_loss_is_of_what_was_masked_alone(kind):
     answer = rng.normal(size=(4, 9, 7) if tokens else (4, 3, 6))
     seen = []
 
-    def apply(variables, x, mask, **how):
+    def apply(variables, x, mask, at=None, **how):
         seen.append(np.asarray(x))
-        return jnp.asarray(answer)
+        given = jnp.asarray(answer)
+        return given if at is None else jnp.take_along_axis(given, at[..., None], 1)
 
     masked = Masked(kind, PretrainConfig(updates=1, rate=0.5), vocabulary=7)
     out = masked.applied(apply)(
@@ -191,8 +217,8 @@ def test_a_killed_run_goes_on_in_either_phase(tmp_path, monkeypatch):
     real = loop.iterate
     left = [0]
 
-    def stopping(batches, start, stop):
-        for item in real(batches, start, stop):
+    def stopping(batches, start, stop, share):
+        for item in real(batches, start, stop, share):
             if left[0] == 0:
                 raise KeyboardInterrupt
             left[0] -= 1
