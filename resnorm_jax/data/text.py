@@ -19,7 +19,7 @@ from resnorm_jax.data.rows import Rows
 from resnorm_jax.data.source import Source
 from resnorm_jax.data.splits import stratified_split
 from resnorm_jax.data.text_cache import encoded_file, kept_bytes
-from resnorm_jax.data.text_columns import Columns, columns_of, kept_columns
+from resnorm_jax.data.text_columns import Columns, check_separator, columns_of, kept_columns
 from resnorm_jax.data.text_files import TABLES, read_chunks
 from resnorm_jax.data.text_lines import check_encoding
 from resnorm_jax.data.text_told import Split, token_lines, truncation
@@ -206,6 +206,8 @@ def load_text(options: TextOptions) -> Dataset:
         splits[split] = made, np.arange(len(made))
         cached.append(was_kept)
     seconds = perf_counter() - begin
+    if columns.many and not columns.flags:
+        check_separator(splits["train"][0].distinct.class_names(), columns.separator)
     if "test" not in paths:
         made = splits["train"][0]
         kept, held = _cut_off(made, options)

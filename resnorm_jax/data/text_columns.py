@@ -5,8 +5,11 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from resnorm_jax.data.csv_format import COMMAS, Form
+from resnorm_jax.data.names import shown
+from resnorm_jax.errors import UserError
 
 JOINED = "\0,"  # between names of columns, which no header holds
+SEPARATORS = (";", "|", ",")  # that tables have between several labels
 
 
 @dataclass(frozen=True)
@@ -94,3 +97,21 @@ def placed(column: str, header: Sequence[str]) -> str:
     if column in header or not column.isdecimal() or not 1 <= int(column[:9]) <= len(header):
         return column
     return header[int(column) - 1]
+
+
+def check_separator(names: Sequence[str], separator: str) -> None:
+    """Refuse labels that are several, with another separator between them than is looked for.
+
+    So they are where cut at it they are fewer: the same ones stand together in several ways.
+
+    Raises:
+      UserError: naming one, and the separator.
+    """
+    for other in SEPARATORS:
+        joined = next((name for name in names if other in name), None)
+        parts = {part.strip() for name in names for part in name.split(other)}
+        if other != separator and joined is not None and len(parts - {""}) < len(names):
+            raise UserError(
+                f"data.label_separator: {shown(joined)} would be one label of {len(names)}; cut at "
+                f"{other!r} they are {len(parts - {''})}; give data.label_separator={other!r}"
+            )

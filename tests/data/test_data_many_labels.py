@@ -137,6 +137,28 @@ def test_bad_sets_of_labels(tmp_path, labels, message):
     assert "\n" not in str(found.value)
 
 
+@pytest.mark.parametrize("other", [";", "|"])
+def test_labels_with_another_separator_are_not_taken_for_one(tmp_path, other):
+    """Of four labels and their pairs seven "labels" would be learned, and none of them well."""
+    rows = [
+        "joy",
+        f"joy{other}hope",
+        f"hope{other} fear",
+        f"fear{other}joy",
+        "",
+        f"fear{other}hope",
+    ]
+    lines = [f"what {number},{label}" for number, label in enumerate(rows)]
+    (tmp_path / "a.csv").write_text("\n".join(["text,label", *lines]))
+    message = rf"data.label_separator: .fear\{other}hope. .* give data.label_separator='\{other}'"
+    with pytest.raises(UserError, match=message):
+        load(tmp_path / "a.csv")
+    assert load(tmp_path / "a.csv", label_separator=other).classes == ("fear", "hope", "joy")
+    # A name may hold such a character, where that makes no fewer labels.
+    (tmp_path / "b.csv").write_text(f"text,label\na,up{other}down\nb,left\nc,right\n")
+    assert load(tmp_path / "b.csv").classes == ("left", "right", f"up{other}down")
+
+
 def test_other_mistakes(tmp_path):
     path = tmp_path / "a.jsonl"
     jsonl(path)
