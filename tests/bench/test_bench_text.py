@@ -6,6 +6,7 @@ import json
 import pytest
 from pretrained_folder import make_checkpoint
 
+from resnorm_jax.bench.text_scores import Texts, cases
 from resnorm_jax.cli.main import main
 
 
@@ -61,3 +62,15 @@ def test_nothing_but_texts_is_needed(texts, tmp_path):
     document = json.loads(output.read_text())
     assert len({row["classifier"] for row in document["text"]}) == 7
     assert "speed" not in document
+
+
+def test_the_ways_without_training_suit_rows_of_letters(tmp_path):
+    """Nucleotides: no word has the two letters that scikit-learn's words have."""
+    rows = [(" ".join(letters), label) for letters, label in (("ACG", "n"), ("TTG", "ei"))]
+    for split in ("train", "valid", "test"):
+        write(tmp_path / f"{split}.csv", rows * 4)
+    texts = Texts(tmp_path, seeds=1)
+    found = {way.name: way.score(texts, seed) for way, seed in cases(texts) if not way.seeded}
+    assert found.pop("majority class") == 0.5
+    assert set(found.values()) == {1.0}
+    assert len(found) == 2  # of characters, and by place
