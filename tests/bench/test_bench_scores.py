@@ -9,7 +9,7 @@ import pytest
 from resnorm_jax.bench.depth_figure import depth_points, draw_depths
 from resnorm_jax.bench.score_report import score_lines
 from resnorm_jax.bench.scores import Scores, cases
-from resnorm_jax.bench.text_scores import speed_line, text_lines
+from resnorm_jax.bench.text_scores import CONTENDERS, speed_line, text_lines
 from resnorm_jax.cli import bench
 
 ROOT = Path(__file__).parents[2]
@@ -24,14 +24,22 @@ def test_the_table_of_scores_is_of_the_committed_results():
     assert table.splitlines() == score_lines(SCORES["scores"])
 
 
-def test_the_table_of_texts_is_of_the_committed_results():
+@pytest.mark.parametrize("name", sorted(path.stem for path in RESULTS.glob("text_*_cpu.json")))
+def test_the_table_of_texts_is_of_the_committed_results(name):
     text = (ROOT / "resnorm_jax" / "bench" / "README.md").read_text()
-    table = text.partition("<!-- text movie -->\n")[2].partition("<!-- end text movie -->")[0]
-    found = json.loads((RESULTS / "text_movie_cpu.json").read_text())
-    lines = [*text_lines(found["text"]), "", *map(speed_line, found["speed"])]
-    assert table.splitlines() == lines
-    seeds = {row["seed"] for row in found["text"] if row["classifier"] == "configs/finetune.py"}
-    assert seeds == {0, 1, 2}
+    corpus = name.removeprefix("text_").removesuffix("_cpu")
+    table = text.partition(f"<!-- text {corpus} -->\n")[2].partition(f"<!-- end text {corpus} -->")[
+        0
+    ]
+    found = json.loads((RESULTS / f"{name}.json").read_text())
+    speed = [*map(speed_line, found.get("speed", []))]
+    assert table.splitlines() == [*text_lines(found["text"]), *([""] if speed else []), *speed]
+    seeds: dict[str, set[int]] = {}
+    for row in found["text"]:
+        seeds.setdefault(row["classifier"], set()).add(row["seed"])
+    trained = {way.name for way in CONTENDERS if way.seeded} & set(seeds)
+    assert trained
+    assert all(seeds[way] == {0, 1, 2} for way in trained)
     assert found["settings"]["quick"] is False
 
 
