@@ -56,9 +56,7 @@ class Examples:
 
     def _taken(self, array: np.ndarray, rows: np.ndarray) -> np.ndarray:
         count = len(rows) * (array.size // max(len(array), 1))
-        return self.store.keep(
-            lambda: (array[part] for part in parts_of(rows)), count, array.dtype
-        )
+        return self.store.keep(lambda: (array[part] for part in parts_of(rows)), count, array.dtype)
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,7 +15,9 @@ Split = tuple[Encoded, np.ndarray]  # the rows of a file, and which of them
 
 def _tokens(splits: Mapping[str, Split]) -> int:
     return sum(
-        int(sizes.sum(dtype=np.int64)) for made, rows in splits.values() for sizes in made.sizes(rows)
+        int(sizes.sum(dtype=np.int64))
+        for made, rows in splits.values()
+        for sizes in made.sizes(rows)
     )
 
 

@@ -30,8 +30,9 @@ def test_the_peak_of_memory_does_not_grow_with_the_rows(tmp_path, monkeypatch):
     monkeypatch.setattr("resnorm_jax.data.encoded.PADDED", 0)
     monkeypatch.setattr("resnorm_jax.data.row_arrays.SMALL", 0)
     monkeypatch.setattr("resnorm_jax.data.row_arrays.BLOCK", 1000)
+    monkeypatch.setattr("resnorm_jax.data.fingerprint.ROWS", 500)
     few, many = (write_rows(tmp_path / f"{n}.csv", n, 1) for n in (FEW, MANY))
-    peaks(few, tmp_path / "first")  # libraries, buffers
+    peaks(many, tmp_path / "first")  # libraries, buffers
     one, two = peaks(few, tmp_path / "few"), peaks(many, tmp_path / "many")
     grown = {stage: (two[stage] - one[stage]) / (MANY - FEW) for stage in one}
     assert all(grown[stage] < most for stage, most in MOST.items()), grown

@@ -71,14 +71,17 @@ def stages(path: Path, options: dict[str, Any]) -> Iterator[tuple[str, dict[str,
     data = split_validation(data, 0.1, 0)
     splits = (data.train, data.valid, data.test)
     tokens = sum(int(part.lengths.sum(dtype=np.int64)) for part in splits)
-    yield "read", {
-        "rows": sum(map(len, splits)),
-        "tokens": tokens,
-        "seconds": round(seconds, 1),
-        "cpu_seconds": round(cpu, 1),
-        "tokens_a_second": round(tokens / seconds),
-        "lines": data.lines,
-    }
+    yield (
+        "read",
+        {
+            "rows": sum(map(len, splits)),
+            "tokens": tokens,
+            "seconds": round(seconds, 1),
+            "cpu_seconds": round(cpu, 1),
+            "tokens_a_second": round(tokens / seconds),
+            "lines": data.lines,
+        },
+    )
     weights = balanced_weights(data.train.y, len(data.classes))
     yield "counts", {"digest": fingerprint(data)["splits"], "stride": describe(data)["stride"]}
     buckets = length_buckets(data.train.lengths, 4, 64, 1e5)
@@ -91,11 +94,14 @@ def stages(path: Path, options: dict[str, Any]) -> Iterator[tuple[str, dict[str,
         log_probs = predict(Blind(), {}, rows, 64, buckets)
         found = score(log_probs, rows.y, data.classes)
         fitted = calibration(log_probs, rows.y)
-    yield "scores", {
-        "accuracy": found["accuracy"],
-        "temperature": fitted["temperature"],
-        "majority": majority_accuracy(data),
-    }
+    yield (
+        "scores",
+        {
+            "accuracy": found["accuracy"],
+            "temperature": fitted["temperature"],
+            "majority": majority_accuracy(data),
+        },
+    )
 
 
 def status(name: str) -> float:
