@@ -1,7 +1,7 @@
-"""Arrays of a number a row, for many rows: counted in blocks, and kept in files where memory is not for them.
+"""Arrays of a number a row, where rows are many: worked on in blocks, and kept in files.
 
-What is here gives what NumPy's own functions give, bit for bit. They would copy all rows several times,
-8 bytes a row each time.
+What is here gives what NumPy's own functions give, bit for bit. They would copy all rows several
+times, 8 bytes a row each time.
 """
 
 import logging
@@ -55,7 +55,7 @@ def _in_file(folder: Path, parts: Iterable[np.ndarray], kind: np.dtype) -> np.nd
             shape, rows = part.shape[1:], rows + len(part)
         file.flush()
         pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    return np.frombuffer(pages, kind).reshape(rows, *shape)
+    return np.ndarray((rows, *shape), kind, pages)
 
 
 MEMORY = Store()

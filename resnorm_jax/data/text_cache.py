@@ -1,7 +1,8 @@
 """Token ids of large files in the user's cache folder: written whole, checked when read, bounded.
 
 A file's ids are a folder ``text-KEY``: ``ids.npy``, ``offsets.npy``, ``labels.npy`` and ``cut.npy``
-(memory maps when read), and ``about.json`` with the names of the labels and the SHA-256 of each file. The key is a hash of the file's content, of what is read from it and of the tokenizer.
+(memory maps when read), and ``about.json`` with the names of the labels and the SHA-256 of each
+file. The key is a hash of the file's content, of what is read from it and of the tokenizer.
 """
 
 import hashlib
