@@ -5,10 +5,10 @@ import tracemalloc
 import pytest
 from reliability.text_memory import of_size, stages, write_rows
 
-FEW, MANY = 5_000, 25_000
+FEW, MANY = 3_000, 15_000
 # Bytes that a row more may add to the peak of each stage. What is left is in memory for a moment: the
 # order of the rows, 4 bytes each, and of a scored row its log-probabilities and what is chosen of them.
-MOST = {"read": 8, "counts": 1, "batches": 6, "scores": 12}
+MOST = {"read": 6, "counts": 2, "batches": 6, "scores": 12}
 
 
 def peaks(path, cache):
