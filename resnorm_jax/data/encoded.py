@@ -127,8 +127,8 @@ def id_type(tokenizer: Tokenizer) -> np.dtype:
 
 def types(tokenizer: Tokenizer) -> dict[str, np.dtype]:
     """Return the types of the `ARRAYS` of an `Encoded`."""
-    kinds = (id_type(tokenizer), np.int64, np.int32, np.int32)
-    return {name: np.dtype(kind) for name, kind in zip(ARRAYS, kinds, strict=True)}
+    kinds = (id_type(tokenizer), np.dtype(np.int64), np.dtype(np.int32), np.dtype(np.int32))
+    return dict(zip(ARRAYS, kinds, strict=True))
 
 
 def encode_chunks(
@@ -171,8 +171,11 @@ def encode_in_memory(
 ) -> Encoded:
     """Return the rows in memory; see `encode_chunks`."""
     parts = {name: [np.zeros(0, kind)] for name, kind in types(tokenizer).items()}
-    names = encode_chunks(chunks, tokenizer, lambda name, part: parts[name].append(part), told)
-    return Encoded(*(np.concatenate(parts[name]) for name in ARRAYS), *names)
+    names, places = encode_chunks(
+        chunks, tokenizer, lambda name, part: parts[name].append(part), told
+    )
+    made = {name: np.concatenate(parts[name]) for name in ARRAYS}
+    return Encoded(**made, names=names, places=places, store=MEMORY)
 
 
 def encode_to(

@@ -67,7 +67,7 @@ def forget(*arrays: np.ndarray) -> None:
     Nothing is lost: they are read again when they are needed.
     """
     for array in arrays:
-        base = array
+        base: object = array
         while isinstance(base, np.ndarray):
             base = base.base
         if isinstance(base, mmap.mmap) and hasattr(base, "madvise"):

@@ -137,8 +137,9 @@ def _made(
 
 def _mapped(folder: Path, names: Iterable[Any], places: Iterable[str]) -> Encoded:
     """Return the arrays of a folder, as memory maps; what is made of them lies beside the folder."""
-    made = (np.load(folder / f"{name}.npy", mmap_mode="r") for name in ARRAYS)
-    return Encoded(*made, tuple(names), tuple(places), Store(folder.parent))
+    made = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in ARRAYS}
+    beside = Store(folder.parent)
+    return Encoded(**made, names=tuple(names), places=tuple(places), store=beside)
 
 
 def _seal(folder: Path, names: Names) -> None:
