@@ -72,8 +72,8 @@ def _tokenizers(trained: "Trained") -> list[Path]:
 
 def _family(trained: "Trained") -> str:
     """Return the family that a run's model is of: its checkpoint's, or the first that fits."""
+    from resnorm_jax.interop.config_json import describe_checkpoint, their_config
     from resnorm_jax.interop.families import FAMILIES
-    from resnorm_jax.interop.pretrained import describe_checkpoint, their_config
 
     if trained.config.init_from is not None:
         try:
@@ -93,8 +93,9 @@ def _family(trained: "Trained") -> str:
 
 def _of_checkpoint(chosen: argparse.Namespace) -> None:
     with ending_at_once():
+        from resnorm_jax.interop.config_json import describe_checkpoint
         from resnorm_jax.interop.own_format import write_own
-        from resnorm_jax.interop.pretrained import describe_checkpoint, from_pretrained
+        from resnorm_jax.interop.pretrained import from_pretrained
 
     described = describe_checkpoint(chosen.source)
     _, variables = from_pretrained(chosen.source)

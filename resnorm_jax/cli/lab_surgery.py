@@ -10,7 +10,7 @@ from resnorm_jax.cli.arguments import Parser
 from resnorm_jax.cli.compilation_cache import keep_programs
 from resnorm_jax.cli.lab_common import add_output, add_run
 from resnorm_jax.cli.outputs import check_folder
-from resnorm_jax.interop.pretrained import describe_checkpoint
+from resnorm_jax.interop.config_json import describe_checkpoint
 from resnorm_jax.lab.surgery.change import Change, read_change
 from resnorm_jax.lab.surgery.checkpoint import Texts, admitted, is_checkpoint
 from resnorm_jax.lab.surgery.distill import Recipe

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from resnorm_jax.data.row_arrays import distinct
+
 ROUND = 4  # edges but the last are multiples of it
 MOST_CANDIDATES = 1024  # edges are multiples of more than 4 where there would be more of them
 
@@ -28,8 +30,9 @@ def length_buckets(
     """
     if count < 1 or not len(lengths):
         raise ValueError(f"need count >= 1 and rows, got {count} and {len(lengths)}")
-    edges = _candidates(lengths)
-    batches = _batches_up_to(lengths, edges, batch_size)
+    known = distinct(np.asarray(lengths))
+    edges = _candidates(known[0])
+    batches = _batches_up_to(known, edges, batch_size)
     # cost[j]: least positions, over batch_size, of the batches up to edge j, if it is one.
     cost, before = (batches * edges).astype(float), []
     last = [cost[-1]]
@@ -54,15 +57,22 @@ def _candidates(lengths: np.ndarray) -> np.ndarray:
     return np.unique(np.minimum(-(-np.asarray(lengths, np.int64) // size) * size, longest))
 
 
-def _batches_up_to(lengths: np.ndarray, edges: np.ndarray, size: int) -> np.ndarray:
-    """Return how many batches of an epoch the rows up to each edge make; the last is filled."""
-    rows = np.searchsorted(np.sort(lengths), edges, side="right")
+def _batches_up_to(
+    known: tuple[np.ndarray, np.ndarray], edges: np.ndarray, size: int
+) -> np.ndarray:
+    """Return how many batches of an epoch the rows up to each edge make; the last is filled.
+
+    ``known`` are the different lengths, ascending, and how many rows have each.
+    """
+    lengths, often = known
+    rows = np.append(0, np.cumsum(often))[np.searchsorted(lengths, edges, side="right")]
     return np.append(rows[:-1] // size, -(-rows[-1] // size))
 
 
 def epoch_positions(lengths: np.ndarray, edges: np.ndarray, batch_size: int) -> int:
     """Return the positions of an epoch's batches, padding and rows that only fill included."""
-    batches = _batches_up_to(lengths, np.asarray(edges, np.int64), batch_size)
+    known = distinct(np.asarray(lengths))
+    batches = _batches_up_to(known, np.asarray(edges, np.int64), batch_size)
     return int((np.diff(batches, prepend=0) * edges).sum()) * batch_size
 
 

@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 
 from resnorm_jax.data.ragged import Ragged
+from resnorm_jax.data.row_arrays import MEMORY, Store, parts_of
 
 Kind = Literal["features", "tokens", "images"]
 Task = Literal["single_label", "multi_label"]
@@ -41,10 +42,21 @@ class Examples:
     def __len__(self) -> int:
         return len(self.y)
 
+    @property
+    def store(self) -> Store:
+        """Where arrays of a number a row are kept that are made of these rows."""
+        return self.x.store if isinstance(self.x, Ragged) else MEMORY
+
     def take(self, rows: np.ndarray) -> "Examples":
         """Return the rows at these indices."""
-        x = self.x.take(rows) if isinstance(self.x, Ragged) else self.x[rows]
-        return Examples(x, self.lengths[rows], self.y[rows])
+        if not isinstance(self.x, Ragged):
+            return Examples(self.x[rows], self.lengths[rows], self.y[rows])
+        lengths, y = (self._taken(array, rows) for array in (self.lengths, self.y))
+        return Examples(self.x.take(rows), lengths, y)
+
+    def _taken(self, array: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        count = len(rows) * (array.size // max(len(array), 1))
+        return self.store.keep(lambda: (array[part] for part in parts_of(rows)), count, array.dtype)
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,12 +7,13 @@ float32 (0 marks rows that only fill the batch).
 
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import overload
 
 import numpy as np
 
 from resnorm_jax.data.dataset import Examples
+from resnorm_jax.data.row_arrays import blocks, counts, index_type, indices, shuffled
 
 Batch = dict[str, np.ndarray]
 
@@ -41,13 +42,25 @@ def cut(batch: Batch, share: slice) -> Share:
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """Which rows go where: ``rows [S, B]`` (-1 fills), ``edges [S]`` padded lengths."""
+    """Which rows go where.
+
+    Attributes:
+      rows: ``[S, B]``, batches one after another, -1 where a row only fills.
+      edges: ``[S]``, padded lengths of these.
+      order: ``[S]``, in which the batches are taken.
+    """
 
     rows: np.ndarray
     edges: np.ndarray
+    order: np.ndarray
 
     def __len__(self) -> int:
         return len(self.edges)
+
+    def batch(self, index: int) -> tuple[np.ndarray, int]:
+        """Return the rows ``[B]`` of a batch, and its padded length."""
+        at = self.order[index]
+        return self.rows[at], int(self.edges[at])
 
 
 def _edges(examples: Examples, buckets: Sequence[int]) -> np.ndarray:
@@ -57,37 +70,28 @@ def _edges(examples: Examples, buckets: Sequence[int]) -> np.ndarray:
     return np.array(inside if inside and inside[-1] >= longest else [*inside, longest])
 
 
-def _groups(examples: Examples, edges: np.ndarray, order: np.ndarray) -> list[np.ndarray]:
-    bucket = np.searchsorted(edges, examples.lengths[order])
-    return [order[bucket == i] for i in range(len(edges))]
-
-
-def _chunk(rows: np.ndarray, size: int) -> np.ndarray:
-    """Return ``[ceil(N / size), size]``, the last row filled with -1."""
-    filled = np.full(-(-len(rows) // size) * size, -1, np.int64)
-    filled[: len(rows)] = rows
-    return filled.reshape(-1, size)
-
-
-def _join(chunks: list[np.ndarray], edges: np.ndarray) -> Plan:
-    counts = [len(chunk) for chunk in chunks]
-    return Plan(np.concatenate(chunks), np.repeat(edges, counts))
-
-
 def plan_batches(examples: Examples, edges: np.ndarray, size: int, order: np.ndarray) -> Plan:
     """Cut rows, taken in ``order``, into batches by bucket.
 
     What a bucket leaves over is promoted to the next longer one; what the last leaves over is
-    filled with -1. The number of batches of each edge depends on the lengths only.
+    filled with -1. So the batches are the rows by bucket, cut at every ``size``-th, and their number
+    of each edge depends on the lengths only.
     """
-    chunks, carried = [], np.zeros(0, np.int64)
-    for group in _groups(examples, edges, order):
-        rows = np.concatenate([carried, group])
-        whole = len(rows) // size * size
-        chunks.append(rows[:whole].reshape(-1, size))
-        carried = rows[whole:]
-    chunks[-1] = np.concatenate([chunks[-1], _chunk(carried, size)])
-    return _join(chunks, edges)
+    bucket = np.empty(len(order), np.min_scalar_type(len(edges)))
+    for block in blocks(len(order)):
+        bucket[block] = np.searchsorted(edges, examples.lengths[order[block]])
+    upto = np.cumsum(counts(bucket, len(edges))) // size
+    upto[-1] = -(-len(order) // size)
+    fill = np.full(upto[-1] * size - len(order), -1, order.dtype)
+
+    def sorted_rows() -> Iterator[np.ndarray]:
+        for i in range(len(edges)):
+            for block in blocks(len(order)):
+                yield order[block][bucket[block] == i]
+        yield fill
+
+    kept = examples.store.keep(sorted_rows, upto[-1] * size, order.dtype).reshape(-1, size)
+    return Plan(kept, np.repeat(edges, np.diff(upto, prepend=0)), np.arange(upto[-1]))
 
 
 def gather(examples: Examples, rows: np.ndarray, edge: int, share: slice | None = None) -> Batch:
@@ -144,10 +148,9 @@ class TrainBatches:
 
     def _make_plan(self, epoch: int) -> Plan:
         rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([self.seed, epoch])))
-        order = rng.permutation(len(self.examples))
+        order = shuffled(len(self.examples), rng)
         plan = plan_batches(self.examples, self.edges, self.batch_size, order)
-        shuffled = rng.permutation(len(plan))
-        return Plan(plan.rows[shuffled], plan.edges[shuffled])
+        return replace(plan, order=rng.permutation(len(plan)))
 
     def _plan(self, epoch: int) -> Plan:
         """Return the epoch's plan; the two latest are kept, for reads ahead of an epoch's end."""
@@ -161,13 +164,12 @@ class TrainBatches:
     def batch_at(self, step: int, share: slice | None = None) -> Batch:
         """Return the batch of a step (0, 1, ...), or a share of it, whatever was asked for before."""
         epoch, index = divmod(int(step), self.steps_per_epoch)
-        plan = self._plan(epoch)
-        return gather(self.examples, plan.rows[index], int(plan.edges[index]), share)
+        return gather(self.examples, *self._plan(epoch).batch(index), share)
 
     def rows_at(self, step: int) -> np.ndarray:
         """Return which rows a step's batch holds, ``[B]`` from 0, fillers as the rows they repeat."""
         epoch, index = divmod(int(step), self.steps_per_epoch)
-        rows = self._plan(epoch).rows[index]
+        rows, _ = self._plan(epoch).batch(index)
         return np.where(rows >= 0, rows, np.resize(rows[rows >= 0], len(rows)))
 
 
@@ -206,7 +208,8 @@ class EvalBatches(Sequence[Batch]):
         if batch_size < 1 or not len(examples):
             raise ValueError(f"need rows and a batch size, got {len(examples)} and {batch_size}")
         self.examples, self.share = examples, share
-        edges, order = _edges(examples, buckets), np.arange(len(examples))
+        edges, count = _edges(examples, buckets), len(examples)
+        order = examples.store.keep(lambda: indices(count), count, index_type(count))
         needed = edges[: np.searchsorted(edges, examples.lengths.max()) + 1]
         self.plan = plan_batches(examples, needed, batch_size, order)
 
@@ -222,9 +225,9 @@ class EvalBatches(Sequence[Batch]):
     def __getitem__(self, index: int | slice) -> "Batch | list[Batch]":
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
-        rows = self.plan.rows[index]
-        batch = gather(self.examples, rows, int(self.plan.edges[index]), self.share)
-        batch["rows"] = rows
+        rows, edge = self.plan.batch(index)
+        batch = gather(self.examples, rows, edge, self.share)
+        batch["rows"] = rows.astype(np.int64)
         return batch
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from resnorm_jax.data.dataset import Dataset, Examples
+from resnorm_jax.data.row_arrays import counts, parts_of
 from resnorm_jax.data.splits import stratified_split
 from resnorm_jax.errors import UserError
 from resnorm_jax.schema import FRACTION
@@ -138,8 +139,9 @@ def split_validation(dataset: Dataset, fraction: float, seed: int) -> Dataset:
 
 def majority_accuracy(dataset: Dataset) -> float:
     """Return the test accuracy of always answering the most frequent training class."""
-    majority = np.bincount(dataset.train.y).argmax()
-    return float(np.mean(dataset.test.y == majority))
+    majority = counts(dataset.train.y).argmax()
+    hits = sum(int(np.count_nonzero(part == majority)) for part in parts_of(dataset.test.y))
+    return float(np.divide(hits, len(dataset.test)))
 
 
 def describe(dataset: Dataset) -> dict[str, Any]:

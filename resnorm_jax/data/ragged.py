@@ -1,9 +1,10 @@
 """Rows of token ids that lie one after another, perhaps on a disk, and read as a padded array."""
 
-import mmap
 from typing import Any
 
 import numpy as np
+
+from resnorm_jax.data.row_arrays import MEMORY, Store, forget, parts_of
 
 KEPT = 2**26  # bytes of the disk's pages that may stay in memory
 AROUND = 2**16  # bytes that the system maps at once, however few are read
@@ -17,6 +18,7 @@ class Ragged:
       offsets: ``[M + 1]``: row ``i`` of the file is ``ids[offsets[i]:offsets[i + 1]]``.
       rows: ``[N]``, which rows of the file these are.
       width: ``L``, at least the longest row's length.
+      store: where arrays of a number a row are kept that are made of these.
 
     It is indexed by rows, or by rows and a slice of positions, as an array would be; and
     ``numpy.asarray`` makes all of it.
@@ -25,8 +27,15 @@ class Ragged:
     ndim = 2
     dtype = np.dtype(np.int32)
 
-    def __init__(self, ids: np.ndarray, offsets: np.ndarray, rows: np.ndarray, width: int) -> None:
-        self.ids, self.offsets, self.rows = ids, offsets, rows
+    def __init__(
+        self,
+        ids: np.ndarray,
+        offsets: np.ndarray,
+        rows: np.ndarray,
+        width: int,
+        store: Store = MEMORY,
+    ) -> None:
+        self.ids, self.offsets, self.rows, self.store = ids, offsets, rows, store
         self.shape = (len(rows), width)
         self._read = 0
 
@@ -35,7 +44,10 @@ class Ragged:
 
     def take(self, rows: np.ndarray) -> "Ragged":
         """Return the rows at these indices, of the same width, without reading them."""
-        return Ragged(self.ids, self.offsets, self.rows[rows], self.shape[1])
+        kept = self.store.keep(
+            lambda: (self.rows[part] for part in parts_of(rows)), len(rows), self.rows.dtype
+        )
+        return Ragged(self.ids, self.offsets, kept, self.shape[1], self.store)
 
     def __getitem__(self, key: Any) -> np.ndarray:
         rows, positions = key if isinstance(key, tuple) else (key, slice(None))
@@ -58,7 +70,6 @@ class Ragged:
 
     def _forget(self) -> None:
         """Let go of pages of the disk that were read: they would count as this process's memory."""
-        pages = getattr(self.ids, "base", None)
-        if self._read > KEPT and isinstance(pages, mmap.mmap) and hasattr(pages, "madvise"):
-            pages.madvise(mmap.MADV_DONTNEED)
+        if self._read > KEPT:
+            forget(self.ids, self.offsets, self.rows)
             self._read = 0

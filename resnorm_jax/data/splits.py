@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from resnorm_jax.data.row_arrays import blocks, counts, parts_of, where
 from resnorm_jax.errors import UserError
 from resnorm_jax.schema import SEED
 
@@ -37,19 +38,34 @@ def strata(y: np.ndarray) -> np.ndarray:
     """
     if y.ndim == 1:
         return y
-    counts = (y > 0).sum(axis=0)
-    rarest = np.where(y > 0, counts, len(y) + 1).argmin(axis=1)
-    return np.where((y > 0).any(axis=1), rarest, y.shape[1])
+    often = held_labels(y)
+    groups = np.empty(len(y), np.int32)
+    for block in blocks(len(y)):
+        has = y[block] > 0
+        rarest = np.where(has, often, len(y) + 1).argmin(axis=1)
+        groups[block] = np.where(has.any(axis=1), rarest, y.shape[1])
+    return groups
 
 
-def _each_kept(y: np.ndarray, out: np.ndarray) -> np.ndarray:
-    """Return the rows held out less one of each label that would have no other row."""
-    inside = np.ones(len(y), bool)
-    inside[out] = False
-    for label in np.flatnonzero((y > 0).any(axis=0)):
-        if not (y[inside, label] > 0).any():
-            inside[np.flatnonzero(y[:, label] > 0)[0]] = True
-    return np.flatnonzero(~inside)
+def held_labels(y: np.ndarray) -> np.ndarray:
+    """Return how many rows have each label, of ``[N, K]`` where those that a row has are over 0."""
+    return np.sum([(part > 0).sum(axis=0) for part in parts_of(y)], axis=0)
+
+
+def _each_kept(y: np.ndarray, held: np.ndarray) -> None:
+    """Take from the rows held out, a mask, one of each label that would have no other row."""
+    for label in np.flatnonzero(held_labels(y)):
+        has = y[:, label] > 0
+        if not (has & ~held).any():
+            held[has.argmax()] = False
+
+
+def _rows_of(groups: np.ndarray, label: int) -> np.ndarray:
+    """Return the rows of a class, ascending."""
+    inside = np.empty(len(groups), bool)
+    for block in blocks(len(groups)):
+        inside[block] = groups[block] == label
+    return where(inside)
 
 
 def stratified_split(
@@ -72,15 +88,16 @@ def stratified_split(
     SEED.check(f"{field.rsplit('.', 1)[0]}.seed", seed)
     rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed])))
     groups = strata(y)
-    held = held_counts(np.bincount(groups), fraction)
-    chosen = [
-        rng.permutation(np.flatnonzero(groups == label))[:count] for label, count in enumerate(held)
-    ]
-    out = np.sort(np.concatenate(chosen)).astype(np.int64)
+    out = np.zeros(len(y), bool)
+    for label, count in enumerate(held_counts(counts(groups), fraction)):
+        rows = _rows_of(groups, label)
+        rng.shuffle(rows)  # the order of `rng.permutation`, in place
+        for part in parts_of(rows[:count]):
+            out[part] = True
     if y.ndim == 2:
-        out = _each_kept(y, out)
-    if not len(out):
+        _each_kept(y, out)
+    if not out.any():
         raise UserError(
             f"{field}: {fraction} of {len(y)} rows holds out nothing; raise it or give more rows"
         )
-    return np.setdiff1d(np.arange(len(y)), out), out
+    return where(~out), where(out)

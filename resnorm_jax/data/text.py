@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from itertools import chain, compress
 from pathlib import Path
 from time import perf_counter
@@ -15,6 +15,7 @@ from resnorm_jax.data.arrow_format import SPLITS, split_names
 from resnorm_jax.data.dataset import Dataset
 from resnorm_jax.data.encoded import Encoded, encode_in_memory, read_labels
 from resnorm_jax.data.files import file_fault
+from resnorm_jax.data.row_arrays import parts_of
 from resnorm_jax.data.rows import Rows
 from resnorm_jax.data.source import Source
 from resnorm_jax.data.splits import stratified_split
@@ -90,7 +91,7 @@ def text_dataset(
     tokenizer, splits = Words(kind, names, longest), dict[str, Split]()
     for split, rows in (("train", train), ("test", test)):
         made = encode_in_memory([rows], tokenizer, lambda done: None)
-        splits[split] = made, np.arange(len(made))
+        splits[split] = made, made.every
     return _assembled(name, splits, tokenizer, encoding)
 
 
@@ -103,7 +104,8 @@ def _assembled(
 ) -> Dataset:
     made, rows = splits["train"]
     chosen = Rows([None] * len(made.names), made.names, made.places)
-    classes = chosen.take(np.unique(made.labels[rows])).class_names()
+    occurring = set[int]().union(*(np.unique(made.labels[part]) for part in parts_of(rows)))
+    classes = chosen.take(np.array(sorted(occurring), int)).class_names()
     return Dataset(
         name=name,
         kind="tokens",
@@ -184,7 +186,8 @@ def _texts(path: str, columns: Columns, kept: np.ndarray | None) -> Iterator[str
     every: Iterable[Any] = chain.from_iterable(rows.values for rows in read_chunks(path, columns))
     if kept is not None:
         chosen = np.zeros(int(kept[-1]) + 1, bool)
-        chosen[kept] = True
+        for part in parts_of(kept):
+            chosen[part] = True
         every = compress(every, chosen)
     for value in every:
         yield from value if isinstance(value, tuple) else (value,)
@@ -203,15 +206,16 @@ def load_text(options: TextOptions) -> Dataset:
     begin, splits, cached = perf_counter(), dict[str, Split](), []
     for split, path in paths.items():
         made, was_kept = encoded_file(path, columns, tokenizer, options.cache)
-        splits[split] = made, np.arange(len(made))
+        splits[split] = made, made.every
         cached.append(was_kept)
     seconds = perf_counter() - begin
     if columns.many and not columns.flags:
         check_separator(splits["train"][0].distinct.class_names(), columns.separator)
     if "test" not in paths:
         made = splits["train"][0]
-        kept, held = _cut_off(made, options)
-        splits |= {"train": (made, kept), "test": (made, held)}
+        for split, rows in zip(("train", "test"), _cut_off(made, options), strict=True):
+            kept = made.store.keep(partial(parts_of, rows), len(rows), rows.dtype)
+            splits[split] = made, kept
     lines = token_lines(options.tokenizer, splits, tokenizer, None if all(cached) else seconds)
     stem = Path(options.train.replace("\\", "/")).stem
     return _assembled(stem, splits, tokenizer, kept_columns(options), lines)

@@ -1,7 +1,7 @@
 """Token ids of large files in the user's cache folder: written whole, checked when read, bounded.
 
-A file's ids are a folder ``text-KEY``: ``ids.npy`` (a memory map when read), ``offsets.npy``,
-``labels.npy``, ``cut.npy``, and ``about.json`` with the names of the labels and the SHA-256 of each
+A file's ids are a folder ``text-KEY``: ``ids.npy``, ``offsets.npy``, ``labels.npy`` and ``cut.npy``
+(memory maps when read), and ``about.json`` with the names of the labels and the SHA-256 of each
 file. The key is a hash of the file's content, of what is read from it and of the tokenizer.
 """
 
@@ -10,7 +10,7 @@ import json
 import logging
 import os
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,8 @@ from resnorm_jax.data.cache_folder import (
     new_folder,
     version_of,
 )
-from resnorm_jax.data.encoded import Encoded, encode_in_memory, encode_to
+from resnorm_jax.data.encoded import ARRAYS, Encoded, Names, encode_in_memory, encode_to
+from resnorm_jax.data.row_arrays import Store
 from resnorm_jax.data.rows import Rows
 from resnorm_jax.data.text_columns import Columns
 from resnorm_jax.data.text_files import read_chunks
@@ -34,7 +35,6 @@ from resnorm_jax.errors import UserError
 
 FORMAT = 1
 SMALL = 2**24  # bytes of a file that is encoded each time
-ARRAYS = ("ids", "offsets", "labels", "cut")
 log = logging.getLogger(__name__)
 Told = Callable[[int], None]
 
@@ -127,22 +127,26 @@ def _made(
     """Encode rows into the cache; in memory where it cannot be written."""
     try:
         with new_folder(folder) as temporary:
-            with open(temporary / "ids.npy", "wb") as file:
-                made = encode_to(file, chunks(), tokenizer, told)
-            _seal(temporary, made)
-        return replace(made, ids=np.load(folder / "ids.npy", mmap_mode="r"))
+            names = encode_to(temporary, chunks(), tokenizer, told)
+            _seal(temporary, names)
+        return _mapped(folder, *names)
     except OSError as error:
         log.warning("%s: the cache cannot be written (%s); going on in memory", folder, error)
     return encode_in_memory(chunks(), tokenizer, told)
 
 
-def _seal(folder: Path, made: Encoded) -> None:
-    """Write the arrays beside the ids, and what all of it is."""
-    for name in ARRAYS[1:]:
-        np.save(folder / f"{name}.npy", getattr(made, name))
+def _mapped(folder: Path, names: Iterable[Any], places: Iterable[str]) -> Encoded:
+    """Return the arrays of a folder, as memory maps; what is made of them lies beside the folder."""
+    made = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in ARRAYS}
+    beside = Store(folder.parent)
+    return Encoded(**made, names=tuple(names), places=tuple(places), store=beside)
+
+
+def _seal(folder: Path, names: Names) -> None:
+    """Write what all of the folder is."""
     about: dict[str, Any] = {
-        "names": list(made.names),
-        "places": list(made.places),
+        "names": list(names[0]),
+        "places": list(names[1]),
         "sha256": {name: content_sha256(folder / f"{name}.npy") for name in ARRAYS},
     }
     text = json.dumps(about)
@@ -163,12 +167,8 @@ def _read(folder: Path) -> Encoded | None:
         )
         if sound:
             os.utime(folder)
-            made = {
-                n: np.load(folder / f"{n}.npy", mmap_mode="r" if n == "ids" else None)
-                for n in ARRAYS
-            }
             names = [tuple(n) if isinstance(n, list) else n for n in about["names"]]
-            return Encoded(**made, names=tuple(names), places=tuple(about["places"]))
+            return _mapped(folder, names, about["places"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         log.warning("%s: damaged cache (%s); reading the file again", folder, error)
         return None

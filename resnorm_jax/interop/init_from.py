@@ -9,8 +9,9 @@ from resnorm_jax.config import Config, ModelConfig, from_dict
 from resnorm_jax.data.names import shown
 from resnorm_jax.data.sources import SOURCES
 from resnorm_jax.errors import UserError
+from resnorm_jax.interop.config_json import FREE, describe_checkpoint
 from resnorm_jax.interop.files import weights_sha256
-from resnorm_jax.interop.pretrained import FREE, describe_checkpoint, load_into
+from resnorm_jax.interop.pretrained import load_into
 
 # Fields that a run with a checkpoint's weights may choose itself.
 OWN = (FREE - {"separator", "vocabulary", "max_length", "embedding_std"}) | {"pooling"}

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from resnorm_jax.data.row_arrays import blocks
 from resnorm_jax.reporting import many_labels
-from resnorm_jax.reporting.metrics import expected_calibration_error, log_loss
+from resnorm_jax.reporting.metrics import expected_calibration_error, log_loss, predicted
 
 COLDEST, HOTTEST = 1e-3, 1e3
 LOWEST = -1e30  # in place of the logarithm of a probability of 0
@@ -28,10 +29,13 @@ def calibrate(log_probs: np.ndarray, temperature: float) -> np.ndarray:
     Returns:
       ``[N, K]`` of the dtype of ``log_probs``, computed in float64.
     """
-    scaled = np.maximum(np.asarray(log_probs, np.float64), LOWEST) / temperature
-    scaled -= scaled.max(axis=1, keepdims=True)
-    scaled -= np.log(np.exp(scaled).sum(axis=1, keepdims=True))
-    return scaled.astype(log_probs.dtype)
+    found = np.empty_like(log_probs)
+    for block in blocks(len(log_probs)):
+        scaled = np.maximum(np.asarray(log_probs[block], np.float64), LOWEST) / temperature
+        scaled -= scaled.max(axis=1, keepdims=True)
+        scaled -= np.log(np.exp(scaled).sum(axis=1, keepdims=True))
+        found[block] = scaled
+    return found
 
 
 def fit_temperature(log_probs: np.ndarray, labels: np.ndarray) -> float | None:
@@ -59,14 +63,17 @@ def fit_temperature(log_probs: np.ndarray, labels: np.ndarray) -> float | None:
 
 def _slope(log_probs: np.ndarray, labels: np.ndarray) -> Callable[[float], float]:
     """Return the derivative of the mean negative log-likelihood in 1 / T."""
-    z = np.maximum(np.asarray(log_probs, np.float64), LOWEST)
-    z = z - z.max(axis=1, keepdims=True)
-    own = z[np.arange(len(labels)), labels]
+    by_row = np.empty(len(labels))
 
     def slope(sharpness: float) -> float:
-        weights = np.exp(sharpness * z)
-        weights /= weights.sum(axis=1, keepdims=True)
-        return float(((weights * z).sum(axis=1) - own).mean())
+        for block in blocks(len(labels)):
+            z = np.maximum(np.asarray(log_probs[block], np.float64), LOWEST)
+            z -= z.max(axis=1, keepdims=True)
+            own = np.take_along_axis(z, labels[block, None], axis=1)[:, 0]
+            weights = np.exp(sharpness * z)
+            weights /= weights.sum(axis=1, keepdims=True)
+            by_row[block] = (weights * z).sum(axis=1) - own
+        return float(by_row.mean())
 
     return slope
 
@@ -93,10 +100,8 @@ def errors(log_probs: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     """Return ``log_loss`` and ``expected_calibration_error``, as `score` has them."""
     if labels.ndim == 2:
         return many_labels.errors(log_probs, labels)
-    log_probs = np.asarray(log_probs, np.float64)
-    right = log_probs.argmax(axis=1) == labels
-    confidence = np.exp(log_probs.max(axis=1))
+    said, confidence = predicted(log_probs)
     return {
         "log_loss": log_loss(log_probs, labels),
-        "expected_calibration_error": expected_calibration_error(confidence, right),
+        "expected_calibration_error": expected_calibration_error(confidence, said == labels),
     }

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from resnorm_jax.data.row_arrays import blocks
+
 ECE_BINS = 15
 """Equal-width confidence bins, as in Guo et al. (2017), section 4."""
 
@@ -40,21 +42,29 @@ def score(log_probs: np.ndarray, labels: np.ndarray, classes: Sequence[str]) -> 
     Raises:
       ValueError: if shapes disagree, there are no rows, or a label is outside ``0..K-1``.
     """
-    log_probs = np.asarray(log_probs, dtype=np.float64)
-    labels = np.asarray(labels)
+    log_probs, labels = np.asarray(log_probs), np.asarray(labels)
     _check(log_probs, labels, classes)
-    predictions = np.where(np.isnan(log_probs), -np.inf, log_probs).argmax(axis=1)
-    matrix = confusion_matrix(labels, predictions, len(classes))
+    said, confidence = predicted(log_probs)
+    matrix = confusion_matrix(labels, said, len(classes))
     return {
-        "accuracy": float(np.mean(predictions == labels)),
+        "accuracy": float(np.mean(said == labels)),
         "macro_f1": macro_f1(matrix),
         "log_loss": log_loss(log_probs, labels),
-        "expected_calibration_error": expected_calibration_error(
-            np.exp(log_probs.max(axis=1)), predictions == labels
-        ),
+        "expected_calibration_error": expected_calibration_error(confidence, said == labels),
         "per_class": per_class(matrix, classes),
         "confusion": matrix.tolist(),
     }
+
+
+def predicted(log_probs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the predictions of `score`, ``[N]`` int32, and their probabilities, ``[N]`` float64."""
+    said = np.empty(len(log_probs), np.int32)
+    confidence = np.empty(len(log_probs))
+    for block in blocks(len(log_probs)):
+        part = log_probs[block].astype(np.float64)
+        confidence[block] = np.exp(part.max(axis=1))
+        said[block] = np.where(np.isnan(part), -np.inf, part).argmax(axis=1)
+    return said, confidence
 
 
 def _check(log_probs: np.ndarray, labels: np.ndarray, classes: Sequence[str]) -> None:
@@ -75,8 +85,11 @@ def _check(log_probs: np.ndarray, labels: np.ndarray, classes: Sequence[str]) ->
 
 def confusion_matrix(labels: np.ndarray, predictions: np.ndarray, size: int) -> np.ndarray:
     """Count ``M[a, b] = #{i : y_i = a, prediction_i = b}``; ``[K, K]`` integers, rows true."""
-    pairs = labels.astype(np.int64) * size + predictions
-    return np.bincount(pairs, minlength=size * size).reshape(size, size)
+    matrix = np.zeros(size * size, np.int64)
+    for block in blocks(len(labels)):
+        pairs = labels[block].astype(np.int64) * size + predictions[block]
+        matrix += np.bincount(pairs, minlength=size * size)
+    return matrix.reshape(size, size)
 
 
 def _precision_recall_f1(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -120,9 +133,13 @@ def log_loss(log_probs: np.ndarray, labels: np.ndarray) -> float:
     The floor, scikit-learn's, keeps one row of probability zero from making the mean infinite: such
     a row costs 36.04.
     """
-    chosen = np.asarray(log_probs, dtype=np.float64)[np.arange(len(labels)), labels]
+    log_probs, labels = np.asarray(log_probs), np.asarray(labels)
+    chosen = np.empty(len(labels))
     floor = np.log(np.finfo(np.float64).eps)
-    return float(-np.maximum(chosen, floor).mean())
+    for block in blocks(len(labels)):
+        own = np.take_along_axis(log_probs[block], labels[block, None], axis=1)[:, 0]
+        chosen[block] = np.maximum(own.astype(np.float64), floor)
+    return float(-chosen.mean())
 
 
 def expected_calibration_error(
@@ -138,11 +155,12 @@ def expected_calibration_error(
       correct: ``[N]`` booleans, whether the prediction is right.
       bins: M.
     """
-    edges = np.linspace(0.0, 1.0, bins + 1)
-    # Only inner edges: rounding may carry a confidence a little past 1, and it belongs to the last.
-    bin_of = np.digitize(confidence, edges[1:-1], right=True)
-    # |B_m| cancels: |B_m| * |acc - conf| = |sum of (correct - confidence) over B_m|.
-    gaps = np.bincount(bin_of, weights=correct - confidence, minlength=bins)
+    edges, gaps = np.linspace(0.0, 1.0, bins + 1), np.zeros(bins)
+    for block in blocks(len(confidence)):
+        # Only inner edges: rounding may carry a confidence a little past 1, and it belongs to the last.
+        bin_of = np.digitize(confidence[block], edges[1:-1], right=True)
+        # |B_m| cancels: |B_m| * |acc - conf| = |sum of (correct - confidence) over B_m|.
+        np.add.at(gaps, bin_of, correct[block] - confidence[block])  # one row after another
     return float(np.abs(gaps).sum() / len(confidence))
 
 

@@ -7,6 +7,7 @@ import numpy as np
 
 from resnorm_jax.data.dataset import Examples
 from resnorm_jax.data.pipeline import eval_batches
+from resnorm_jax.data.row_arrays import blocks
 from resnorm_jax.errors import DivergedError, UserError
 from resnorm_jax.training.advice import HUGE
 from resnorm_jax.training.doors import Door
@@ -51,7 +52,10 @@ def predict(
 
 def _check_finite(log_probs: np.ndarray, examples: Examples) -> None:
     """Raise an error for the first row without probabilities; a probability of 0 is one."""
-    bad = np.isnan(log_probs).any(1) | ~np.isfinite(log_probs.max(1))
+    bad = np.empty(len(log_probs), bool)
+    for block in blocks(len(log_probs)):
+        part = log_probs[block]
+        bad[block] = np.isnan(part).any(1) | ~np.isfinite(part.max(1))
     if not bad.any():
         return
     row = int(bad.argmax())

@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from resnorm_jax.data import row_arrays
+
 
 def classification_sums(
     logits: jax.Array,
@@ -99,6 +101,6 @@ def balanced_weights(labels: np.ndarray, classes: int) -> tuple[float, ...]:
     >>> balanced_weights(np.array([0, 0, 0, 1]), 3)
     (0.6666666666666666, 2.0, 0.0)
     """
-    counts = np.bincount(labels, minlength=classes)
+    counts = row_arrays.counts(labels, classes)
     share = len(labels) / max(1, int(np.count_nonzero(counts)))
     return tuple(share / count if count else 0.0 for count in counts.tolist())

@@ -20,6 +20,8 @@ from resnorm_jax.data import (
 )
 from resnorm_jax.data.buckets import epoch_positions, quantile_buckets
 from resnorm_jax.data.preprocess import check_values
+from resnorm_jax.data.row_arrays import parts_of
+from resnorm_jax.data.splits import held_labels
 from resnorm_jax.data.tokenizer_files import FILE
 from resnorm_jax.errors import UserError
 from resnorm_jax.reporting import many_labels
@@ -152,9 +154,10 @@ def labels_line(dataset: Dataset) -> tuple[str, ...]:
     """Return a line on the labels where a row has any number of them."""
     if dataset.task == "single_label":
         return ()
-    y = dataset.train.y > 0
-    empty = 100 * float((~y.any(axis=1)).mean())
-    return (f"labels: {y.sum(axis=1).mean():.2f} a training row; {empty:.1f} % of rows have none",)
+    y, rows = dataset.train.y, len(dataset.train)
+    some = sum(int((part > 0).any(axis=1).sum()) for part in parts_of(y))
+    mean, empty = held_labels(y).sum() / rows, 100 * (rows - some) / rows
+    return (f"labels: {mean:.2f} a training row; {empty:.1f} % of rows have none",)
 
 
 def data_line(dataset: Dataset, padded: Mapping[str, Any] | None = None) -> str:
@@ -190,7 +193,7 @@ def baselines(dataset: Dataset, split: str) -> dict[str, Any]:
     """
     if dataset.task == "multi_label":
         rows = scored_rows(dataset, split)
-        share = (dataset.train.y > 0).mean(axis=0)
+        share = held_labels(dataset.train.y) / len(dataset.train)
         with np.errstate(divide="ignore"):
             log_probs = np.broadcast_to(np.log(share), rows.y.shape)
         found = many_labels.score(log_probs, rows.y, dataset.classes)

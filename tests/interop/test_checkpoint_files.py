@@ -10,8 +10,8 @@ from safetensors.numpy import load_file, save_file
 
 import resnorm_jax as rn
 from resnorm_jax.errors import UserError
+from resnorm_jax.interop.config_json import describe_checkpoint
 from resnorm_jax.interop.files import INDEX, WEIGHTS, Tensors, write_tensors
-from resnorm_jax.interop.pretrained import describe_checkpoint
 
 
 @pytest.fixture(scope="module")

@@ -143,7 +143,7 @@ def test_any_number_of_labels_in_the_terms_of_transformers(tmp_path, checkpoint)
     import transformers
 
     from resnorm_jax.cli.main import main
-    from resnorm_jax.interop.pretrained import describe_checkpoint
+    from resnorm_jax.interop.config_json import describe_checkpoint
     from resnorm_jax.training.losses import label_sums
 
     names = ("good", "bad", "day")

@@ -12,8 +12,9 @@ from safetensors.numpy import load_file
 
 import resnorm_jax as rn
 from resnorm_jax.cli.tables import markdown_table
+from resnorm_jax.interop.config_json import describe_checkpoint
 from resnorm_jax.interop.families import FAMILIES
-from resnorm_jax.interop.pretrained import describe_checkpoint, save_pretrained
+from resnorm_jax.interop.pretrained import save_pretrained
 
 TEXTS = [name for name in TINY if FAMILIES.get(name).kind == "tokens"]
 DEFAULT = ("bert", "electra")  # the others are of the table

@@ -12,9 +12,10 @@ from oracles import worst
 
 import resnorm_jax as rn
 from resnorm_jax.errors import UserError
+from resnorm_jax.interop.config_json import describe_checkpoint, their_config
 from resnorm_jax.interop.families import FAMILIES
 from resnorm_jax.interop.mapping import load
-from resnorm_jax.interop.pretrained import describe_checkpoint, save_pretrained, their_config
+from resnorm_jax.interop.pretrained import save_pretrained
 from resnorm_jax.interop.special import Joined, check_derived
 
 BASES = {"rope_parameters": {

@@ -20,9 +20,9 @@ from resnorm_jax.data.inputs import read_inputs
 from resnorm_jax.data.preprocess import describe
 from resnorm_jax.data.tokenizer_files import read_tokenizer, tokenizer_path
 from resnorm_jax.errors import UserError
+from resnorm_jax.interop.config_json import Description, describe_checkpoint
 from resnorm_jax.interop.files import CONFIG, read_object
 from resnorm_jax.interop.init_from import checked_config, with_weights
-from resnorm_jax.interop.pretrained import Description, describe_checkpoint
 from resnorm_jax.lab.surgery.measure import Patient
 from resnorm_jax.training.initial import init_variables
 from resnorm_jax.training.run_data import padded_lengths
