@@ -48,5 +48,9 @@ def _whole(leaf: Any) -> np.ndarray:
 @lru_cache
 def _gathering(mesh: Mesh) -> Any:
     """Return the program that brings an array whole onto each device."""
-    whole = jax.jit(lambda leaf: leaf, out_shardings=NamedSharding(mesh, PartitionSpec()))
-    return begun_together(whole, "whole", several=True)
+
+    def whole(leaf: jax.Array) -> jax.Array:
+        return leaf
+
+    compiled = jax.jit(whole, out_shardings=NamedSharding(mesh, PartitionSpec()))
+    return begun_together(compiled, "whole", several=True)

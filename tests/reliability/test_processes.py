@@ -115,13 +115,18 @@ def late(marker, seconds, modules="jit_over_devices"):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "more", [[], ["--config.parallel=sharded", "--config.mesh.fsdp=4"]], ids=str
+    ("modules", "more"),
+    [
+        ("jit_over_devices", []),
+        ("jit_over_devices+jit_whole", ["--config.parallel=sharded", "--config.mesh.fsdp=4"]),
+    ],
+    ids=["pmap", "sharded"],
 )
-def test_a_process_that_compiles_for_longer_than_gloo_waits_is_waited_for(tmp_path, more):
+def test_a_process_that_compiles_for_longer_than_gloo_waits_is_waited_for(tmp_path, modules, more):
     wanted = processes.run("short", tmp_path / "at_once", 2, 2, more=more)
-    within = late(tmp_path / "marker", GLOO + 10)
+    within = late(tmp_path / "marker", GLOO + 10, modules)
     found = processes.run("short", tmp_path / "late", 2, 2, more=more, within=within)
-    assert (tmp_path / "marker").is_file()
+    assert (tmp_path / "marker").read_text() == modules.split("+")[-1]
     assert runs.differences(wanted, found) == []
 
 

@@ -326,7 +326,9 @@ def test_what_uses_a_model_of_shares_has_all_devices():
     ("given", "line"),
     [
         ({"parallel": "shard"}, "config.parallel: unknown value 'shard'; did you mean 'sharded'?"),
-        ({"mesh": {"fsdp": 2}}, "config.mesh.fsdp: not read with parallel=pmap; set parallel=sharded"),
+        *[({"mesh": {axis: 2}}, f"config.mesh.{axis}: not read with parallel=pmap; set parallel=s")
+          for axis in ("fsdp", "tensor", "sequence")],
+        ({"parallel": "sharded", "mesh": {"sequence": 0}}, "config.mesh.sequence: 0"),
         ({"parallel": "sharded", "mesh": {"tensor": 4}},
          "config.mesh.tensor: 4 does not divide model.heads 2; try tensor=2"),
         ({"parallel": "sharded", "mesh": {"tensor": 2}, "model": {"mlp_width": 15}},
@@ -346,6 +348,34 @@ def test_rows_are_spread_over_the_groups_of_a_mesh():
     assert len(choose_devices(8, 4, 1, tensor=2)) == 8
     with pytest.raises(UserError, match=r"6 rows do not divide by 8 devices / tensor=2; try 8"):
         choose_devices(8, 6, 1, tensor=2)
+    line = "6 rows do not divide by 8 devices / tensor=2 / sequence=2 x 2 micro-batches; try 8"
+    with pytest.raises(UserError, match=f"^config.train.batch_size: {line}$"):
+        choose_devices(8, 6, 2, tensor=2, sequence=2)
+
+
+@pytest.mark.parametrize(
+    ("train", "mesh", "line"),
+    [
+        ({"updates_per_call": 2}, {},
+         "config.train.updates_per_call: 2 is for parallel=pmap; set it to 1 with parallel=sharded"),
+        ({}, {"fsdp": 3}, "config.mesh.fsdp: 3 does not divide 8 devices; try fsdp=2"),
+    ],
+)  # fmt: skip
+def test_what_this_door_does_not_do_is_one_line_and_nothing_is_written(train, mesh, line, tmp_path):
+    model, train = {"width": 8, "depth": 1, "heads": 2}, {"steps": 1, "batch_size": 16, **train}
+    made = from_dict({
+        "data": {"source": "sample_text"}, "model": model, "train": train,
+        "parallel": "sharded", "mesh": mesh,
+    })  # fmt: skip
+    with pytest.raises(UserError, match=f"^{re.escape(line)}$"):
+        run_experiment(made, tmp_path / "run", Console(quiet=True))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_several_batches_are_not_for_this_door():
+    options, _, batch = small()
+    with pytest.raises(NotImplementedError, match="several updates a call are for parallel=pmap"):
+        sharded(options, MESHES["fsdp"]).put_several([batch, batch])
 
 
 def compared(made, mesh, count=8):
