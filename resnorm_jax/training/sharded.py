@@ -18,7 +18,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from resnorm_jax.build import DEVICE_AXIS
 from resnorm_jax.config import MeshConfig
 from resnorm_jax.data.pipeline import Share, cut
-from resnorm_jax.ops.layout import Positions, positions_over, standing_for
+from resnorm_jax.ops.layout import Inside, Positions, inside_over, positions_over, standing_for
 from resnorm_jax.training.determinism import traced_for
 from resnorm_jax.training.devices import Spread, own_share
 from resnorm_jax.training.first_runs import begun_together
@@ -250,7 +250,11 @@ class Sharded:
         names = set(AXES if self.alike == 1 else ROWS)
 
         def on_device(tree: Any, batch: Any) -> Any:
-            with standing_for(DEVICE_AXIS, ROWS), positions_over(self._positions()):
+            with (
+                standing_for(DEVICE_AXIS, ROWS),
+                positions_over(self._positions()),
+                inside_over(self._inside()),
+            ):
                 return function(tree, batch)
 
         return jax.shard_map(
@@ -261,6 +265,10 @@ class Sharded:
     def _positions(self, mesh: Mesh | None = None) -> Positions | None:
         size = self.mesh.shape[SEQUENCE]
         return Positions(SEQUENCE, size, mesh) if size > 1 else None
+
+    def _inside(self) -> Inside | None:
+        size = self.mesh.shape[TENSOR]
+        return Inside(TENSOR, size) if size > 1 else None
 
     def _mapped_only(self, specs: Any) -> Any:
         return jax.tree.map(partial(only, axis=FSDP), specs)

@@ -23,6 +23,7 @@ from resnorm_jax.config import MeshConfig, from_dict
 from resnorm_jax.data import TrainBatches, describe
 from resnorm_jax.errors import UserError
 from resnorm_jax.reporting.files import MetricsLog
+from resnorm_jax.scaling import collectives as scaling
 from resnorm_jax.training import summing
 from resnorm_jax.training.checkpoint import CheckpointStore
 from resnorm_jax.training.devices import (
@@ -514,6 +515,25 @@ def test_a_device_has_the_activations_of_its_positions(attention, most):
 
     whole = temporaries(1, MeshConfig())
     assert temporaries(4, MeshConfig(fsdp=1, sequence=4)) < most * whole
+
+
+@pytest.mark.parametrize("more", [{}, {"activation": "geglu", "kv_heads": 2}], ids=str)
+def test_a_layer_sums_its_rows_over_tensor_twice_forward_and_twice_backward(more):
+    """However many projections read the same rows: what comes of all is added up first."""
+    size = Size(depth=2, width=32, heads=4, mlp_width=64, batch=8, length=16)
+    batch, model = random_batch(size), our_model(size, attention="xla", **more)
+    options = StepOptions(model.apply, optax.sgd(0.1))
+    variables = model.init(jax.random.key(0), batch["x"][:1], batch["mask"][:1])
+    state = jax.tree.map(np.array, create_state(variables, options.optimizer, 0, None))
+    mesh = MeshConfig(fsdp=2, tensor=2)
+    door = Sharded(options, jax.local_devices()[:4], None, mesh)
+    program = compiled(door, door.replicate(state), batch)
+    rows = 4 * size.batch // door.shares * size.length * size.width
+    sums = [c for c in scaling.collectives(program.as_text(), 4) if c.kind == "all-reduce"]
+    assert [c.size for c in sums if c.times == size.depth] == [rows] * 4
+    found, _ = trained(door, state, [batch])
+    wanted, _ = trained(DataParallel(options, jax.local_devices()[:2]), state, [batch])
+    close(found.params, wanted.params)
 
 
 def test_images_have_no_positions_to_share_out():
