@@ -22,7 +22,8 @@ def main() -> None:
         name = computation.operation.attributes["sym_name"].value
         if name in modules:
             modules.remove(name)
-            marker.write_text(name)
+            with marker.open("a") as file:
+                file.write(f"{name}\n")
             time.sleep(seconds)
         return compiled(backend, computation, *more, **how)
 
