@@ -1,7 +1,7 @@
 """A process whose XLA takes long: ``python late.py SECONDS MODULES MARKER COMMAND ARGUMENTS...``.
 
-The first compilation of each module that is named (``jit_a+jit_b``) is preceded by so many seconds,
-before which its name goes into the file ``MARKER``. ``COMMAND`` is Python's own, which this process takes the place of.
+Before the first compilation of each module that is named (``jit_a+jit_b``) its name goes into the file
+``MARKER``, and so many seconds pass. ``COMMAND`` is Python's own, whose place this process takes.
 """
 
 import runpy
