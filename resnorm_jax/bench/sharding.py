@@ -1,6 +1,6 @@
 """What each door costs a device, by the compiled programs: memory, and what travels."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -78,7 +78,7 @@ def sharding_row(case: Case, size: Size, steps: int = 2) -> Row:
         "temporary_bytes": memory.temp_size_in_bytes,
         "budget": BUDGET, "fits": memory.argument_size_in_bytes + memory.temp_size_in_bytes <= BUDGET,
         "collectives": _counted(found), "few": sum(bytes_ < FEW for _, bytes_ in found),
-        "expected": expected, "as_expected": _counted(found) == expected, "losses": losses,
+        "expected": expected, "as_expected": _alike(_counted(found), expected), "losses": losses,
     }  # fmt: skip
 
 
@@ -113,13 +113,21 @@ def _counted(found: Iterable[tuple[str, int]]) -> dict[str, dict[str, int]]:
     return out
 
 
+def _alike(found: Mapping[str, Any], expected: Mapping[str, Any]) -> bool:
+    """Return whether as many travel, and as many bytes, but for numbers that XLA sends with them."""
+    return found.keys() == expected.keys() and all(
+        found[kind]["count"] == told["count"] and abs(found[kind]["bytes"] - told["bytes"]) < FEW
+        for kind, told in expected.items()
+    )
+
+
 def _expected(case: Case, size: Size, door: Door, state: TrainState) -> list[tuple[str, int]]:
     """Return what theory says of the arrays that travel, as `collectives` does.
 
     ``pmap``: one all-reduce of the gradient and three metrics. Sharded: an all-gather and a
-    reduce-scatter of each array that ``fsdp`` divides, one all-reduce of the shares over ``data``, and
-    over ``tensor`` two all-reduces of rows in the body of the forward and two in that of the backward
-    loop over layers.
+    reduce-scatter of each array that ``fsdp`` divides, one all-reduce of the shares over ``data``, one
+    of what ``fsdp`` does not divide and the metrics, and over ``tensor`` two all-reduces of rows in the
+    body of the forward and two in that of the backward loop over layers.
     """
     leaves = jax.tree.leaves(state.params)
     if not isinstance(door, Sharded):
@@ -127,16 +135,18 @@ def _expected(case: Case, size: Size, door: Door, state: TrainState) -> list[tup
         return [("all-reduce", total)] * (case.devices > 1)
     sizes = door.mesh.shape
     specs = jax.tree.leaves(door.specs(state.params))
-    cut = [
-        leaf.nbytes // (sizes[TENSOR] if along(spec, TENSOR) is not None else 1)
+    held = [
+        (leaf.nbytes // (1 if along(spec, TENSOR) is None else sizes[TENSOR]), along(spec, FSDP))
         for leaf, spec in zip(leaves, specs, strict=True)
-        if along(spec, FSDP) is not None
     ]
+    cut = [nbytes for nbytes, axis in held if axis is not None]
+    rest = sum(nbytes for nbytes, axis in held if axis is None) + 3 * 4
     rows = 4 * size.batch // door.shares * size.length * size.width
     return [
         *(("all-gather", nbytes) for nbytes in cut),
         *(("reduce-scatter", nbytes // sizes[FSDP]) for nbytes in cut),
         *[("all-reduce", sum(cut) // sizes[FSDP])] * (sizes[DATA] > 1),
+        *[("all-reduce", rest)] * (case.devices > 1),
         *[("all-reduce", rows)] * 4 * (sizes[TENSOR] > 1),
     ]
 

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from resnorm_jax.arguments import as_mask, check_axes, check_fits, check_lengths, check_real
 from resnorm_jax.modules.fields import Context, NumericFields, apply_norm
 from resnorm_jax.modules.initializers import Initializers, branch_initializers
+from resnorm_jax.modules.shared_input import projected
 from resnorm_jax.ops.attention import Implementation, attention_weights, masked_attention, rotate
 from resnorm_jax.ops.attention.masked import for_each_head
 from resnorm_jax.ops.masks import join_lengths, within_window
@@ -98,8 +99,11 @@ class MultiHeadAttention(NumericFields):
             raise ValueError(f"heads={self.heads} does not divide width={width}")
         looked_at = x if source is None else source
         project = self._projections(width)
+        query, *others = (project[role] for role in ("query", "key", "value"))
         q_BxTxHxK, k_BxSxHxK, v_BxSxHxK = (
-            project[role](z) for role, z in (("query", x), ("key", looked_at), ("value", looked_at))
+            projected([query, *others], x)
+            if source is None
+            else projected([query], x) + projected(others, source)
         )
         told = context or {}
         q_BxTxHxK, k_BxSxHxK = self._query_key(q_BxTxHxK, k_BxSxHxK, told)

@@ -10,6 +10,7 @@ import jax
 from resnorm_jax.arguments import check_axes, check_real
 from resnorm_jax.modules.fields import Context, NumericFields, apply_norm
 from resnorm_jax.modules.initializers import Initializers, branch_initializers
+from resnorm_jax.modules.shared_input import projected
 from resnorm_jax.ops.activations import ACTIVATIONS, Activation
 from resnorm_jax.ops.projection import rows_dot_general
 from resnorm_jax.planning import FeedForwardPlan
@@ -60,11 +61,11 @@ class FeedForward(NumericFields):
         function = jax.checkpoint(activation.function, prevent_cse=False)
         biased = FEED_FORWARD_ROLES if self.use_bias is True else self.use_bias or ()
         first: dict[str, Any] = {"use_bias": "fc1" in biased, "kernel_init": inits["fc1"]}
-        h = dense(self.mlp_width, name="fc1", **first)(x)
-        if activation.gated:
-            gate = dense(self.mlp_width, name="gate", **first)(x)
+        names = ["fc1", "gate"] if activation.gated else ["fc1"]
+        h, *gate = projected([dense(self.mlp_width, name=n, **first) for n in names], x)
+        if gate:
             h = function(self._scaled("fc1_scale", h, x.shape[-1] ** 0.5))
-            h = h * self._scaled("gate_scale", gate, 1.0)
+            h = h * self._scaled("gate_scale", gate[0], 1.0)
         else:
             h = function(self._scaled("fc1_scale", h, x.shape[-1] ** 0.5))
         h = apply_norm(self.plan.mlp_norm, h, self.numerics, context or {})

@@ -72,3 +72,34 @@ def positions_over(positions: Positions | None) -> Iterator[None]:
 def positions() -> Positions | None:
     """Return the devices over which positions are shared out where a program is traced, or None."""
     return _POSITIONS.get()
+
+
+@dataclass(frozen=True)
+class Inside:
+    """The devices with the same rows, of which each has a share of what is inside of a branch.
+
+    Attributes:
+      axis: of a mesh, which XLA divides the program along.
+      size: how many they are.
+    """
+
+    axis: str
+    size: int
+
+
+_INSIDE: ContextVar[Inside | None] = ContextVar("inside", default=None)
+
+
+@contextmanager
+def inside_over(inside: Inside | None) -> Iterator[None]:
+    """While a program is traced, let the inside of its branches be shared out; None for not."""
+    token = _INSIDE.set(inside)
+    try:
+        yield
+    finally:
+        _INSIDE.reset(token)
+
+
+def inside() -> Inside | None:
+    """Return the devices over which the inside of branches is shared out, or None."""
+    return _INSIDE.get()

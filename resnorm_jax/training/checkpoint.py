@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ UNSEALED = frozenset(
 SPARE = 2**20  # bytes that a checkpoint takes beside its arrays, and the log until the next one
 Note = dict[str, Any]
 _NAME = re.compile(r"step_(\d{9})")
+_NUMBERS = count()  # of what asks Orbax: processes do it in the same order
 
 
 class DamagedCheckpointError(RuntimeError):
@@ -283,7 +285,17 @@ def _digests(directory: Path) -> dict[str, dict[str, Any]]:
 
 
 def _checkpointer() -> Any:
-    """Return Orbax's; imported late, since the first step of a run need not wait for it."""
+    """Return Orbax's; imported late, since the first step of a run need not wait for it.
+
+    Where processes are named, Orbax waits for them in the coordination service, else by a collective,
+    which a process that comes late makes fail; see `first_runs`.
+    """
     import orbax.checkpoint as ocp
 
-    return ocp.StandardCheckpointer()
+    if jax.process_count() == 1:
+        return ocp.StandardCheckpointer()
+    options = ocp.options.MultiprocessingOptions(
+        active_processes=set(range(jax.process_count())),
+        barrier_sync_key_prefix=f"resnorm/{next(_NUMBERS)}",
+    )
+    return ocp.StandardCheckpointer(multiprocessing_options=options)

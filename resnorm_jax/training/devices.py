@@ -20,6 +20,7 @@ from resnorm_jax.build import DEVICE_AXIS
 from resnorm_jax.data.pipeline import Share, cut
 from resnorm_jax.errors import UserError
 from resnorm_jax.training.determinism import traced_for
+from resnorm_jax.training.first_runs import begun_together
 from resnorm_jax.training.laid import laid_from_host, several_processes, whole_on_host
 from resnorm_jax.training.step import (
     StepOptions,
@@ -149,7 +150,7 @@ class DataParallel:
         out = np.asarray(self._predict(self.replicate(variables), rows))
         return out.reshape(-1, out.shape[-1])
 
-    def _mapped(self, step: Callable[..., Any], out: NamedSharding, **how: Any) -> Any:
+    def _mapped(self, step: partial[Any], out: NamedSharding, **how: Any) -> Any:
         """Return the step over all devices: of its two arguments the second is spread.
 
         The ``jit`` around it is for the options of the compiler, which ``pmap`` does not take.
@@ -167,13 +168,14 @@ class DataParallel:
             self.programs += 1
             return mapped(state, batch)
 
-        return jax.jit(
+        compiled = jax.jit(
             traced_for(self._compiler_options, over_devices),
             in_shardings=(self._everywhere, self._by_row),
             out_shardings=out,
             donate_argnums=how.get("donate_argnums"),
             compiler_options=self._compiler_options,
         )
+        return begun_together(compiled, step.func.__name__, self.several)
 
     def _over_processes(self, step: Callable[..., Any], out_axes: int | None) -> Any:
         """Return the step over the devices of all processes, as ``pmap`` maps it."""

@@ -78,8 +78,8 @@ def check_devices(
 def _shares(run: Identity) -> int | None:
     """Return over how many devices the rows of a batch are spread, if the file of a run says it."""
     devices = run.runtime.get("devices")
-    tensor = run.config["mesh"]["tensor"] if run.config["parallel"] == "sharded" else 1
-    return devices and devices // tensor
+    mesh = run.config["mesh"] if run.config["parallel"] == "sharded" else {}
+    return devices and devices // (mesh.get("tensor", 1) * mesh.get("sequence", 1))
 
 
 def _told(count: int | None) -> str:

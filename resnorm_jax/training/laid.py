@@ -1,12 +1,14 @@
 """Arrays that lie over the devices of several processes, made of what each host has; and back."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import jax
 import numpy as np
-from jax.experimental.multihost_utils import process_allgather
-from jax.sharding import Sharding
+from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
+
+from resnorm_jax.training.first_runs import begun_together
 
 
 def several_processes(devices: Sequence[jax.Device]) -> bool:
@@ -38,4 +40,17 @@ def whole_on_host(tree: Any) -> Any:
 
 
 def _whole(leaf: Any) -> np.ndarray:
-    return process_allgather(leaf, tiled=True) if in_parts(leaf) else np.array(leaf)
+    if not in_parts(leaf):
+        return np.array(leaf)
+    return np.array(_gathering(leaf.sharding.mesh)(leaf).addressable_data(0))
+
+
+@lru_cache
+def _gathering(mesh: Mesh) -> Any:
+    """Return the program that brings an array whole onto each device."""
+
+    def whole(leaf: jax.Array) -> jax.Array:
+        return leaf
+
+    compiled = jax.jit(whole, out_shardings=NamedSharding(mesh, PartitionSpec()))
+    return begun_together(compiled, "whole", several=True)

@@ -18,9 +18,10 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from resnorm_jax.build import DEVICE_AXIS
 from resnorm_jax.config import MeshConfig
 from resnorm_jax.data.pipeline import Share, cut
-from resnorm_jax.ops.layout import Positions, positions_over, standing_for
+from resnorm_jax.ops.layout import Inside, Positions, inside_over, positions_over, standing_for
 from resnorm_jax.training.determinism import traced_for
 from resnorm_jax.training.devices import Spread, own_share
+from resnorm_jax.training.first_runs import begun_together
 from resnorm_jax.training.laid import laid_from_host, several_processes, whole_on_host
 from resnorm_jax.training.mesh import POSITIONED, filled, mesh_shape, whole_shares
 from resnorm_jax.training.partition import AXES, FSDP, ROWS, SEQUENCE, TENSOR, only, specs_of
@@ -86,7 +87,8 @@ class Sharded:
 
         def create(*arguments: Any) -> Any:
             out = self.shardings(jax.eval_shape(function, *arguments))
-            return jax.jit(function, out_shardings=out)(*self.replicate(arguments))
+            compiled = jax.jit(function, out_shardings=out)
+            return begun_together(compiled, "create", self.several)(*self.replicate(arguments))
 
         return create
 
@@ -214,9 +216,10 @@ class Sharded:
                 return step(tree, batch)
 
             told = self._compiler_options
-            self._compiled[key] = jax.jit(
+            compiled = jax.jit(
                 traced_for(told, over_devices, divided=True), compiler_options=told, **how()
             )
+            self._compiled[key] = begun_together(compiled, step.__name__, self.several)
         return self._compiled[key]
 
     def _train(self, state: TrainState, batch: Mapping[str, Any]) -> tuple[TrainState, Any]:
@@ -247,7 +250,11 @@ class Sharded:
         names = set(AXES if self.alike == 1 else ROWS)
 
         def on_device(tree: Any, batch: Any) -> Any:
-            with standing_for(DEVICE_AXIS, ROWS), positions_over(self._positions()):
+            with (
+                standing_for(DEVICE_AXIS, ROWS),
+                positions_over(self._positions()),
+                inside_over(self._inside()),
+            ):
                 return function(tree, batch)
 
         return jax.shard_map(
@@ -258,6 +265,10 @@ class Sharded:
     def _positions(self, mesh: Mesh | None = None) -> Positions | None:
         size = self.mesh.shape[SEQUENCE]
         return Positions(SEQUENCE, size, mesh) if size > 1 else None
+
+    def _inside(self) -> Inside | None:
+        size = self.mesh.shape[TENSOR]
+        return Inside(TENSOR, size) if size > 1 else None
 
     def _mapped_only(self, specs: Any) -> Any:
         return jax.tree.map(partial(only, axis=FSDP), specs)

@@ -123,9 +123,11 @@ def start(
     return Group(members, said)
 
 
-def run(preset: str, workdir: Path, count: int, devices: int, **how: Any) -> dict[str, Any]:
+def run(
+    preset: str, workdir: Path, count: int, devices: int, more: Sequence[str] = (), **how: Any
+) -> dict[str, Any]:
     """Run to the end; return what `runs.left_behind` finds, without what tells of processes."""
-    group = start(preset, workdir, count, devices, **how)
+    group = start(preset, workdir, count, devices, *more, **how)
     statuses = group.wait(LONG)
     group.end()
     assert statuses == [0] * count, (statuses, [group.text(i)[-2000:] for i in range(count)])

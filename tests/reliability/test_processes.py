@@ -3,9 +3,11 @@
 import os
 import random
 import shutil
+import sys
 
 import pytest
 from reliability import disk, kills, locks, made, partition, processes, runs, signals
+from reliability import late as late_program
 from reliability.run_cases import call
 from training.test_several_processes import Store
 
@@ -100,6 +102,46 @@ def found_by_one_and_by_two(directory) -> str:
     assert CheckpointStore(directory, warn=said.append).restore_latest(like)[0] == 1
     assert [each.restore_latest(like)[0] for each in two] == [1, 1]
     return said[0]
+
+
+GLOO = 30  # seconds that Gloo waits for a process when devices are connected
+
+
+def late(marker, seconds, modules="jit_over_devices"):
+    """Return what has process 1 begin to compile a module so many seconds late, as `start` takes it."""
+    command = [sys.executable, late_program.__file__, str(seconds), modules, str(marker)]
+    return lambda index: command if index == 1 else ()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("modules", "more"),
+    [
+        ("jit_over_devices", []),
+        ("jit_over_devices+jit_whole", ["--config.parallel=sharded", "--config.mesh.fsdp=4"]),
+    ],
+    ids=["pmap", "sharded"],
+)
+def test_a_process_that_compiles_for_longer_than_gloo_waits_is_waited_for(tmp_path, modules, more):
+    wanted = processes.run("short", tmp_path / "at_once", 2, 2, more=more)
+    within = late(tmp_path / "marker", GLOO + 10, modules)
+    found = processes.run("short", tmp_path / "late", 2, 2, more=more, within=within)
+    assert runs.differences(wanted, found) == []
+    assert set((tmp_path / "marker").read_text().split()) == set(modules.split("+"))
+
+
+@pytest.mark.slow
+def test_a_process_that_dies_while_it_compiles_is_named_by_the_one_that_waits(tmp_path):
+    marker = tmp_path / "marker"
+    group = processes.start("short", tmp_path / "run", 2, 2, within=late(marker, 300))
+    while not marker.is_file() and group.wait(0.2) == [None, None]:
+        pass
+    group.wait(5)  # the other waits by now
+    group.members[1].kill()
+    status = group.wait(processes.LIMIT)[0]
+    group.end()
+    assert status == 76, group.text(0)
+    assert "process 1" in group.text(0)
 
 
 @pytest.mark.slow

@@ -58,7 +58,7 @@ def test_memory(key):
     assert planned["parameters"] == pytest.approx(ROWS[key]["parameter_bytes"], rel=near)
     assert planned["optimizer state"] == pytest.approx(ROWS[key]["optimizer_bytes"], rel=near)
     over = planned["temporaries"] / ROWS[key]["temporary_bytes"]
-    assert 1 <= over <= (1.16 if mesh.tensor == 1 else 1.86)  # an upper bound, as it says
+    assert 1 <= over <= (1.16 if mesh.tensor == 1 else 1.78)  # an upper bound, as it says
 
 
 @pytest.mark.parametrize("key", SHARDED)
@@ -74,6 +74,7 @@ def test_bytes_of_collectives(key):
     assert set(found) == set(planned)
     for kind, size in planned.items():
         near = 0.01 if mesh.tensor == 1 else 0.012
-        if kind == "all-reduce" and mesh.tensor > 1:  # of attention's three inputs apart, by XLA
-            size += 2 * 4 * rows * SIZE["length"] * SIZE["width"]
+        # Left out of the formulas: the bias inside of a layer, which fsdp does not divide.
+        if kind == "all-reduce" and mesh.tensor > 1:
+            size += 4 * SIZE["depth"] * SIZE["mlp_width"] // mesh.tensor
         assert found[kind]["bytes"] == pytest.approx(size, rel=near), kind

@@ -81,9 +81,10 @@ def test_a_run_that_depends_on_it_is_refused(before, after, steps, allowed, refu
     )
 
 
-def test_a_mesh_counts_by_its_groups_of_rows():
+@pytest.mark.parametrize("axis", ["tensor", "sequence"])
+def test_a_mesh_counts_by_its_groups_of_rows(axis):
     pmap = identity(devices=4)
-    mesh = {"parallel": "sharded", "mesh": {"fsdp": None, "tensor": 2}}
+    mesh = {"parallel": "sharded", "mesh": {"fsdp": None, "tensor": 1, axis: 2}}
     sharded = replace(pmap, config=pmap.config | mesh, runtime=pmap.runtime | {"devices": 8})
     check_devices(pmap, sharded, {"seed_0": 3}, "it draws", Path("run"))
 

@@ -6,7 +6,11 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
+import jax
 import numpy as np
 import pytest
 from training import tiny
@@ -18,6 +22,7 @@ from resnorm_jax.errors import UserError
 from resnorm_jax.training import joining, overheard, peers, preemption, shared_store
 from resnorm_jax.training.checkpoint import CheckpointStore, DamagedCheckpointError
 from resnorm_jax.training.devices import share_of
+from resnorm_jax.training.first_runs import Together
 from resnorm_jax.training.processes import Processes, difference
 
 
@@ -147,6 +152,84 @@ def test_processes_that_differ_are_told_in_what():
         one.agree("a config", {"config": {"train": {"steps": 4}}})
     assert difference({"a": 1}, {"a": 1}) is None
     assert difference({"a": 1}, {}) == ("a", "1", "'not set'")
+
+
+class Meeting(Store):
+    """A store whose barrier is one."""
+
+    def __init__(self, count):
+        super().__init__()
+        self.barrier, self.names = threading.Barrier(count, timeout=60), []
+
+    def wait_at_barrier(self, name, timeout):
+        self.names.append(name)
+        self.barrier.wait()
+
+
+class Slow:
+    """What `jax.jit` gives, for a process that compiles as soon as it is let."""
+
+    def __init__(self, number, happened, let):
+        self.number, self.happened, self.let = number, happened, let
+
+    def lower(self, *arguments):
+        return self
+
+    def compile(self):
+        assert self.let.wait(60)
+        self.happened.append(f"{self.number} compiled")
+
+    def __call__(self, *arguments):
+        self.happened.append(f"{self.number} ran")
+
+
+def test_no_process_runs_a_program_for_the_first_time_before_all_have_compiled_it():
+    store, happened, let = Meeting(2), [], [threading.Event(), threading.Event()]
+    programs = [
+        Together(Slow(number, happened, let[number]), "step", Processes(number, 2, store))
+        for number in range(2)
+    ]
+    short, long = np.zeros(3), np.zeros(4)
+
+    def twice(program):
+        for rows in (short, short, long):
+            program({"x": rows})
+
+    with ThreadPoolExecutor(2) as pool:
+        each = [pool.submit(twice, program) for program in programs]
+        let[0].set()
+        while len(store.names) < 1:
+            time.sleep(0.01)
+        assert happened == ["0 compiled"]  # it waits
+        let[1].set()
+        for one in each:
+            one.result()
+    assert sorted(happened[:2]) == ["0 compiled", "1 compiled"]
+    for number in range(2):  # a program of other shapes is another one
+        own = [told.split()[1] for told in happened if told.startswith(str(number))]
+        assert own == ["compiled", "ran", "ran", "compiled", "ran"]
+    assert len(store.names) == 4
+    assert set(store.names) == {"resnorm/run/step/1", "resnorm/run/step/2"}
+
+
+def test_what_is_compiled_ahead_is_not_compiled_again():
+    compiled = []
+
+    def listen(event, seconds, **more):
+        if event == "/jax/core/compile/backend_compile_duration":
+            compiled.append(more)
+
+    options = {"xla_cpu_enable_fast_math": False}
+    program = jax.jit(lambda x: x + 1, donate_argnums=(0,), compiler_options=options)
+    run = Together(program, "sum", Processes(0, 2, Store()))
+    x = jax.device_put(np.zeros(7, np.float32))
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        x = run(run(x))
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
+    np.testing.assert_array_equal(x, np.full(7, 2.0))
+    assert len(compiled) == 1
 
 
 def test_a_shared_store_keeps_the_books_of_process_0(tmp_path):

@@ -23,6 +23,7 @@ from resnorm_jax.config import MeshConfig, from_dict
 from resnorm_jax.data import TrainBatches, describe
 from resnorm_jax.errors import UserError
 from resnorm_jax.reporting.files import MetricsLog
+from resnorm_jax.scaling import collectives as scaling
 from resnorm_jax.training import summing
 from resnorm_jax.training.checkpoint import CheckpointStore
 from resnorm_jax.training.devices import (
@@ -326,7 +327,9 @@ def test_what_uses_a_model_of_shares_has_all_devices():
     ("given", "line"),
     [
         ({"parallel": "shard"}, "config.parallel: unknown value 'shard'; did you mean 'sharded'?"),
-        ({"mesh": {"fsdp": 2}}, "config.mesh.fsdp: not read with parallel=pmap; set parallel=sharded"),
+        *[({"mesh": {axis: 2}}, f"config.mesh.{axis}: not read with parallel=pmap; set parallel=s")
+          for axis in ("fsdp", "tensor", "sequence")],
+        ({"parallel": "sharded", "mesh": {"sequence": 0}}, "config.mesh.sequence: 0"),
         ({"parallel": "sharded", "mesh": {"tensor": 4}},
          "config.mesh.tensor: 4 does not divide model.heads 2; try tensor=2"),
         ({"parallel": "sharded", "mesh": {"tensor": 2}, "model": {"mlp_width": 15}},
@@ -346,6 +349,34 @@ def test_rows_are_spread_over_the_groups_of_a_mesh():
     assert len(choose_devices(8, 4, 1, tensor=2)) == 8
     with pytest.raises(UserError, match=r"6 rows do not divide by 8 devices / tensor=2; try 8"):
         choose_devices(8, 6, 1, tensor=2)
+    line = "6 rows do not divide by 8 devices / tensor=2 / sequence=2 x 2 micro-batches; try 8"
+    with pytest.raises(UserError, match=f"^config.train.batch_size: {line}$"):
+        choose_devices(8, 6, 2, tensor=2, sequence=2)
+
+
+@pytest.mark.parametrize(
+    ("train", "mesh", "line"),
+    [
+        ({"updates_per_call": 2}, {},
+         "config.train.updates_per_call: 2 is for parallel=pmap; set it to 1 with parallel=sharded"),
+        ({}, {"fsdp": 3}, "config.mesh.fsdp: 3 does not divide 8 devices; try fsdp=2"),
+    ],
+)  # fmt: skip
+def test_what_this_door_does_not_do_is_one_line_and_nothing_is_written(train, mesh, line, tmp_path):
+    model, train = {"width": 8, "depth": 1, "heads": 2}, {"steps": 1, "batch_size": 16, **train}
+    made = from_dict({
+        "data": {"source": "sample_text"}, "model": model, "train": train,
+        "parallel": "sharded", "mesh": mesh,
+    })  # fmt: skip
+    with pytest.raises(UserError, match=f"^{re.escape(line)}$"):
+        run_experiment(made, tmp_path / "run", Console(quiet=True))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_several_batches_are_not_for_this_door():
+    options, _, batch = small()
+    with pytest.raises(NotImplementedError, match="several updates a call are for parallel=pmap"):
+        sharded(options, MESHES["fsdp"]).put_several([batch, batch])
 
 
 def compared(made, mesh, count=8):
@@ -484,6 +515,25 @@ def test_a_device_has_the_activations_of_its_positions(attention, most):
 
     whole = temporaries(1, MeshConfig())
     assert temporaries(4, MeshConfig(fsdp=1, sequence=4)) < most * whole
+
+
+@pytest.mark.parametrize("more", [{}, {"activation": "geglu", "kv_heads": 2}], ids=str)
+def test_a_layer_sums_its_rows_over_tensor_twice_forward_and_twice_backward(more):
+    """However many projections read the same rows: what comes of all is added up first."""
+    size = Size(depth=2, width=32, heads=4, mlp_width=64, batch=8, length=16)
+    batch, model = random_batch(size), our_model(size, attention="xla", **more)
+    options = StepOptions(model.apply, optax.sgd(0.1))
+    variables = model.init(jax.random.key(0), batch["x"][:1], batch["mask"][:1])
+    state = jax.tree.map(np.array, create_state(variables, options.optimizer, 0, None))
+    mesh = MeshConfig(fsdp=2, tensor=2)
+    door = Sharded(options, jax.local_devices()[:4], None, mesh)
+    program = compiled(door, door.replicate(state), batch)
+    rows = 4 * size.batch // door.shares * size.length * size.width
+    sums = [c for c in scaling.collectives(program.as_text(), 4) if c.kind == "all-reduce"]
+    assert [c.size for c in sums if c.times == size.depth] == [rows] * 4
+    found, _ = trained(door, state, [batch])
+    wanted, _ = trained(DataParallel(options, jax.local_devices()[:2]), state, [batch])
+    close(found.params, wanted.params)
 
 
 def test_images_have_no_positions_to_share_out():
