@@ -1,15 +1,15 @@
 """Every kind of data and positions as a program with symbols for sizes, without training."""
 
-from importlib.util import find_spec
 from types import SimpleNamespace
 
 import jax
 import numpy as np
 import pytest
+from needs import JAX2ONNX
 
 from resnorm_jax.build import build_model
 from resnorm_jax.config import experiment, from_dict
-from resnorm_jax.export.formats import INSTALL_ONNX, read_onnx, write_onnx
+from resnorm_jax.export.formats import read_onnx, write_onnx
 from resnorm_jax.export.program import program
 from resnorm_jax.training.tasks import SINGLE
 
@@ -25,6 +25,8 @@ CASES = {
     "series, kernel": (SERIES, {"kernel": 3}),
     "series in patches": (SERIES, {"kernel": 5, "stride": 4, "pooling": "max"}),
     "images": (IMAGES, {}),
+    "images, class token and another": (IMAGES, {"pooling": "distilled"}),
+    "layers that share parameters": (TOKENS, {"layer_groups": 1}),
     "hyper-connections, RMS": (TOKENS, {"arrangement": "hyper_connections", "norm": "rms"}),
 }
 
@@ -71,7 +73,7 @@ def test_the_program_is_the_model_for_any_sizes(name):
 
 
 @pytest.mark.table
-@pytest.mark.skipif(find_spec("jax2onnx") is None, reason=f"in no extra; {INSTALL_ONNX}")
+@JAX2ONNX
 @pytest.mark.parametrize("name", CASES)
 def test_the_onnx_file_is_the_model_for_any_sizes(name, tmp_path):
     module, variables, made = build(name)
