@@ -282,8 +282,8 @@ def run_of(made, data, place, steps, stop_after=None, monkeypatch=None):
         return loop.train_seed(run, 0, state, steps), run
     real = loop.iterate
 
-    def stopping(batches, start, stop):
-        for index, batch in real(batches, start, stop):
+    def stopping(batches, start, *more):
+        for index, batch in real(batches, start, *more):
             if index == start + stop_after:
                 raise KeyboardInterrupt
             yield index, batch
