@@ -121,7 +121,8 @@ def fit(config: Config, rows: Sequence[np.ndarray], labels: np.ndarray, classes:
 
 def flat(variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """Return arrays by name: ``params/encoder/...``."""
-    return {name: np.ascontiguousarray(a) for name, a in flatten_dict(variables, sep="/").items()}
+    leaves = flatten_dict(variables, sep="/")
+    return {name: np.asarray(a, order="C") for name, a in leaves.items()}
 
 
 def _dataset(rows: Sequence[np.ndarray], labels: np.ndarray, classes: int) -> Dataset:

@@ -52,7 +52,8 @@ class Program:
 def flat(variables: Any) -> Arrays:
     """Return arrays by name, in the order of names: ``params/encoder/...``."""
     found = flatten_dict(dict(variables), sep="/")
-    return {name: np.ascontiguousarray(found[name]) for name in sorted(found)}
+    # Not `np.ascontiguousarray`, which makes an array of one number of a number without axes.
+    return {name: np.asarray(found[name], order="C") for name in sorted(found)}
 
 
 def unflat(parameters: Arrays) -> dict[str, Any]:

@@ -189,7 +189,7 @@ def write_tensors(folder: Path, tensors: Mapping[str, np.ndarray], shard: int = 
         if size + value.nbytes > shard and shards[-1]:
             shards.append({})
             size = 0
-        shards[-1][name] = np.ascontiguousarray(value)
+        shards[-1][name] = np.asarray(value, order="C")
         size += value.nbytes
     told = {"format": "pt"}  # without which transformers does not read them
     if len(shards) == 1:

@@ -172,7 +172,8 @@ class SequenceClassifier(nn.Module):
             token = self.param(name, nn.initializers.zeros, (width,), self.param_dtype)
             first.append(jnp.broadcast_to(token.astype(h.dtype), (h.shape[0], 1, width)))
         if mask is not None:
-            mask = jnp.pad(mask, ((0, 0), (len(names), 0)), constant_values=True)
+            # Not `jnp.pad`: with a symbol for the rows jax2onnx takes a concatenation alone.
+            mask = jnp.concatenate([jnp.ones((h.shape[0], len(names)), bool), mask], axis=1)
         return jnp.concatenate([*first, h], axis=1), mask
 
     def _add_positions(self, h: jax.Array, extra: int) -> jax.Array:

@@ -77,7 +77,10 @@ def is_of(part: str, path: str, number: np.ndarray, depth: int) -> np.ndarray:
         return np.full(number.shape, yes)
     first, last = layers
     if last > depth:
-        raise UserError(f"{FIELD}: {part!r}: the encoder has layers 1 to {depth}")
+        raise UserError(
+            f"{FIELD}: {part!r}: the encoder has layers 1 to {depth}; "
+            "those that share parameters (model.layer_groups) count as one"
+        )
     return (first <= number) & (number <= last) & (number.ndim > 0)
 
 

@@ -133,6 +133,18 @@ def test_two_sided_buckets_are_those_of_transformers(buckets, positions):
     np.testing.assert_array_equal(two_sided_buckets(far, buckets, positions), theirs)
 
 
+@pytest.mark.parametrize("name", ["disentangled", "bias"])
+@pytest.mark.parametrize(("buckets", "positions"), [(4, 4), (5, 4), (7, 30), (32, 128)])
+def test_rows_of_a_length_that_is_a_symbol_are_those_of_each_length(name, buckets, positions):
+    index = RELATIVE.get(name).index
+    (symbol,) = jax.export.symbolic_shape("l")
+    made = jax.export.export(jax.jit(lambda x: index(x.shape[0], buckets, positions)))
+    call = made(jax.ShapeDtypeStruct((symbol,), np.float32)).call
+    for length in (1, 6, 500):
+        found = call(np.zeros(length, np.float32))
+        np.testing.assert_array_equal(found, index(length, buckets, positions))
+
+
 @pytest.mark.parametrize("side", [1, 2, 5])
 def test_rows_of_a_grid_are_those_of_transformers(side):
     from transformers.models.beit.modeling_beit import BeitRelativePositionBias

@@ -21,6 +21,8 @@ from resnorm_jax.scaling.step import Step, step_of
 
 SIZES = (4_000, 8_000, 0, 100, 20, 9_000, 5)  # of PARTS
 
+SHARING = {"model__depth": "4", "model__layer_groups": "2"}
+
 
 def made(**fields: str) -> Step:
     config = read_config("text:smoke")
@@ -99,6 +101,28 @@ def test_what_is_frozen_does_not_travel():
     assert kept <= gradient_bytes(step) < tree_bytes(step.state.params)
 
 
+def test_layers_that_share_parameters_have_them_once(said):
+    """Bytes by hand, of float32: 2 sets for 4 layers; Adam keeps two moments of what is trained."""
+    fields = {**SHARING, "model__width": "8", "model__heads": "2", "model__mlp_width": "16"}
+    attention, feed_forward, norms = 4 * (8 * 8 + 8), 2 * 8 * 16 + 16 + 8, 2 * 2 * 8
+    sets = 2 * 4 * (attention + feed_forward + norms)
+    step = made(**fields)
+    params = step.state.params
+    rest = sum(tree_bytes(tree) for name, tree in params.items() if name != "encoder")
+    rest += tree_bytes(params["encoder"]["final_norm"])
+    assert tree_bytes(params) == gradient_bytes(step) == sets + rest
+    low = made(**fields, optimizer__lora_rank="2")  # of queries and values
+    trained = 4 * 2 * 2 * 2 * (8 + 8) + tree_bytes(params["head"])
+    assert gradient_bytes(low) == trained
+    assert sum(a.size * 4 for a in jax.tree.leaves(low.state.opt_state) if a.ndim) == 2 * trained
+    (row,) = plan_run(low, Asked((4,), "sharded", fsdp=2, rows=4, seconds=1.0))
+    assert row.collectives == (
+        Collective("all-gather", tree_bytes(low.state.params), 2),
+        Collective("reduce-scatter", trained, 2),
+        Collective("all-reduce", trained // 2 + 12, 2),
+    )
+
+
 def test_what_nobody_has_checked_is_said(step, said):
     few, many = Asked((2,), seconds=1.0), Asked((1024,), rows=1, seconds=1.0, link=1e9)
     assert "more than 8 devices" not in " ".join(notes(step, few, plan_run(step, few), "cpu"))
@@ -109,8 +133,14 @@ def test_what_nobody_has_checked_is_said(step, said):
 @pytest.mark.table
 @pytest.mark.parametrize(
     ("fields", "count"),
-    [({}, 1), ({"train__ema": "0.9", "train__accumulate": "2"}, 1), ({"model__norm": "batch"}, 20)],
-    ids=["plain", "averages", "batch norm"],
+    [
+        ({}, 1),
+        ({"train__ema": "0.9", "train__accumulate": "2"}, 1),
+        ({"model__norm": "batch"}, 20),
+        (SHARING, 1),
+        ({**SHARING, "optimizer__lora_rank": "2"}, 1),
+    ],
+    ids=["plain", "averages", "batch norm", "shared layers", "low rank on shared layers"],
 )
 def test_compiled_programs_are_as_planned(fields, count):
     step = made(**fields)

@@ -1,22 +1,27 @@
 """Every kind of data and positions as a program with symbols for sizes, without training."""
 
-from importlib.util import find_spec
 from types import SimpleNamespace
 
 import jax
 import numpy as np
 import pytest
+from needs import JAX2ONNX
+from safetensors.numpy import load_file
 
 from resnorm_jax.build import build_model
 from resnorm_jax.config import experiment, from_dict
-from resnorm_jax.export.formats import INSTALL_ONNX, read_onnx, write_onnx
+from resnorm_jax.estimators.fitting import flat as estimator_flat
+from resnorm_jax.export.formats import read_onnx, write_onnx
+from resnorm_jax.export.program import flat as program_flat
 from resnorm_jax.export.program import program
+from resnorm_jax.interop.files import write_tensors
 from resnorm_jax.training.tasks import SINGLE
 
 META = {"classes": ["a", "b", "c"], "scaling": None, "encoding": {}, "vocabulary": [], "stride": 1}
 TOKENS = META | {"kind": "tokens", "vocabulary": list("0123456789"), "shape": [], "max_length": 9}
 SERIES = META | {"kind": "features", "shape": [3], "max_length": 11}
 IMAGES = META | {"kind": "images", "shape": [4, 4, 2], "max_length": 4}
+NEAR = {"positions": "none", "relative_buckets": 5, "relative_positions": 4}
 CASES = {
     "tokens, learned": (TOKENS, {}),
     "tokens, sinusoidal": (TOKENS, {"positions": "sinusoidal"}),
@@ -25,6 +30,11 @@ CASES = {
     "series, kernel": (SERIES, {"kernel": 3}),
     "series in patches": (SERIES, {"kernel": 5, "stride": 4, "pooling": "max"}),
     "images": (IMAGES, {}),
+    "images, class token and another": (IMAGES, {"pooling": "distilled"}),
+    "layers that share parameters": (TOKENS, {"layer_groups": 1}),
+    "a number that is no array": (TOKENS, {"norm": "dyt"}),
+    "relative, bias": (TOKENS, {"relative": "bias", **NEAR}),
+    "relative, disentangled": (TOKENS, {"relative": "disentangled", **NEAR}),
     "hyper-connections, RMS": (TOKENS, {"arrangement": "hyper_connections", "norm": "rms"}),
 }
 
@@ -71,9 +81,19 @@ def test_the_program_is_the_model_for_any_sizes(name):
 
 
 @pytest.mark.table
-@pytest.mark.skipif(find_spec("jax2onnx") is None, reason=f"in no extra; {INSTALL_ONNX}")
+@JAX2ONNX
 @pytest.mark.parametrize("name", CASES)
 def test_the_onnx_file_is_the_model_for_any_sizes(name, tmp_path):
     module, variables, made = build(name)
     write_onnx(made, tmp_path)
     compare(name, module, variables, read_onnx(tmp_path))
+
+
+@pytest.mark.parametrize("flat", [program_flat, estimator_flat])
+def test_a_number_without_axes_stays_one_in_files(flat, tmp_path):
+    arrays = flat({"params": {"alpha": np.float32(0.5), "kernel": np.ones((2, 3)).T}})
+    write_tensors(tmp_path, arrays)
+    found = load_file(tmp_path / "model.safetensors")
+    assert {name: a.shape for name, a in found.items()} == {
+        "params/alpha": (), "params/kernel": (3, 2),
+    }  # fmt: skip

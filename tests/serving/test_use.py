@@ -9,6 +9,7 @@ import sys
 import jax
 import numpy as np
 import pytest
+from needs import JAX2ONNX
 
 import resnorm_jax as rn
 from resnorm_jax.cli.main import main as resnorm
@@ -172,6 +173,20 @@ def test_an_exported_program_is_the_model_for_any_rows(run, exported):
         assert loaded.predict(texts).tolist() == trained.predict(texts).tolist()
     warm = trained.predict_proba(TEXTS, calibrated=True)
     np.testing.assert_allclose(loaded.predict_proba(TEXTS, calibrated=True), warm, rtol=1e-5)
+
+
+@JAX2ONNX
+def test_an_onnx_file_from_the_command_is_the_model_for_any_rows(run, tmp_path):
+    folder = tmp_path / "onnx"
+    assert resnorm(["export", str(run[0]), f"--output={folder}", "--format=onnx"]) == 0
+    assert sorted(p.name for p in folder.iterdir()) == ["model.json", "model.onnx"]
+    trained, loaded = rn.load_run(run[0]), rn.load_exported(folder)
+    for texts in (TEXTS, TEXTS[:1] * 5):
+        wanted = trained.predict_proba(texts)
+        np.testing.assert_allclose(loaded.predict_proba(texts), wanted, rtol=1e-5)
+    warm = trained.predict_proba(TEXTS, calibrated=True)
+    np.testing.assert_allclose(loaded.predict_proba(TEXTS, calibrated=True), warm, rtol=1e-5)
+    assert json.loads((folder / "model.json").read_text())["opset"] >= 21
 
 
 def test_its_description_says_inputs_classes_preprocessing_and_the_check(run, exported):

@@ -365,8 +365,8 @@ def test_resume_is_bit_equal_under_each_policy(tmp_path, policy, monkeypatch):
     real = loop.iterate
     for stop in (2, 5, 7, 10):
 
-        def stopping(batches, first, last, stop=stop):
-            for index, batch in real(batches, first, last):
+        def stopping(*given, stop=stop):
+            for index, batch in real(*given):
                 if index == stop:
                     raise StopError
                 yield index, batch

@@ -217,8 +217,8 @@ def test_a_killed_run_goes_on_in_either_phase(tmp_path, monkeypatch):
     real = loop.iterate
     left = [0]
 
-    def stopping(batches, start, stop, share):
-        for item in real(batches, start, stop, share):
+    def stopping(*given):
+        for item in real(*given):
             if left[0] == 0:
                 raise KeyboardInterrupt
             left[0] -= 1

@@ -299,8 +299,8 @@ def test_resume_is_bit_equal(tmp_path, select, monkeypatch):
     class StopError(Exception):
         pass
 
-    def stopping(batches, start, stop):
-        for index, batch in iterate(batches, start, stop):
+    def stopping(*given):
+        for index, batch in iterate(*given):
             if index == 7:
                 raise StopError
             yield index, batch

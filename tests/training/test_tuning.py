@@ -10,6 +10,7 @@ import pytest
 import tiny
 from flax.traverse_util import flatten_dict
 from rich.console import Console
+from tiny import batch_of, started
 
 from resnorm_jax.build import build_model
 from resnorm_jax.config import OptimizerConfig
@@ -26,7 +27,7 @@ from resnorm_jax.training.low_rank import LowRank
 from resnorm_jax.training.optimizers import make_optimizer
 from resnorm_jax.training.parts import layer_numbers
 from resnorm_jax.training.patience import Patience
-from resnorm_jax.training.recipe import check_read, step_options, with_low_rank
+from resnorm_jax.training.recipe import check_read, step_options
 from resnorm_jax.training.saved_run import load_trained
 from resnorm_jax.training.step import create_state, train_step
 
@@ -140,22 +141,6 @@ def test_ranges():
         tiny.config(class_weights="balance")
     with pytest.raises(UserError, match=r"optimizer\.lora_rank: 4 is not read by the lab"):
         check_read(tiny.config(optimizer={"lora_rank": 4}), "the lab")
-
-
-def started(made, data=None):
-    """The step's options and the first state of a config."""
-    data = data or tiny.dataset()
-    model = build_model(made, describe(data))
-    optimizer, _ = make_optimizer(made.optimizer, 20)
-    options = step_options(model, made.optimizer, made.train, optimizer, None)
-    variables = with_low_rank(made.optimizer, init_variables(model, data, (5, 8), 0), 0)
-    return model, options, create_state(variables, optimizer, 0, made.train.ema, options.names)
-
-
-def batch_of(data):
-    rows = data.train.take(np.arange(8))
-    mask = np.arange(8) < rows.lengths[:, None]
-    return {"x": rows.x, "y": rows.y, "weight": np.ones(8, np.float32), "mask": mask}
 
 
 LORA = {"lora_rank": 2, "lora_alpha": 4.0, "lora_on": "query,out,fc1"}
@@ -297,8 +282,8 @@ def run_of(made, data, place, steps, stop_after=None, monkeypatch=None):
         return loop.train_seed(run, 0, state, steps), run
     real = loop.iterate
 
-    def stopping(batches, start, stop):
-        for index, batch in real(batches, start, stop):
+    def stopping(batches, start, *more):
+        for index, batch in real(batches, start, *more):
             if index == start + stop_after:
                 raise KeyboardInterrupt
             yield index, batch

@@ -15,6 +15,7 @@ from resnorm_jax.training.devices import DataParallel
 from resnorm_jax.training.initial import init_variables
 from resnorm_jax.training.loop import Run
 from resnorm_jax.training.optimizers import make_optimizer
+from resnorm_jax.training.recipe import step_options, with_low_rank
 from resnorm_jax.training.step import StepOptions, create_state
 
 
@@ -62,6 +63,22 @@ def parts(made, data, devices: int = 1, steps: int = 20):
     state = create_state(variables, optimizer, 0, made.train.ema)
     parallel = DataParallel(options, jax.local_devices()[:devices])
     return parallel, parallel.replicate(state), options, schedule
+
+
+def started(made, data=None):
+    """The step's options and the first state of a config."""
+    data = data or dataset()
+    model = build_model(made, describe(data))
+    optimizer, _ = make_optimizer(made.optimizer, 20)
+    options = step_options(model, made.optimizer, made.train, optimizer, None)
+    variables = with_low_rank(made.optimizer, init_variables(model, data, (5, 8), 0), 0)
+    return model, options, create_state(variables, optimizer, 0, made.train.ema, options.names)
+
+
+def batch_of(data):
+    rows = data.train.take(np.arange(8))
+    mask = np.arange(8) < rows.lengths[:, None]
+    return {"x": rows.x, "y": rows.y, "weight": np.ones(8, np.float32), "mask": mask}
 
 
 def run(made, data, workdir, devices: int = 1, steps: int = 20):

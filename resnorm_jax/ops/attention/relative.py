@@ -27,8 +27,8 @@ class Relative:
       name: name of the row.
       equation: of the logits, from which they can be written.
       source: paper or code.
-      index: ``(length, buckets, positions)`` to the rows of the table that are read, NumPy's: one for
-        each of the `distances`, or, with ``pairs``, ``[L, L]``.
+      index: ``(length, buckets, positions)`` to the rows of the table that are read, NumPy's where the
+        length is no symbol: one for each of the `distances`, or, with ``pairs``, ``[L, L]``.
       rows: ``buckets`` to the number of rows of the table.
       scores: ``(q, k, table, project) -> [1 or B, H, T, S]`` from queries and keys ``[B, L, H, K]``,
         the table's rows that are read, and the layer's own projections of ``[R, D]`` by role.
@@ -45,7 +45,7 @@ class Relative:
     name: str
     equation: str
     source: str
-    index: Callable[[int, int, int], np.ndarray]
+    index: Callable[[int, int, int], np.ndarray | jax.Array]
     rows: Callable[[int], int]
     scores: Callable[[jax.Array, jax.Array, jax.Array, Project], jax.Array]
     buckets: int
@@ -169,10 +169,28 @@ def grid_rows(length: int, side: int) -> np.ndarray:
     return rows
 
 
-def _at_distances(
-    bucket: Callable[[np.ndarray, int, int], np.ndarray],
-) -> Callable[..., np.ndarray]:
-    return lambda length, buckets, positions: bucket(distances(length, length), buckets, positions)
+Bucket = Callable[[np.ndarray, int, int], np.ndarray]
+
+
+def _at_distances(bucket: Bucket) -> Callable[..., np.ndarray | jax.Array]:
+    def index(length: int, buckets: int, positions: int) -> np.ndarray | jax.Array:
+        if not jax.export.is_symbolic_dim(length):
+            return bucket(distances(length, length), buckets, positions)
+        # A length that is a symbol is known when the program runs, which reads the rows from a table.
+        far = _far(bucket, buckets, positions)
+        rows = bucket(np.arange(-far, far + 1), buckets, positions)
+        distance = length - 1 - jnp.arange(2 * length - 1)
+        return jnp.asarray(rows, jnp.int32)[jnp.clip(distance, -far, far) + far]
+
+    return index
+
+
+def _far(bucket: Bucket, buckets: int, positions: int) -> int:
+    """Return a distance from which all are alike; an odd number of buckets has some after the last."""
+    ends, far = bucket(np.array([-(2**40), 2**40]), buckets, positions), positions
+    while (bucket(np.array([-far, far]), buckets, positions) != ends).any():
+        far *= 2
+    return far
 
 
 def _disentangled(q: jax.Array, k: jax.Array, table: jax.Array, project: Project) -> jax.Array:
