@@ -96,8 +96,8 @@ class Masked:
             seen, chosen = self._masked(own, x, jnp.broadcast_to(valid, x.shape[:2]))
             if self.kind == "tokens":  # of other positions no logits are computed
                 asked = positions_asked(x.shape[1], self.how.rate)
-                found, at = jax.lax.top_k(chosen.astype(jnp.int32), asked)
-                chosen, given["at"], x = found > 0, at, jnp.take_along_axis(x, at, 1)
+                flags, at = jax.lax.top_k(chosen.astype(jnp.int32), asked)
+                chosen, given["at"], x = flags > 0, at, jnp.take_along_axis(x, at, 1)
             out = apply(variables, seen, *args, **given)
             out, *new = out if "mutable" in given else (out,)
             found = self._by_row(out, x, chosen)
