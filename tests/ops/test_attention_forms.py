@@ -108,10 +108,11 @@ def test_heads_that_do_not_fit():
         masked_attention(q, k, v)
 
 
-def test_along_diagonals():
-    every_distance = np.broadcast_to(distances(T, S), (2, T, T + S - 1))
-    found = along_diagonals(jnp.asarray(every_distance), S)
-    np.testing.assert_array_equal(found[1], np.arange(T)[:, None] - np.arange(S))
+@pytest.mark.parametrize(("queries", "keys"), [(T, S), (1, 1), (1, 3), (3, 1)])
+def test_along_diagonals(queries, keys):
+    every_distance = np.broadcast_to(distances(queries, keys), (2, queries, queries + keys - 1))
+    found = along_diagonals(jnp.asarray(every_distance), keys)
+    np.testing.assert_array_equal(found[1], np.arange(queries)[:, None] - np.arange(keys))
 
 
 @pytest.mark.parametrize(("buckets", "positions"), [(256, 512), (6, 10), (32, 128), (48, 96)])
@@ -135,14 +136,19 @@ def test_two_sided_buckets_are_those_of_transformers(buckets, positions):
 
 @pytest.mark.parametrize("name", ["disentangled", "bias"])
 @pytest.mark.parametrize(("buckets", "positions"), [(4, 4), (5, 4), (7, 30), (32, 128)])
-def test_rows_of_a_length_that_is_a_symbol_are_those_of_each_length(name, buckets, positions):
+def test_scores_of_a_length_that_is_a_symbol_are_those_of_each_length(name, buckets, positions):
     index = RELATIVE.get(name).index
     (symbol,) = jax.export.symbolic_shape("l")
-    made = jax.export.export(jax.jit(lambda x: index(x.shape[0], buckets, positions)))
-    call = made(jax.ShapeDtypeStruct((symbol,), np.float32)).call
+
+    def scores(x):
+        length = x.shape[0]
+        at = jnp.asarray(index(length, buckets, positions))
+        return along_diagonals(jnp.broadcast_to(at, (2, length, 2 * length - 1)), length)
+
+    made = jax.export.export(jax.jit(scores))(jax.ShapeDtypeStruct((symbol,), np.float32))
     for length in (1, 6, 500):
-        found = call(np.zeros(length, np.float32))
-        np.testing.assert_array_equal(found, index(length, buckets, positions))
+        x = np.zeros(length, np.float32)
+        np.testing.assert_array_equal(made.call(x), scores(x))
 
 
 @pytest.mark.parametrize("side", [1, 2, 5])

@@ -37,6 +37,10 @@ CASES = {
     "relative, disentangled": (TOKENS, {"relative": "disentangled", **NEAR}),
     "hyper-connections, RMS": (TOKENS, {"arrangement": "hyper_connections", "norm": "rms"}),
 }
+# Not tried with jax2onnx yet.
+STABLEHLO_ALONE = (
+    "a number that is no array", "relative, bias", "relative, disentangled",
+)  # fmt: skip
 
 
 def build(name):
@@ -82,7 +86,7 @@ def test_the_program_is_the_model_for_any_sizes(name):
 
 @pytest.mark.table
 @JAX2ONNX
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", [name for name in CASES if name not in STABLEHLO_ALONE])
 def test_the_onnx_file_is_the_model_for_any_sizes(name, tmp_path):
     module, variables, made = build(name)
     write_onnx(made, tmp_path)

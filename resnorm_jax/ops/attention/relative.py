@@ -75,6 +75,12 @@ def along_diagonals(x: jax.Array, keys: int) -> jax.Array:
     [[0, -1], [1, 0]]
     """
     lead, (queries, count) = x.shape[:-2], x.shape[-2:]
+    if jax.export.is_symbolic_dim(queries):  # JAX cannot tell that T (T + S - 1) is over 0
+        at = queries - 1 - jnp.arange(queries)[:, None] + jnp.arange(keys)
+        at = jnp.broadcast_to(at, (*lead, queries, keys))
+        return jnp.take_along_axis(x, at, axis=-1, mode="clip")
+    if queries == 1:  # its row, which the cut below would leave one number short
+        return x
     flat = x.reshape(*lead, queries * count)
     # Row i begins count - 1 numbers after row i - 1, one less than a row is long.
     flat = flat[..., queries - 1 : queries - 1 + queries * (count - 1)]
