@@ -84,11 +84,16 @@ def _random_bits(
 
 
 def _split(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    return jnp.stack(_counted(key, shape), -1) if _is_ours(shape) else _JAX.split(key, shape)
+    if not _is_ours(shape):
+        return _JAX.split(key, shape)
+    return lax.optimization_barrier(jnp.stack(_counted(key, shape), -1))
 
 
 def _fold_in(key: jax.Array, data: Any) -> jax.Array:
-    return jnp.stack(threefry(key, jnp.zeros((), np.uint32), jnp.asarray(data, np.uint32)))
+    # The barrier: else XLA derives a key again for each element that is drawn with it, in loops that
+    # LLVM's vectorizer did not come to an end with in 38 minutes (jaxlib 0.12.0.1).
+    words = threefry(key, jnp.zeros((), np.uint32), jnp.asarray(data, np.uint32))
+    return lax.optimization_barrier(jnp.stack(words))
 
 
 WRITTEN_OUT = extended.define_prng_impl(

@@ -1,5 +1,7 @@
 """Random numbers of our keys are jax's, to the bit, in fewer kernels."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -63,6 +65,21 @@ def test_a_draw_is_few_kernels():
     text = jax.jit(DRAWS["dropout"]).lower(ours(0)).compile().as_text()
     assert " while(" not in text
     assert text.count(" fusion(") <= 2
+
+
+def test_keys_are_not_derived_again_in_the_loop_that_draws():
+    """Else a loop has 130 xors and more, with which LLVM did not come to an end (jaxlib 0.12.0.1)."""
+
+    def drawn(words, x, step):
+        key = jax.random.fold_in(jax.random.wrap_key_data(words, impl=WRITTEN_OUT), step)
+        for number in range(4):
+            key = jax.random.fold_in(jax.random.split(key)[1], number)
+        return jnp.where(jax.random.bernoulli(placed(key, step), 0.9, x.shape), x / 0.9, 0)
+
+    given = jnp.zeros(2, jnp.uint32), jnp.ones((16, 20, 8)), jnp.uint32(3)
+    text = jax.jit(drawn).lower(*given).compile().as_text()
+    loops = re.split(r"^\}", text, flags=re.MULTILINE)
+    assert 20 <= max(loop.count(" xor(") for loop in loops) <= 50
 
 
 def test_another_default_of_jax_stands():
