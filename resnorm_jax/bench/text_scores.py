@@ -76,22 +76,25 @@ def _majority(texts: Texts, seed: int) -> float:
 def _tf_idf(texts: Texts, seed: int, analyzer: str = "word") -> float:
     from sklearn.feature_extraction.text import TfidfVectorizer
 
-    return _regression(texts, TfidfVectorizer(ngram_range=(1, 2), analyzer=analyzer))
+    return _fitted(texts, TfidfVectorizer(ngram_range=(1, 2), analyzer=analyzer))
 
 
-def _by_place(texts: Texts, seed: int) -> float:
+def _by_place(texts: Texts, seed: int, machine: bool = False) -> float:
     from sklearn.preprocessing import FunctionTransformer, OneHotEncoder
+    from sklearn.svm import SVC
 
     words = FunctionTransformer(lambda rows: np.array([row.split() for row in rows]))
-    return _regression(texts, words, OneHotEncoder(handle_unknown="ignore"))
+    return _fitted(
+        texts, words, OneHotEncoder(handle_unknown="ignore"), last=SVC() if machine else None
+    )
 
 
-def _regression(texts: Texts, *features: Any) -> float:
-    """Return what a logistic regression of these features scores."""
+def _fitted(texts: Texts, *features: Any, last: Any = None) -> float:
+    """Return what ``last`` scores on these features, a logistic regression if there is none."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
 
-    model = make_pipeline(*features, LogisticRegression(max_iter=1000))
+    model = make_pipeline(*features, last or LogisticRegression(max_iter=1000))
     return float(model.fit(*texts.rows("train")).score(*texts.rows("test")))
 
 
@@ -180,6 +183,10 @@ CONTENDERS = (
         "TF-IDF of 1 and 2 characters, logistic regression", partial(_tf_idf, analyzer="char")
     ),
     Contender("words by their place, logistic regression", _by_place, applies=_one_length),
+    Contender(
+        "words by their place, support vector machine", partial(_by_place, machine=True),
+        applies=_one_length,
+    ),
     Contender("the encoder frozen, logistic regression", _frozen, applies=_with_encoder),
     Contender("configs/finetune.py", _fine_tuned, seeded=True, applies=_with_encoder),
     Contender("configs/text.py, from scratch", _from_scratch, seeded=True),
