@@ -63,6 +63,9 @@ class Local:
     say: Callable[[str], None] = lambda line: print(line, file=sys.stderr, flush=True)
     _received: list[int] = field(default_factory=list)
     _children: list["subprocess.Popen[bytes]"] = field(default_factory=list)
+    _told: list[int] = field(
+        default_factory=list
+    )  # of the signals received, how many each child has
 
     def run(self) -> int:
         """Return the exit status.
@@ -104,6 +107,7 @@ class Local:
 
     def _start(self, port: int) -> list[threading.Thread]:
         self._children.clear()
+        self._told = [0] * self.processes
         readers = []
         for index in range(self.processes):
             # A session of its own: Ctrl-C reaches it through this process alone, and once.
@@ -121,8 +125,7 @@ class Local:
                 reader = threading.Thread(target=_copy, args=(stream, out, mark), daemon=True)
                 reader.start()
                 readers.append(reader)
-        for number in self._received:  # it came while they were started
-            self._send(number)
+        self._send()  # what came while they were started
         return readers
 
     def _wait(self, ended: dict[int, int]) -> None:
@@ -157,7 +160,7 @@ class Local:
             if number == signal.SIGHUP and self._received:  # a terminal that closes sends several
                 return
             self._received.append(number)
-            self._send(number)
+            self._send()
 
         before = {number: signal.signal(number, receive) for number in SIGNALS}
         try:
@@ -166,10 +169,13 @@ class Local:
             for number, handler in before.items():
                 signal.signal(number, handler)
 
-    def _send(self, number: int) -> None:
-        for child in self._children:
-            if child.poll() is None:
-                child.send_signal(number)
+    def _send(self) -> None:
+        """Send each child what it does not have: a signal once, for a second one ends it at once."""
+        for index, child in enumerate(self._children):
+            while self._told[index] < len(self._received):
+                self._told[index] += 1  # before it is sent: another signal may come meanwhile
+                if child.poll() is None:
+                    child.send_signal(self._received[self._told[index] - 1])
 
 
 def cause(ended: dict[int, int]) -> int:

@@ -1,12 +1,17 @@
 """Processes here, with tiny commands in the place of training: restarts, signals, statuses, output."""
 
+import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from resnorm_jax.launching import local
 from resnorm_jax.launching.local import Local, cause, with_place
 from resnorm_jax.launching.statuses import helps, shell_status, status_text
 
@@ -113,6 +118,32 @@ sys.exit(128 + got[0])
     assert process.wait(timeout=60) == 128 + number
     assert {(tmp_path / f"got-{i}").read_text() for i in (0, 1)} == {f"[{int(number)}]"}
     assert (runs(tmp_path, 0), runs(tmp_path, 1)) == (1, 1)
+
+
+def test_a_signal_while_they_are_started_is_sent_once(tmp_path, monkeypatch):
+    """It comes when both are there, and before all is ready here."""
+    begun, real = [], threading.Thread
+
+    def late(**how):
+        begun.append(how)
+        if len(begun) == 4:  # the last of two readers for each of two processes
+            while not all((tmp_path / f"ready-{i}").exists() for i in (0, 1)):
+                time.sleep(0.01)
+            os.kill(os.getpid(), signal.SIGTERM)
+        return real(**how)
+
+    wait = """
+got = []
+signal.signal(signal.SIGTERM, lambda number, frame: got.append(number))
+(folder / f"ready-{index}").touch()
+while not got:
+    time.sleep(0.01)
+time.sleep(0.3)
+sys.exit(128 + got[0] if len(got) == 1 else 9)
+"""
+    monkeypatch.setattr(local, "threading", SimpleNamespace(Thread=late))
+    status, _ = launched(tmp_path, wait)
+    assert status == 128 + signal.SIGTERM
 
 
 def test_causes():
