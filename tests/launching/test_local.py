@@ -130,6 +130,8 @@ def test_a_signal_while_they_are_started_is_sent_once(tmp_path, monkeypatch):
             while not all((tmp_path / f"ready-{i}").exists() for i in (0, 1)):
                 time.sleep(0.01)
             os.kill(os.getpid(), signal.SIGTERM)
+            while not all((tmp_path / f"got-{i}").exists() for i in (0, 1)):
+                time.sleep(0.01)  # two that wait to be delivered would be one
         return real(**how)
 
     wait = """
@@ -138,7 +140,8 @@ signal.signal(signal.SIGTERM, lambda number, frame: got.append(number))
 (folder / f"ready-{index}").touch()
 while not got:
     time.sleep(0.01)
-time.sleep(0.3)
+(folder / f"got-{index}").touch()
+time.sleep(0.5)
 sys.exit(128 + got[0] if len(got) == 1 else 9)
 """
     monkeypatch.setattr(local, "threading", SimpleNamespace(Thread=late))
