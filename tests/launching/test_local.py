@@ -142,11 +142,13 @@ while not got:
     time.sleep(0.01)
 (folder / f"got-{index}").touch()
 time.sleep(0.5)
-sys.exit(128 + got[0] if len(got) == 1 else 9)
+(folder / f"got-{index}").write_text(str(got))
+sys.exit(128 + got[0])
 """
     monkeypatch.setattr(local, "threading", SimpleNamespace(Thread=late))
     status, _ = launched(tmp_path, wait)
     assert status == 128 + signal.SIGTERM
+    assert {(tmp_path / f"got-{i}").read_text() for i in (0, 1)} == {"[15]"}
 
 
 def test_causes():
