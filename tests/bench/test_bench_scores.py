@@ -39,7 +39,8 @@ def test_the_table_of_texts_is_of_the_committed_results(name):
         seeds.setdefault(row["classifier"], set()).add(row["seed"])
     trained = {way.name for way in CONTENDERS if way.seeded} & set(seeds)
     assert trained
-    assert all(seeds[way] == {0, 1, 2} for way in trained)
+    begun = {0, 1} if corpus == "fine_foods" else {0, 1, 2}  # as the text beside the table says
+    assert all(seeds[way] == begun for way in trained)
     assert found["settings"]["quick"] is False
 
 
