@@ -58,9 +58,10 @@ def test_an_array_in_a_file_is_that_in_memory(shape, small_blocks, tmp_path):
         same(made[1], values)
 
 
-def test_a_small_array_needs_no_file(tmp_path):
+def test_a_small_array_needs_no_file(caplog, tmp_path):
     array = Store(tmp_path / "none").keep(lambda: [np.arange(9)], 9, np.int32)
     same(array, np.arange(9))
+    assert not caplog.text, "nothing was written, so that nothing went wrong"
 
 
 def test_without_a_folder_that_can_be_written_arrays_stay_in_memory(small_blocks, caplog, tmp_path):
