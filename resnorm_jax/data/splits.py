@@ -89,7 +89,8 @@ def stratified_split(
     rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed])))
     groups = strata(y)
     out = np.zeros(len(y), bool)
-    for label, count in enumerate(held_counts(counts(groups), fraction)):
+    rows_of_class = counts(groups)
+    for label, count in enumerate(held_counts(rows_of_class, fraction)):
         rows = _rows_of(groups, label)
         rng.shuffle(rows)  # the order of `rng.permutation`, in place
         for part in parts_of(rows[:count]):
@@ -97,7 +98,10 @@ def stratified_split(
     if y.ndim == 2:
         _each_kept(y, out)
     if not out.any():
-        raise UserError(
-            f"{field}: {fraction} of {len(y)} rows holds out nothing; raise it or give more rows"
+        fix = (
+            "; raise it or give more rows"
+            if rows_of_class.max() > 1
+            else ": training needs a row of each class, and no class has two; give more rows of each"
         )
+        raise UserError(f"{field}: {fraction} of {len(y)} rows holds out nothing{fix}")
     return where(~out), where(out)

@@ -690,9 +690,19 @@ NPZ: list[tuple[str, bytes | str | Callable[[], bytes], str]] = [
     ),
     ("y too short", _with("y", LABELS[:-1]), r"a.npz: 'y' has shape \(23,\), 'x' has 24 rows"),
     (
-        "y of two dimensions",
+        "y of two dimensions and too short",
+        _with("y", np.eye(ROWS, dtype=int)[1:]),
+        r"a.npz: 'y' has shape \(23, 24\), 'x' has 24 rows",
+    ),
+    (
+        "y of two dimensions that counts",
+        _with("y", np.eye(ROWS, dtype=int) * 2),
+        r"a.npz: row 1 of 'y' \[rows, labels\] is .*; give 0 and 1",
+    ),
+    (
+        "y of labels that stand on one row each",
         _with("y", np.eye(ROWS, dtype=int)),
-        r"a.npz: 'y' has shape \(24, 24\)",
+        "data.test_fraction: 0.2 of 24 rows holds out nothing: .*no class has two; give more rows",
     ),
     ("y of floats", _with("y", LABELS * 1.0), "a.npz: 'y' holds float64; give integers or strings"),
     ("y of NaN", _with("y", LABELS * np.nan), "a.npz: 'y' holds float64; give integers or strings"),
