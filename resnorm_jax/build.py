@@ -182,10 +182,14 @@ def kernel_and_stride(model: ModelConfig, meta: Mapping[str, Any]) -> tuple[int,
     return model.kernel or stride, stride
 
 
+# The config's fields for slots of one kind of sublayer.
+FIELDS = {"attention/norm_before": "attention_norm_before"}
+
+
 def slot_norms(model: ModelConfig) -> dict[str, str]:
     """Return the norms that the config gives by slot."""
     given = {slot: getattr(model, slot) for slot in SLOTS}
-    given["attention/norm_before"] = model.attention_norm_before
+    given |= {slot: getattr(model, field) for slot, field in FIELDS.items()}
     if model.embedding_width is not None:  # it stands before the projection to the stream
         given["embedding_norm"] = None
     return {slot: norm for slot, norm in given.items() if norm is not None}
@@ -207,7 +211,8 @@ def check_names(model: ModelConfig) -> Plan:
     try:
         planned = _encoder(model).plan(model.width)
     except ChoiceError as error:
-        raise UserError(f"config.model.{error}") from None
+        slot, colon, said = str(error).partition(":")
+        raise UserError(f"config.model.{FIELDS.get(slot, slot)}{colon}{said}") from None
     _, features = planned.form.shape("query", model.heads, model.width)
     if POSITIONS.get(model.positions).rotary and features % 2:
         of = f"model.width {model.width} / model.heads {model.heads}"

@@ -31,9 +31,10 @@ def main(argv: list[str]) -> int:
     parser.add_number("--seed", int, KEY_SEED, help="which seed's checkpoint; the first")
     parser.add_argument("--checkpoint", choices=("best", "last"), help="as scored if left out")
     chosen = parser.parse_args(argv)
-    if chosen.output.exists():
-        raise UserError(f"--output: {chosen.output} is there already; name a new folder")
-    if (chosen.source / "checkpoints").is_dir():
+    from resnorm_jax.interop.files import check_new, exists
+
+    check_new(chosen.output)
+    if exists(chosen.source / "checkpoints"):
         _of_run(chosen)
     else:
         parser.not_read(chosen, ("family", "seed", "checkpoint"), "for a checkpoint")

@@ -77,7 +77,7 @@ def describe_checkpoint(folder: str | Path) -> Description:
     """
     folder = Path(folder)
     path = folder / files.CONFIG
-    if not path.exists() and (folder / EXPORTED).exists():
+    if not files.exists(path) and files.exists(folder / EXPORTED):
         raise UserError(
             f"{folder}: written by resnorm export, which rn.load_exported loads; for "
             "rn.from_pretrained write the run with resnorm convert"

@@ -34,6 +34,14 @@ MOST_JSON = 64 * 2**20  # bytes
 SHARD = 5 * 2**30  # bytes of a file that is written
 
 
+def exists(path: Path) -> bool:
+    """Whether a path is there; no for one that cannot be, such as a name of 300 letters.
+
+    `Path.exists` raises for that one before Python 3.14.
+    """
+    return os.path.exists(path)
+
+
 def read_json(path: Path) -> Any:
     """Return what a JSON file holds.
 
@@ -91,13 +99,13 @@ class Tensors(Mapping[str, np.ndarray]):
         """
         self._library = import_extra("safetensors", "safetensors", "text", str(folder))
         self._open: dict[Path, Any] = {}
-        if (folder / INDEX).exists():
+        if exists(folder / INDEX):
             self._files = _files(folder)
-        elif (folder / WEIGHTS).exists():
+        elif exists(folder / WEIGHTS):
             path = folder / WEIGHTS
             self._files = dict.fromkeys(self._reader(path).keys(), path)
         else:
-            pickled = sorted(p.name for p in folder.glob("*.bin"))
+            pickled = sorted(p.name for p in folder.glob("*.bin")) if exists(folder) else []
             said = f"; {pickled[0]} is a pickle, which is code and is not read" if pickled else ""
             raise UserError(f"{folder}: no {WEIGHTS} and no {INDEX}{said}; save as safetensors")
         for path in self.paths:
@@ -153,6 +161,17 @@ def weights_sha256(folder: Path) -> str:
     return found.hexdigest()
 
 
+def check_new(folder: Path) -> None:
+    """Raise UserError where a folder to write is there already, or cannot be."""
+    try:
+        os.lstat(folder)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise UserError(f"--output: {folder}: {error.strerror}; name another folder") from None
+    raise UserError(f"--output: {folder} is there already; name a new folder")
+
+
 @contextmanager
 def new_folder(folder: Path) -> Iterator[Path]:
     """Give a folder to write into, which becomes ``folder`` once all is written.
@@ -160,8 +179,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
     Raises:
       UserError: it is there already, or cannot be made.
     """
-    if folder.exists() or folder.is_symlink():
-        raise UserError(f"--output: {folder} is there already; name a new folder")
+    check_new(folder)
     part = folder.with_name(TEMPORARY.format(folder.name[:150], os.getpid()))
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)

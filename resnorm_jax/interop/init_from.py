@@ -10,7 +10,7 @@ from resnorm_jax.data.names import shown
 from resnorm_jax.data.sources import SOURCES
 from resnorm_jax.errors import UserError
 from resnorm_jax.interop.config_json import FREE, describe_checkpoint
-from resnorm_jax.interop.files import weights_sha256
+from resnorm_jax.interop.files import exists, weights_sha256
 from resnorm_jax.interop.pretrained import load_into
 
 # Fields that a run with a checkpoint's weights may choose itself.
@@ -30,7 +30,7 @@ def checked_config(values: Mapping[str, Any], kept: Config | None = None) -> Con
 
 def is_gone(config: Config) -> bool:
     """Whether a config starts from a checkpoint whose folder is not there any more."""
-    return config.init_from is not None and not Path(config.init_from).exists()
+    return config.init_from is not None and not exists(Path(config.init_from))
 
 
 def from_checkpoint(config: Config, kept: Config | None = None) -> Config:

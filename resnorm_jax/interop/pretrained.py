@@ -51,7 +51,7 @@ def from_pretrained(
       UserError: a folder without checkpoint, a family that is not known, files that are damaged or do
         not belong together; naming the file and what is wrong.
     """
-    if (Path(folder) / own_format.NAME).exists():
+    if files.exists(Path(folder) / own_format.NAME):
         return _own(Path(folder), classes, dtype, seed)
     described = describe_checkpoint(Path(folder))
     count = classes or (None if described.classes is None else len(described.classes))

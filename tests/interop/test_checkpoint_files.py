@@ -1,7 +1,10 @@
 """Damaged and foreign checkpoints: one line that names the file, what is wrong and the fix."""
 
 import json
+import re
 import shutil
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,9 +12,12 @@ from hugging_face import tiny
 from safetensors.numpy import load_file, save_file
 
 import resnorm_jax as rn
+from resnorm_jax.cli.main import main
 from resnorm_jax.errors import UserError
 from resnorm_jax.interop.config_json import describe_checkpoint
-from resnorm_jax.interop.files import INDEX, WEIGHTS, Tensors, write_tensors
+from resnorm_jax.interop.files import INDEX, WEIGHTS, Tensors, check_new, write_tensors
+from resnorm_jax.interop.init_from import from_checkpoint
+from resnorm_jax.lab.surgery.checkpoint import is_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -150,3 +156,44 @@ def test_old_names_of_norms_and_other_heads_are_read(folder):
     after = rn.from_pretrained(folder)[1]
     ones = before["params"]["encoder"]["embedding_norm"]["scale"]
     np.testing.assert_array_equal(after["params"]["encoder"]["embedding_norm"]["scale"], ones)
+
+
+LONG = "x" * 300  # no file system of Linux takes such a name: Path.exists raises
+DOORS = {
+    "from_pretrained": (rn.from_pretrained, f"^{LONG}/.*: File name too long; name a folder"),
+    "described": (describe_checkpoint, f"^{LONG}/.*: File name too long; name a folder"),
+    "tensors": (Tensors, f"^{LONG}: no model.safetensors"),
+    "init_from": (
+        lambda name: from_checkpoint(replace(rn.load_config("digits"), init_from=str(name))),
+        f"^config.init_from: {LONG}/.*: File name too long; name a folder",
+    ),
+    "init_from of a run": (
+        lambda name: from_checkpoint(
+            *[replace(rn.load_config("digits"), init_from=str(n)) for n in (name, "other")]
+        ),
+        f"^config.init_from: {LONG}/.*: File name too long; name a folder",
+    ),
+    "surgery": (is_checkpoint, None),
+    "written": (
+        check_new,
+        f"^--output: {LONG}: File name too long; name another folder",
+    ),
+}
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_a_name_that_no_file_can_have(door):
+    call, says = DOORS[door]
+    if says is None:
+        assert not call(Path(LONG))
+        return
+    with pytest.raises(UserError, match=says):
+        call(Path(LONG))
+
+
+@pytest.mark.parametrize("source", [LONG, "."])
+def test_convert_looks_before_it_works(source, capsys):
+    assert main(["convert", source, f"--output={LONG}"]) == 2
+    assert capsys.readouterr().err.startswith(f"error: --output: {LONG}: File name too long")
+    assert main(["convert", LONG, "--output=new"]) == 2
+    assert re.match(f"error: .*{LONG}/.*: File name too long; ", capsys.readouterr().err)

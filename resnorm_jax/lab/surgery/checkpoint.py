@@ -21,7 +21,7 @@ from resnorm_jax.data.preprocess import describe
 from resnorm_jax.data.tokenizer_files import read_tokenizer, tokenizer_path
 from resnorm_jax.errors import UserError
 from resnorm_jax.interop.config_json import Description, describe_checkpoint
-from resnorm_jax.interop.files import CONFIG, read_object
+from resnorm_jax.interop.files import CONFIG, exists, read_object
 from resnorm_jax.interop.init_from import checked_config, with_weights
 from resnorm_jax.lab.surgery.measure import Patient
 from resnorm_jax.training.initial import init_variables
@@ -56,7 +56,7 @@ class Texts:
 def is_checkpoint(folder: Path) -> bool:
     """Return whether a folder is one of Hugging Face's, rather than a run."""
     path = folder / CONFIG
-    return path.is_file() and "model_type" in read_object(path)
+    return exists(path) and "model_type" in read_object(path)
 
 
 def admitted(folder: Path, texts: Texts, seed: int) -> Patient:
