@@ -40,6 +40,14 @@ def read(path: Path) -> Document:
         raise UserError(f"{path}: no results of resnorm bench; name a file that it wrote") from None
 
 
+def measured(document: Mapping[str, Any]) -> str:
+    """Return the line that says where, when and by what a file's results were measured."""
+    versions = ", ".join(f"{name} {version}" for name, version in document["versions"].items())
+    of = document.get("settings", {}).get("data")
+    data = "" if of is None else f"; data: {of}"
+    return f"measured on {document['device']}, {document['date'][:10]}, {versions}{data}"
+
+
 def upgrade(old: Mapping[str, Any]) -> Document:
     """Return results of the first format, which had one dtype and no copy, in today's."""
     new: Document = {**old, "format": FORMAT}

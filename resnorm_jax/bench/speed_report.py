@@ -7,6 +7,7 @@ from resnorm_jax.bench.load import load_lines
 from resnorm_jax.bench.scaling import scaling_lines
 from resnorm_jax.bench.score_report import score_lines
 from resnorm_jax.bench.sharding_report import HEADER, sharding_cells, sharding_title
+from resnorm_jax.bench.text_report import speed_line, text_lines
 
 Row = Mapping[str, Any]
 Lines = list[str]
@@ -171,6 +172,8 @@ REPORTS: dict[str, Callable[[Any], Lines]] = {
     "scores": score_lines,
     "serve": lambda rows: [line for row in rows for line in load_lines(row)],
     "sharding": sharding_lines,
+    "text": text_lines,
+    "speed": lambda rows: list(map(speed_line, rows)),
 }
 
 

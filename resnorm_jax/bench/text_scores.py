@@ -236,30 +236,3 @@ def beside_torch(texts: Texts) -> dict[str, Any] | None:
         }  # fmt: skip
         sides = Sides(load_config("finetune", given), UPDATES)
         return beside(sides, 3 if texts.quick else UPDATES)
-
-
-def speed_line(row: dict[str, Any]) -> str:
-    """Return in a line what `beside_torch` found."""
-    apart = np.abs(np.subtract(row["losses"], row["theirs"])).max()
-    told = f"the first {len(row['losses'])} losses are within {apart:.1e} of torch's"
-    if row["timed"]:
-        ours, theirs = row["examples_per_second"], row["theirs_per_second"]
-        told += f"; {ours:.1f} examples/s, torch {theirs:.1f} ({ours / theirs:.2f} times)"
-    return f"fine-tuning, same weights and rows, no dropout: {told}"
-
-
-def text_lines(rows: list[dict[str, Any]]) -> list[str]:
-    """Return the table as Markdown.
-
-    Accuracies are in percent, mean and standard deviation over seeds; seconds are the median of a seed.
-    """
-    found: dict[str, list[dict[str, Any]]] = {}
-    for row in rows:
-        found.setdefault(row["classifier"], []).append(row)
-    lines = ["| classifier | accuracy | seconds a seed |", "| --- | --- | --- |"]
-    for name, some in found.items():
-        values = [100 * row["accuracy"] for row in some]
-        spread = f" (sd {np.std(values, ddof=1):.2f})" if len(values) > 1 else ""
-        seconds = np.median([row["seconds"] for row in some])
-        lines.append(f"| {name} | {np.mean(values):.2f}{spread} | {seconds:.0f} |")
-    return lines

@@ -206,13 +206,14 @@ def _show(arguments: argparse.Namespace) -> None:
     with ending_at_once():
         from rich.console import Console
 
-        from resnorm_jax.bench.results import read
+        from resnorm_jax.bench.results import measured, read
 
     document = read(arguments.show)
     plot = arguments.output or arguments.show.with_suffix(".png")
     if arguments.output is not None:
         check_file("--output", plot, (".png",))
     console = Console()
+    say(console, measured(document), " ")
     _report(document, None if plot.exists() else plot, console)
 
 

@@ -21,6 +21,7 @@ def text_scores(arguments: argparse.Namespace) -> None:
         from rich.console import Console
 
         from resnorm_jax.bench.results import Results, slug
+        from resnorm_jax.bench.text_report import speed_line, text_lines
         from resnorm_jax.bench.text_scores import (
             PACKAGES,
             SPEED,
@@ -28,8 +29,6 @@ def text_scores(arguments: argparse.Namespace) -> None:
             beside_torch,
             cases,
             score_row,
-            speed_line,
-            text_lines,
         )
         from resnorm_jax.reporting.environment import environment
         from resnorm_jax.reporting.tables import runtime_line

@@ -7,6 +7,7 @@ import numpy as np
 
 from resnorm_jax.data.checks import check_file
 from resnorm_jax.data.dataset import Dataset, Examples, Kind
+from resnorm_jax.data.names import data_name
 from resnorm_jax.data.npz_format import read_npz
 from resnorm_jax.data.source import Source
 from resnorm_jax.data.splits import stratified_split
@@ -82,7 +83,7 @@ def load_arrays(options: ArraysOptions) -> Dataset:
         )
         train, test = train.take(kept), train.take(held)
     vocabulary = ("<pad>", *(str(i) for i in range(1, size))) if size else ()
-    return Dataset(path.stem, kind, train, test, classes, vocabulary=vocabulary)
+    return Dataset(data_name(path), kind, train, test, classes, vocabulary=vocabulary)
 
 
 SOURCE = Source(

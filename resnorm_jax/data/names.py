@@ -3,10 +3,17 @@
 import reprlib
 import unicodedata
 from collections.abc import Sequence
+from pathlib import Path
 
 from resnorm_jax.errors import UserError
 
 MOST_SHOWN = 20
+GENERAL = (
+    "train",
+    "training",
+    "data",
+    "dataset",
+)  # names of files that do not tell one from others
 
 
 def shown(value: object, most: int = 40) -> str:
@@ -19,6 +26,16 @@ def shown_names(names: Sequence[str]) -> str:
     """Return names as a list in a message: one line, the first ones where they are many."""
     listed = [n[:40] if n.isprintable() else repr(n[:40]) for n in names[:MOST_SHOWN]]
     return ", ".join([*listed, f"... ({len(names)})"] if len(names) > MOST_SHOWN else listed)
+
+
+def data_name(path: str | Path) -> str:
+    """Return what data are called in reports: the name of their file.
+
+    Where that says no more than ``train``, it is the name of the folder, if the path has it.
+    """
+    given = Path(str(path).replace("\\", "/"))
+    name, folder = given.stem.removesuffix("_TRAIN"), given.parent.name
+    return folder if name.lower() in GENERAL and folder not in ("", "..") else name
 
 
 def is_unicode(text: str) -> bool:

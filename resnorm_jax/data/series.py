@@ -11,6 +11,7 @@ from pathlib import Path
 
 from resnorm_jax.data.checks import check_file, missing_extra
 from resnorm_jax.data.dataset import Dataset
+from resnorm_jax.data.names import data_name
 from resnorm_jax.data.rows import Rows
 from resnorm_jax.data.source import Source
 from resnorm_jax.data.ts_format import check_labelled, read_lines, read_ts_file
@@ -104,7 +105,7 @@ def load_series(options: SeriesOptions) -> Dataset:
     classes = tuple(name for name in train.declared if name in set(train.labels))
     known_from = f"the training file {paths[0]}"
     return Dataset(
-        name=paths[0].stem.removesuffix("_TRAIN") if local else options.name,
+        name=data_name(paths[0]) if local else options.name,
         kind="features",
         train=train.examples("features", classes, known_from),
         test=test.examples("features", classes, known_from),

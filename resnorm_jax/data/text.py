@@ -15,6 +15,7 @@ from resnorm_jax.data.arrow_format import SPLITS, split_names
 from resnorm_jax.data.dataset import Dataset
 from resnorm_jax.data.encoded import Encoded, encode_in_memory, read_labels
 from resnorm_jax.data.files import file_fault
+from resnorm_jax.data.names import data_name
 from resnorm_jax.data.row_arrays import parts_of
 from resnorm_jax.data.rows import Rows
 from resnorm_jax.data.source import Source
@@ -217,8 +218,8 @@ def load_text(options: TextOptions) -> Dataset:
             kept = made.store.keep(partial(parts_of, rows), len(rows), rows.dtype)
             splits[split] = made, kept
     lines = token_lines(options.tokenizer, splits, tokenizer, None if all(cached) else seconds)
-    stem = Path(options.train.replace("\\", "/")).stem
-    return _assembled(stem, splits, tokenizer, kept_columns(options), lines)
+    name = data_name(options.train)
+    return _assembled(name, splits, tokenizer, kept_columns(options), lines)
 
 
 def _tokenizer(options: TextOptions, path: str, columns: Columns, cut_off: bool) -> Tokenizer:

@@ -1,6 +1,8 @@
 """The formats: how each is written into a folder, and read from there again."""
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
@@ -105,6 +107,18 @@ def read_stablehlo(folder: Path) -> Call:
     return partial(jax.jit(loaded.call), jax.device_put(read_parameters(folder)))
 
 
+@contextmanager
+def _without_notes(library: str) -> Iterator[None]:
+    """Let a library log errors alone: it notes each value inside a loop, whose type no file needs."""
+    logger = logging.getLogger(library)
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
 def write_onnx(made: Program, folder: Path) -> dict[str, Any]:
     """Write one file that holds the parameters too.
 
@@ -116,10 +130,11 @@ def write_onnx(made: Program, folder: Path) -> dict[str, Any]:
     with in_operations():
         traced = jax.make_jaxpr(partial(made.function, parameters))(*specs)
     run = jax.extend.core.jaxpr_as_fun(traced)
-    found = convert(
-        lambda *inputs: run(*inputs)[0], inputs=specs,
-        input_names=list(made.shapes), output_names=["log_probs"],
-    )  # fmt: skip
+    with _without_notes("onnx_ir"):
+        found = convert(
+            lambda *inputs: run(*inputs)[0], inputs=specs,
+            input_names=list(made.shapes), output_names=["log_probs"],
+        )  # fmt: skip
     write_bytes(folder / ONNX, found.SerializeToString())
     return {"opset": found.opset_import[0].version}
 

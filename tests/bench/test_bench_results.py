@@ -7,7 +7,7 @@ from pathlib import Path
 import jax
 import pytest
 
-from resnorm_jax.bench import run, speed_report, tuning
+from resnorm_jax.bench import report, run, speed_report, tuning
 from resnorm_jax.bench.cases import BERT, NormCase, norm_cases, quick_norm_cases
 from resnorm_jax.bench.copy_speed import share_of_copy
 from resnorm_jax.bench.model import Size
@@ -22,6 +22,10 @@ from resnorm_jax.bench.step_peers import kernels
 from resnorm_jax.cli import bench
 from resnorm_jax.errors import UserError
 
+ABOUT_A_FILE = {
+    *("format", "date", "backend", "device", "device_count", "cores", "load_average"),
+    *("versions", "settings", "runs", "note"),
+}
 RESULTS = Path(bench.__file__).parents[1] / "bench" / "results"
 ABOUT = {
     "date": "2026-01-02T03:04:05Z", "backend": "gpu", "device": "Made-up 1", "load_average": None,
@@ -220,7 +224,15 @@ def test_files_of_the_first_format_are_read():
 def test_committed_results_are_shown(path, tmp_path, capsys):
     plot = tmp_path / "plot.png"
     assert bench.main(["--show", str(path), "--output", str(plot)]) == 0
-    assert len(capsys.readouterr().out.splitlines()) > 5
+    first, *lines = capsys.readouterr().out.splitlines()
+    document = read(path)
+    assert first.startswith(f"measured on {document['device']}, {document['date'][:10]}, ")
+    assert f"jax {document['versions']['jax']}" in " ".join([first, *lines])
+    assert document.get("settings", {}).get("data", "") in first
+    sections = [name for name in document if name in {**speed_report.REPORTS, **report.TABLES}]
+    assert sections
+    assert set(document) - ABOUT_A_FILE == set(sections)  # all that is there is shown
+    assert len([line for line in lines if line.strip()]) >= 3 * len(sections)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": 3}', '{"settings": {}}', "[" * 10**5])

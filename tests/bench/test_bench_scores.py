@@ -9,7 +9,8 @@ import pytest
 from resnorm_jax.bench.depth_figure import depth_points, draw_depths
 from resnorm_jax.bench.score_report import score_lines
 from resnorm_jax.bench.scores import Scores, cases
-from resnorm_jax.bench.text_scores import CONTENDERS, speed_line, text_lines
+from resnorm_jax.bench.text_report import speed_line, text_lines
+from resnorm_jax.bench.text_scores import CONTENDERS
 from resnorm_jax.cli import bench
 
 ROOT = Path(__file__).parents[2]

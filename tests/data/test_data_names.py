@@ -1,6 +1,7 @@
 """Names that must stay different, values that float32 cannot square, and damaged metadata."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from resnorm_jax.data import Dataset, Examples, describe, load_dataset, scale_ch
 from resnorm_jax.data.inputs import read_inputs
 from resnorm_jax.data.listops_cache import cache_path
 from resnorm_jax.data.metadata import check_meta
+from resnorm_jax.data.names import data_name
 from resnorm_jax.data.preprocess import check_values
 from resnorm_jax.data.tokenization import build_vocabulary, encoder
 from resnorm_jax.errors import UserError
@@ -34,6 +36,26 @@ def test_labels_with_two_minus_signs_are_texts(tmp_path):
     path.write_text("text,label\na,--1\nb,1\nc,-2\n")
     options = {"train": str(path), "test": str(path), "tokenizer": "spaces"}
     assert load_dataset("text", options).classes == ("--1", "-2", "1")
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("splice/train.csv", "splice"),
+        ("/data/splice/train.csv", "splice"),
+        ("aclImdb\\Train", "aclImdb"),
+        ("train.csv", "train"),
+        ("./train.csv", "train"),
+        ("../data.npz", "data"),
+        ("/train.csv", "train"),
+        ("splice/dna.csv", "dna"),
+        ("UCR/Wine/Wine_TRAIN.ts", "Wine"),
+        ("UCR/Wine/_TRAIN.ts", ""),
+    ],
+)
+def test_data_are_called_by_what_tells_them_apart(path, name):
+    assert data_name(path) == name
+    assert data_name(Path(path.replace("\\", "/"))) == name
 
 
 def test_the_name_of_padding_in_a_text_is_a_word():

@@ -87,9 +87,10 @@ def test_the_program_is_the_model_for_any_sizes(name):
 @pytest.mark.table
 @JAX2ONNX
 @pytest.mark.parametrize("name", [name for name in CASES if name not in STABLEHLO_ALONE])
-def test_the_onnx_file_is_the_model_for_any_sizes(name, tmp_path):
+def test_the_onnx_file_is_the_model_for_any_sizes(name, tmp_path, caplog):
     module, variables, made = build(name)
     write_onnx(made, tmp_path)
+    assert not [record for record in caplog.records if record.name.startswith("onnx_ir")]
     compare(name, module, variables, read_onnx(tmp_path))
 
 
