@@ -14,7 +14,7 @@ from resnorm_jax.ops.attention.choice import (
     choose_attention,
     why_not_cudnn,
 )
-from resnorm_jax.ops.attention.chunks import attend_in_chunks
+from resnorm_jax.ops.attention.chunks import attend_at_once, attend_in_chunks
 from resnorm_jax.ops.attention.flash import backward_here, flash_attention
 from resnorm_jax.ops.attention.own_queries import by_own_queries
 from resnorm_jax.ops.masks import attending, join_lengths
@@ -50,8 +50,8 @@ def masked_attention(
         kernel is chosen only then.
       dropout_rate: dropout of the attention weights.
       dropout_key: random key for it; None turns dropout off.
-      implementation: ``"xla"``, all queries at once, by `jax.nn.dot_product_attention`, or by
-        flax.linen's function where there is dropout; ``"chunked"``, few queries at a time, in memory
+      implementation: ``"xla"``, all queries at once, by `jax.nn.dot_product_attention`, on a CPU by
+        code of ours, or by flax.linen's function where there is dropout; ``"chunked"``, few queries at a time, in memory
         that grows with ``T + S`` and not with ``T S``; ``"cudnn"``, NVIDIA's, in half precision,
         without a mask, forward mode and dropout; None for cuDNN's where ``lengths`` are given and
         `why_not_cudnn` has nothing against it, else for what `choose_attention` says. With dropout
@@ -119,6 +119,9 @@ def _attended(
             asked, key, value, bias, mask=mask, dropout_rng=dropout_key, dropout_rate=rate,
             broadcast_dropout=False, force_fp32_for_softmax=True,
         ).astype(query.dtype)  # fmt: skip
+    elif jax.default_backend() == "cpu":
+        key, value = (for_each_head(a, query) for a in (key, value))
+        out = attend_at_once(query, key, value, mask, bias=bias, scale=scale)
     else:
         out = jax.nn.dot_product_attention(
             query, key, value, bias=bias, mask=mask, scale=scale, implementation="xla"
