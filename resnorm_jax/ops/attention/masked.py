@@ -53,9 +53,9 @@ def masked_attention(
       implementation: ``"xla"``, all queries at once, by `jax.nn.dot_product_attention`, on a CPU by
         code of ours, or by flax.linen's function where there is dropout; ``"chunked"``, few queries
         at a time, in memory that grows with ``T + S`` and not with ``T S``; ``"cudnn"``, NVIDIA's, in
-        half precision, without a mask, forward mode and dropout; None for cuDNN's where ``lengths`` are given and
-        `why_not_cudnn` has nothing against it, else for what `choose_attention` says. With dropout
-        the first two drop different weights.
+        half precision, without a mask, forward mode and dropout; None for cuDNN's where ``lengths``
+        are given and `why_not_cudnn` has nothing against it, else for what `choose_attention` says.
+        With dropout the first two drop different weights.
       bias: added to the scores, floating point, broadcastable to ``[B, H, T, S]``; cuDNN's takes none.
       scale: factor on the products of queries and keys; None for ``1 / sqrt(Dh)``.
 
