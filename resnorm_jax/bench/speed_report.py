@@ -32,10 +32,10 @@ def names_of(tables: Iterable[Iterable[str]]) -> list[str]:
     return sorted(names, key=lambda name: (not name.startswith("ours"), name.lower()))
 
 
-def norm_lines(rows: Sequence[Row]) -> Lines:
+def norm_lines(rows: Sequence[Row], directions: Sequence[str] = DIRECTIONS) -> Lines:
     """Return a line for each norm and direction: microseconds, and percent of the copy."""
     ways = [
-        (row, way, row["passes"][way]) for row in rows for way in DIRECTIONS if way in row["passes"]
+        (row, way, row["passes"][way]) for row in rows for way in directions if way in row["passes"]
     ]
     names = names_of(found["times"] for _, _, found in ways)
     table = [
@@ -74,8 +74,8 @@ def step_lines(rows: Sequence[Row]) -> Lines:
             f"{size['batch']}, length {size['length']}" + _defaults(row.get("defaults")),
             "",
             *markdown(STEP_COLUMNS, [_step_cells(row, n) for n in names_of([row["times"]])]),
-            *skipped([row]),
             "",
+            *(line for note in skipped([row]) for line in (note, "")),
         ]
     return lines[:-1]
 

@@ -9,6 +9,7 @@ import pytest
 from resnorm_jax.bench.depth_figure import depth_points, draw_depths
 from resnorm_jax.bench.score_report import score_lines
 from resnorm_jax.bench.scores import Scores, cases
+from resnorm_jax.bench.speed_report import norm_lines, step_lines
 from resnorm_jax.bench.text_report import speed_line, text_lines
 from resnorm_jax.bench.text_scores import CONTENDERS
 from resnorm_jax.cli import bench
@@ -23,6 +24,16 @@ def test_the_table_of_scores_is_of_the_committed_results():
     text = (ROOT / "resnorm_jax" / "bench" / "README.md").read_text()
     table = text.partition("<!-- scores -->\n")[2].partition("<!-- end scores -->")[0]
     assert table.splitlines() == score_lines(SCORES["scores"])
+
+
+def test_the_tables_of_speed_are_of_the_committed_results():
+    text = (ROOT / "resnorm_jax" / "bench" / "README.md").read_text()
+    found = json.loads((RESULTS / "cpu.json").read_text())
+    both = [line for line in norm_lines(found["norm"], ("both",)) if line.startswith("|")]
+    for name, lines in (("norms", both), ("steps", step_lines(found["step"]))):
+        table = text.partition(f"<!-- cpu {name} -->\n")[2].partition(f"<!-- end cpu {name} -->")[0]
+        assert len(lines) > 10
+        assert table.splitlines() == lines
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in RESULTS.glob("text_*_cpu.json")))
