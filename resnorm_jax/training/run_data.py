@@ -151,13 +151,22 @@ def total_steps(config: Config, dataset: Dataset, buckets: tuple[int, ...]) -> i
 
 
 def labels_line(dataset: Dataset) -> tuple[str, ...]:
-    """Return a line on the labels where a row has any number of them."""
+    """Return a line on the labels where a row has any number of them; warn of one-hot classes."""
     if dataset.task == "single_label":
         return ()
     y, rows = dataset.train.y, len(dataset.train)
     some = sum(int((part > 0).any(axis=1).sum()) for part in parts_of(y))
-    mean, empty = held_labels(y).sum() / rows, 100 * (rows - some) / rows
-    return (f"labels: {mean:.2f} a training row; {empty:.1f} % of rows have none",)
+    count = int(held_labels(y).sum())
+    empty = 100 * (rows - some) / rows
+    line = f"labels: {count / rows:.2f} a training row; {empty:.1f} % of rows have none"
+    return (line, ONE_EACH) if count == some == rows else (line,)
+
+
+# What a one-hot vector a row looks like: labels are then said apart, and none or several may be.
+ONE_EACH = (
+    "labels: each training row has exactly one; if no row ever has more, give its class instead, so "
+    "that one is chosen (y.argmax(1) in an .npz file; text without labels=many)"
+)
 
 
 def data_line(dataset: Dataset, padded: Mapping[str, Any] | None = None) -> str:

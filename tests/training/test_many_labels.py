@@ -11,8 +11,10 @@ from sklearn import metrics
 
 import resnorm_jax as rn
 from resnorm_jax.cli.main import main as resnorm
+from resnorm_jax.data import Dataset, Examples
 from resnorm_jax.errors import UserError
 from resnorm_jax.training.losses import label_sums
+from resnorm_jax.training.run_data import ONE_EACH, labels_line
 from resnorm_jax.training.saving import merit
 from resnorm_jax.training.tasks import MANY, SINGLE, task_of
 
@@ -42,6 +44,24 @@ def test_the_task_is_a_row():
     assert task_of({"task": "multi_label"}) is MANY
     assert merit({"accuracy": 0.5, "loss": 1.0}) == (0.5, -1.0)
     assert merit({"accuracy": 0.5, "loss": 1.0, "micro_f1": 0.7}) == (0.7, -1.0)
+
+
+@pytest.mark.parametrize(
+    ("y", "warned"),
+    [
+        (np.eye(3, dtype=np.int32), True),  # one-hot classes
+        (np.array([[1, 0], [1, 1]], np.int32), False),
+        (np.array([[1, 0], [0, 0]], np.int32), False),
+        (np.array([[1, 1], [0, 0]], np.int32), False),  # one a row in the mean
+    ],
+)
+def test_classes_as_one_hot_vectors_are_told(y, warned):
+    x = np.zeros((len(y), 2, 1), np.float32)
+    examples = Examples(x, np.full(len(y), 2, np.int32), y)
+    names = tuple("abc"[: y.shape[1]])
+    found = labels_line(Dataset("made", "features", examples, examples, names))
+    assert found[0].startswith(f"labels: {y.sum() / len(y):.2f} a training row; ")
+    assert found[1:] == ((ONE_EACH,) if warned else ())
 
 
 WORDS = {"joy": "glad", "rage": "angry", "sad": "tears"}
