@@ -73,11 +73,13 @@ def pmap_collectives(step: Step, devices: int) -> tuple[Collective, ...]:
 
 
 def sharded_memory(step: Step, plain: Program, mesh: Mesh) -> dict[str, int]:
-    """Return memory by part: what belongs to a parameter is divided by f t.
+    r"""Return memory by part: what belongs to a parameter is divided by f t.
 
-    $$ T_{sharded} = T - G + G / (f t) + P / t $$
+    $$ T_{sharded} = (T - G) (w + (1 - w) / t) + G / (f t) + P / t, \quad w = 10 / (34 + 5 a L / D) $$
 
-    The last term are the gathered parameters, all layers at once: an upper bound.
+    The last term are the gathered parameters, all layers at once. Of the activations, T - G, the inside
+    of branches is divided by t; w is the share of the rest, for a heads, L positions and width D
+    (Korthikanti et al. 2022, arXiv 2205.05198, eq. 1 and 2).
     """
     share = mesh.fsdp * mesh.tensor
     memory = dict(plain.memory)
@@ -86,8 +88,10 @@ def sharded_memory(step: Step, plain: Program, mesh: Mesh) -> dict[str, int]:
     gradient = gradient_bytes(step)
     if share > 1:
         gathered = tree_bytes(step.state.params) // mesh.tensor if mesh.fsdp > 1 else 0
-        memory["temporaries"] += math.ceil(gradient / share) - gradient + gathered
-        memory["temporaries"] = max(0, memory["temporaries"])
+        model = step.config.model
+        whole = 10 / (34 + 5 * model.heads * (step.length or 1) / model.width)
+        kept = max(0, memory["temporaries"] - gradient) * (whole + (1 - whole) / mesh.tensor)
+        memory["temporaries"] = math.ceil(kept + gradient / share) + gathered
     return memory
 
 
