@@ -8,12 +8,8 @@ from pathlib import Path
 from resnorm_jax.errors import UserError
 
 MOST_SHOWN = 20
-GENERAL = (
-    "train",
-    "training",
-    "data",
-    "dataset",
-)  # names of files that do not tell one from others
+# Names of files that do not tell one from another.
+GENERAL = ("train", "training", "data", "dataset")
 
 
 def shown(value: object, most: int = 40) -> str:
