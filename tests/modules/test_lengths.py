@@ -78,7 +78,8 @@ def test_a_step_by_lengths_is_one_under_a_mask(case):
         logs = predict_step({"params": new.params, **new.collections}, scored, made.apply)
         return new, metrics, logs
 
-    chex.assert_trees_all_close(step(True), step(False), rtol=1e-4, atol=1e-6)
+    # New parameters are as large as 10, where float32 rounds by 1e-6.
+    chex.assert_trees_all_close(step(True), step(False), rtol=1e-4, atol=1e-5)
 
 
 @pytest.fixture
