@@ -44,6 +44,7 @@ SUBWORDS = {
 PLACES = {
     **REGULAR,
     "data.tokenizer": "places",
+    "model.width": 128,
     "model.dropout": 0.3,
     "model.token_dropout": 0.3,
     "train.epochs": 25,
