@@ -12,7 +12,12 @@ from resnorm_jax import arrangements, norms, streams
 from resnorm_jax.cli import train
 
 ROOT = Path(__file__).parents[2]
-BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+READMES = [ROOT / "resnorm_jax" / folder / "README.md" for folder in ("norms", "schemes")]
+BLOCKS = [
+    block
+    for path in READMES
+    for block in re.findall(r"```python\n(.*?)```", path.read_text("utf-8"), re.DOTALL)
+]
 ROWS = {
     "norm": ("peak", norms.get.__self__),
     "arrangement": ("half_pre_ln", arrangements.get.__self__),
@@ -34,7 +39,7 @@ def get_config(argument=""):
 
 @pytest.fixture
 def block(request):
-    """The README's block that registers a row, and the tables as they were afterwards."""
+    """The block of a README that registers a row, and the tables as they were afterwards."""
     name, registry = ROWS[request.param]
     kept = dict(registry._rows)
     (text,) = [text for text in BLOCKS if f'name="{name}"' in text]
